@@ -1,0 +1,199 @@
+//! What was seen of one side during one epoch: the cells that workers write and the controller reads.
+//!
+//! A cell is `row × latency bucket`, so that a finished request is one increment. Each worker has a
+//! shard of its own and is its only writer: an increment is a relaxed load and a relaxed store, no
+//! locked instruction. Readers add the shards up; they may be behind by the increments in flight,
+//! never torn, and never see a count fall.
+//!
+//! An *epoch* is the time during which a service's split has one value. A request is counted in the
+//! epoch in which it arrived, because it holds that epoch's scorecard until it ends; stragglers
+//! never count for a later weight.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::histogram::{BUCKETS, Histogram, bucket_of};
+
+/// How a finished first attempt counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Row {
+    /// Answered, and not an error by the service's rule (1xx to 3xx by default).
+    Success,
+    /// Answered with 4xx: the client's doing, watched by a stream of its own.
+    Rejected,
+    /// Answered with what the service calls an error (5xx by default).
+    Failure,
+    /// Not answered: refused, reset, timed out, overdue. Counts as an error.
+    Fault,
+    /// The client went away first. Nobody's error; latency is the age at which it left.
+    Abandoned,
+}
+
+impl Row {
+    /// How many rows there are.
+    pub const COUNT: usize = 5;
+    /// All rows, in the order in which cells are laid out.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Success, Self::Rejected, Self::Failure, Self::Fault, Self::Abandoned];
+
+    /// Its place in [`Row::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for metrics and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Rejected => "rejected",
+            Self::Failure => "failure",
+            Self::Fault => "fault",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// The cells of one side in one epoch, sharded by worker.
+#[derive(Debug)]
+pub struct Scorecard {
+    shards: Box<[Shard]>,
+}
+
+/// One worker's cells. Aligned to two cache lines, because the prefetcher fetches them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard {
+    cells: Box<[AtomicU64]>,
+}
+
+impl Scorecard {
+    /// An empty scorecard for so many workers (at least one).
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        let shard =
+            || Shard { cells: (0..Row::COUNT * BUCKETS).map(|_| AtomicU64::new(0)).collect() };
+        Self { shards: (0..workers.max(1)).map(|_| shard()).collect() }
+    }
+
+    /// Counts one finished first attempt. Only worker `worker` may call this with its own number:
+    /// two writers of one shard would lose counts (nothing worse).
+    #[inline]
+    pub fn record(&self, worker: usize, row: Row, micros: u64) {
+        let Some(shard) = self.shards.get(worker) else { return };
+        if let Some(cell) = shard.cells.get(row.index() * BUCKETS + bucket_of(micros)) {
+            // Relaxed: one writer, and readers need no order among cells.
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds up the shards.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let mut sample = Sample::default();
+        self.add_to(&mut sample);
+        sample
+    }
+
+    /// Adds the shards to a sample.
+    pub fn add_to(&self, sample: &mut Sample) {
+        for shard in &self.shards {
+            for (row, cells) in shard.cells.chunks_exact(BUCKETS).enumerate() {
+                for (bucket, cell) in cells.iter().enumerate() {
+                    let count = cell.load(Ordering::Relaxed);
+                    if count != 0 {
+                        sample.rows[row].add(bucket, count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A scorecard read at an instant: a histogram per row. Latencies are microseconds to the response
+/// headers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sample {
+    rows: [Histogram; Row::COUNT],
+}
+
+impl Sample {
+    /// The histogram of a row.
+    #[must_use]
+    pub fn row(&self, row: Row) -> &Histogram {
+        &self.rows[row.index()]
+    }
+
+    /// The histogram of a row, to add to.
+    pub fn row_mut(&mut self, row: Row) -> &mut Histogram {
+        &mut self.rows[row.index()]
+    }
+
+    /// How many requests of a row there were.
+    #[must_use]
+    pub fn count(&self, row: Row) -> u64 {
+        self.row(row).total()
+    }
+
+    /// Requests that had an outcome: all rows but the abandoned.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        Row::ALL.iter().filter(|row| **row != Row::Abandoned).map(|row| self.count(*row)).sum()
+    }
+
+    /// Failures and faults.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.count(Row::Failure) + self.count(Row::Fault)
+    }
+
+    /// Latencies of requests that were answered without an error (fast failures must not look fast).
+    #[must_use]
+    pub fn latency(&self) -> Histogram {
+        let mut latency = self.row(Row::Success).clone();
+        latency.merge(self.row(Row::Rejected));
+        latency
+    }
+
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut rows = self.rows.iter().zip(&earlier.rows).map(|(now, then)| now.since(then));
+        Self { rows: std::array::from_fn(|_| rows.next().unwrap_or_default()) }
+    }
+
+    /// Adds another sample to this one.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.rows.iter_mut().zip(&other.rows) {
+            mine.merge(theirs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_add_up_the_shards_and_windows_subtract() {
+        let card = Scorecard::new(2);
+        card.record(0, Row::Success, 1_000);
+        card.record(1, Row::Success, 3_000);
+        card.record(1, Row::Failure, 10);
+        let earlier = card.sample();
+        assert_eq!((earlier.requests(), earlier.errors()), (3, 1));
+        card.record(0, Row::Fault, 5_000);
+        card.record(0, Row::Abandoned, 5_000);
+        let window = card.sample().since(&earlier);
+        assert_eq!((window.requests(), window.errors()), (1, 1));
+        assert_eq!(window.count(Row::Abandoned), 1);
+        assert_eq!(window.latency().total(), 0);
+    }
+
+    #[test]
+    fn a_worker_beyond_the_shards_is_ignored() {
+        let card = Scorecard::new(1);
+        card.record(7, Row::Success, 1);
+        assert_eq!(card.sample().requests(), 0);
+    }
+}

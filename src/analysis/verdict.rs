@@ -1,0 +1,85 @@
+//! What is known, said so that a machine can act on it and a person can read it.
+
+use serde::{Deserialize, Serialize};
+
+/// The outcome of a judgement. A lattice: the worst of several wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// Shown to be good enough.
+    Pass,
+    /// Neither shown. No traffic is inconclusive, never a pass.
+    Inconclusive,
+    /// Shown to be worse than allowed.
+    Fail,
+}
+
+impl Finding {
+    /// The worse of two.
+    #[must_use]
+    pub fn worst(self, other: Self) -> Self {
+        self.max(other)
+    }
+}
+
+/// One question that was asked of the evidence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// `errors`, `p95`, `breaker`, …
+    pub name: String,
+    /// Its answer.
+    pub result: Finding,
+    /// The canary's value: a fraction for rates, seconds for latencies.
+    pub canary: Option<f64>,
+    /// Stable's value over the same time.
+    pub stable: Option<f64>,
+    /// The limit that the canary is held to, in the same unit.
+    pub limit: Option<f64>,
+    /// Canary requests on which it rests.
+    pub requests: u64,
+    /// One sentence for a person, with the numbers.
+    pub sentence: String,
+}
+
+/// What a judgement says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The worst of the checks.
+    pub result: Finding,
+    /// The checks.
+    pub checks: Vec<Check>,
+    /// One sentence: the check that decided, or what is still missing.
+    pub sentence: String,
+    /// About how many more canary requests a verdict needs, when that can be told.
+    pub needs_requests: Option<u64>,
+    /// Something that a person should look at keeps the step from passing (both sides worsened
+    /// together, the split delivered is not the split configured).
+    #[serde(default)]
+    pub hold: Option<String>,
+}
+
+impl Verdict {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn unknown(sentence: &str) -> Self {
+        Self {
+            result: Finding::Inconclusive,
+            checks: Vec::new(),
+            sentence: sentence.to_owned(),
+            needs_requests: None,
+            hold: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_wins() {
+        assert_eq!(Finding::Pass.worst(Finding::Fail), Finding::Fail);
+        assert_eq!(Finding::Inconclusive.worst(Finding::Pass), Finding::Inconclusive);
+        assert_eq!(Finding::Fail.worst(Finding::Inconclusive), Finding::Fail);
+    }
+}

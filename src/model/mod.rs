@@ -1,0 +1,9 @@
+//! The nouns every room shares: names, numbers, weights, revisions, instances.
+//!
+//! Plain values. No I/O, no clock, no randomness, and nothing of ours is imported here.
+
+pub mod id;
+pub mod instance;
+pub mod moment;
+pub mod revision;
+pub mod weight;

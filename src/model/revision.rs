@@ -1,0 +1,158 @@
+//! What a revision is: an immutable image (or command, or addresses) with its run settings.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::RevisionId;
+
+/// A revision: what to run, numbered within its service and never edited afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number.
+    pub id: RevisionId,
+    /// What to run.
+    pub spec: RevisionSpec,
+    /// Seconds since the Unix epoch at which it was first deployed.
+    pub created: u64,
+}
+
+/// Everything that is needed to launch instances of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionSpec {
+    /// Where instances come from.
+    pub source: Source,
+    /// How many instances.
+    pub replicas: u32,
+    /// The port on which an instance listens. Ignored for `Source::Endpoints`;
+    /// 0 for `Source::Command`, where a free port is chosen for each instance.
+    pub port: u16,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// HTTP/1.1 or HTTP/2 with prior knowledge towards the instance.
+    pub protocol: UpstreamProtocol,
+    /// How health is asked.
+    pub probe: ProbeSpec,
+    /// What an instance gets to stop by itself before it is killed.
+    #[serde(with = "duration_millis")]
+    pub stop_grace: Duration,
+    /// Settings that only the `docker` runtime understands.
+    #[serde(default)]
+    pub container: ContainerSpec,
+}
+
+/// Where the instances of a revision come from; decides the runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A container image reference (runtime `docker`).
+    Image(String),
+    /// A command line; `{port}` is replaced in every argument (runtime `process`).
+    Command(Vec<String>),
+    /// Addresses that somebody else runs (runtime `static`).
+    Endpoints(Vec<SocketAddr>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(image) => f.write_str(image),
+            Self::Command(words) => f.write_str(&words.join(" ")),
+            Self::Endpoints(addresses) => {
+                let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join(", "))
+            }
+        }
+    }
+}
+
+/// What is spoken to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1 over a pool of kept-alive connections.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge, in cleartext.
+    H2c,
+}
+
+/// How the health of an instance is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeSpec {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// From the start of one probe to the start of the next.
+    #[serde(with = "duration_millis")]
+    pub interval: Duration,
+    /// How long one probe may take.
+    #[serde(with = "duration_millis")]
+    pub timeout: Duration,
+    /// Successes in a row before an instance becomes healthy.
+    pub rise: u32,
+    /// Failures in a row before an instance becomes unhealthy.
+    pub fall: u32,
+    /// How long a new instance has to become healthy.
+    #[serde(with = "duration_millis")]
+    pub deadline: Duration,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// `GET path`; any status of 200 to 299 is healthy. `host` is the Host header, else the address.
+    Http {
+        /// Path and query.
+        path: String,
+        /// Host header.
+        host: Option<String>,
+    },
+    /// A TCP connection that is accepted.
+    Tcp,
+    /// The image's own HEALTHCHECK when it has one, else `GET /` on which any answer below 500 counts,
+    /// which is what can be asked of an app nobody described.
+    Auto,
+}
+
+/// What the Docker Engine is told beyond the image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// Replaces the image's CMD.
+    pub args: Vec<String>,
+    /// Bind mounts and volumes in Docker's words: `source:/target[:ro]`.
+    pub volumes: Vec<String>,
+    /// Networks to join; the first is the one on which instances are reached. Empty: `bridge`.
+    pub networks: Vec<String>,
+    /// Labels beside our own.
+    pub labels: BTreeMap<String, String>,
+    /// Memory limit in bytes; 0 is unlimited.
+    pub memory: u64,
+    /// CPU limit in thousandths of a core; 0 is unlimited.
+    pub cpu_millis: u64,
+    /// Process limit; 0 is unlimited.
+    pub pids: u64,
+    /// User to run as, in Docker's words.
+    pub user: Option<String>,
+}
+
+/// Serialises a `Duration` as whole milliseconds.
+pub mod duration_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes whole milliseconds.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Reads whole milliseconds.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Ok(Duration::from_millis(u64::deserialize(deserializer)?))
+    }
+}
