@@ -4,3 +4,8 @@
 pub mod model;
 
 pub mod analysis;
+
+pub mod routing;
+
+pub mod runtime;
+pub mod telemetry;

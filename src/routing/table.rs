@@ -1,0 +1,260 @@
+//! The routing table: the immutable whole of routes, services, pools and splits.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use super::pool::Pool;
+use super::settings::ServiceSettings;
+use crate::analysis::scorecard::Scorecard;
+use crate::model::id::{RevisionId, ServiceName};
+use crate::model::weight::{Side, Weight};
+
+type Map<V> = HashMap<Box<str>, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
+
+/// The whole of what the data plane knows.
+#[derive(Debug, Default)]
+pub struct RoutingTable {
+    /// Rises by one with each publish.
+    pub generation: u64,
+    /// Services in no particular order; routes point into this.
+    pub services: Vec<ServiceEntry>,
+    exact: Map<Paths>,
+    wildcard: Map<Paths>,
+    any: Paths,
+}
+
+/// A service as the data plane sees it.
+#[derive(Debug, Clone)]
+pub struct ServiceEntry {
+    /// Its name.
+    pub name: ServiceName,
+    /// How its requests are treated.
+    pub settings: Arc<ServiceSettings>,
+    /// The canary's weight. Zero when there is no canary.
+    pub canary_weight: Weight,
+    /// Differs between rollouts; see [`super::split::Ticket::of_key`].
+    pub salt: u64,
+    /// An unanswered request of this age counts as an error already; see the analysis.
+    pub overdue: std::time::Duration,
+    /// The stable revision; `None` before the first one is up.
+    pub stable: Option<SideEntry>,
+    /// The canary; `None` when there is none.
+    pub canary: Option<SideEntry>,
+}
+
+impl ServiceEntry {
+    /// One side.
+    #[must_use]
+    pub fn side(&self, side: Side) -> Option<&SideEntry> {
+        match side {
+            Side::Stable => self.stable.as_ref(),
+            Side::Canary => self.canary.as_ref(),
+        }
+    }
+}
+
+/// One side of a service.
+#[derive(Debug, Clone)]
+pub struct SideEntry {
+    /// Its revision.
+    pub revision: RevisionId,
+    /// Where its requests go.
+    pub pool: Arc<Pool>,
+    /// Where its outcomes are counted during this epoch.
+    pub scorecard: Arc<Scorecard>,
+}
+
+/// A host pattern and a path prefix that lead to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// A path prefix, matched at segment borders; `/` is every path.
+    pub path: String,
+}
+
+/// Which hosts a route takes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Any host.
+    Any,
+    /// This host, in lower case.
+    Exact(String),
+    /// Any name below this one: `example.com` stands for `*.example.com`.
+    Below(String),
+}
+
+/// Path prefixes of one host, each with the service it leads to.
+#[derive(Debug, Default)]
+struct Paths {
+    by_prefix: Map<usize>,
+    /// The most segments in any prefix: deeper parts of a path need no look-up.
+    deepest: usize,
+}
+
+impl Paths {
+    fn insert(&mut self, path: &str, service: usize) {
+        let prefix = path.trim_end_matches('/');
+        self.deepest = self.deepest.max(prefix.matches('/').count());
+        self.by_prefix.insert(prefix.into(), service);
+    }
+
+    /// The service of the longest prefix. Costs one look-up per segment, however many prefixes.
+    fn find(&self, path: &str) -> Option<usize> {
+        if self.deepest > 0 {
+            // The end of the part that has as many segments as the deepest prefix.
+            let mut end = path
+                .bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'/')
+                .nth(self.deepest)
+                .map_or(path.len(), |(at, _)| at);
+            while end > 0 {
+                if let Some(service) = self.by_prefix.get(&path[..end]) {
+                    return Some(*service);
+                }
+                end = path[..end].rfind('/').unwrap_or(0);
+            }
+        }
+        self.by_prefix.get("").copied()
+    }
+}
+
+impl RoutingTable {
+    /// A table over services, each with its routes. Of two equal routes the later one wins; the
+    /// configuration refuses them before they come here.
+    #[must_use]
+    pub fn new(generation: u64, services: Vec<(ServiceEntry, Vec<Route>)>) -> Self {
+        let mut table = Self { generation, ..Self::default() };
+        for (index, (service, routes)) in services.into_iter().enumerate() {
+            table.services.push(service);
+            for route in routes {
+                let paths = match &route.host {
+                    HostPattern::Any => &mut table.any,
+                    HostPattern::Exact(host) => {
+                        table.exact.entry(host.as_str().into()).or_default()
+                    }
+                    HostPattern::Below(host) => {
+                        table.wildcard.entry(host.as_str().into()).or_default()
+                    }
+                };
+                paths.insert(&route.path, index);
+            }
+        }
+        table
+    }
+
+    /// The service for a host (a port and a trailing dot are ignored, case too) and a path: the
+    /// exact host before the longest wildcard before any; within a host the longest prefix. A host
+    /// whose prefixes do not match leaves the request to the less exact ones.
+    #[must_use]
+    pub fn route(&self, host: &str, path: &str) -> Option<&ServiceEntry> {
+        self.service_of(host, path).and_then(|index| self.services.get(index))
+    }
+
+    /// Like [`Self::route`], as an index into [`Self::services`].
+    #[must_use]
+    pub fn service_of(&self, host: &str, path: &str) -> Option<usize> {
+        if !self.exact.is_empty() || !self.wildcard.is_empty() {
+            let host = normal_host(host);
+            if let Some(found) = self.exact.get(host.as_ref()).and_then(|paths| paths.find(path)) {
+                return Some(found);
+            }
+            if !self.wildcard.is_empty() {
+                let mut rest: &str = &host;
+                while let Some((_, parent)) = rest.split_once('.') {
+                    if let Some(found) = self.wildcard.get(parent).and_then(|p| p.find(path)) {
+                        return Some(found);
+                    }
+                    rest = parent;
+                }
+            }
+        }
+        self.any.find(path)
+    }
+}
+
+/// A host in lower case without port and trailing dot.
+fn normal_host(host: &str) -> Cow<'_, str> {
+    let bare = match host.strip_prefix('[') {
+        // An IPv6 literal keeps its brackets.
+        Some(rest) => rest.find(']').map_or(host, |end| &host[..end + 2]),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    if bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(bare.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(bare)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(routes: &[(&str, &str, &str)]) -> RoutingTable {
+        let services = routes.iter().map(|(name, host, path)| {
+            let host = match (*host, host.strip_prefix("*.")) {
+                ("*", _) => HostPattern::Any,
+                (_, Some(below)) => HostPattern::Below(below.to_owned()),
+                (exact, None) => HostPattern::Exact(exact.to_owned()),
+            };
+            let entry = ServiceEntry {
+                name: ServiceName::new(name).expect("a name"),
+                settings: Arc::default(),
+                canary_weight: Weight::ZERO,
+                salt: 0,
+                overdue: std::time::Duration::from_secs(1),
+                stable: None,
+                canary: None,
+            };
+            (entry, vec![Route { host, path: (*path).to_owned() }])
+        });
+        RoutingTable::new(1, services.collect())
+    }
+
+    #[test]
+    fn the_most_exact_host_and_the_longest_prefix_win() {
+        let table = table(&[
+            ("any", "*", "/"),
+            ("wild", "*.example.com", "/"),
+            ("deep", "*.eu.example.com", "/"),
+            ("app", "app.example.com", "/"),
+            ("api", "app.example.com", "/api"),
+            ("v2", "app.example.com", "/api/v2/"),
+            ("only", "only.example.com", "/here"),
+        ]);
+        let to = |host: &str, path: &str| table.route(host, path).map(|s| s.name.to_string());
+        for (host, path, service) in [
+            ("app.example.com", "/", "app"),
+            ("APP.Example.com.:8080", "/x", "app"),
+            ("app.example.com", "/api", "api"),
+            ("app.example.com", "/api/", "api"),
+            ("app.example.com", "/apis", "app"),
+            ("app.example.com", "/api/v2", "v2"),
+            ("app.example.com", "/api/v2/users/1/2/3", "v2"),
+            ("app.example.com", "/api/v20", "api"),
+            ("x.example.com", "/", "wild"),
+            ("a.b.example.com", "/", "wild"),
+            ("a.eu.example.com", "/", "deep"),
+            ("example.com", "/", "any"),
+            ("only.example.com", "/here/x", "only"),
+            ("only.example.com", "/there", "wild"),
+            ("[::1]:80", "/", "any"),
+            ("", "/", "any"),
+            ("other", "*", "any"),
+        ] {
+            assert_eq!(to(host, path).as_deref(), Some(service), "{host} {path}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_host_has_no_service() {
+        let table = table(&[("app", "app.example.com", "/api")]);
+        assert!(table.route("other.example.com", "/api").is_none());
+        assert!(table.route("app.example.com", "/").is_none());
+    }
+}

@@ -1,0 +1,151 @@
+//! What launches instances, stops them, and says what became of them.
+//!
+//! [`Runtime`] is the seam; `process`, `docker` and `static` implement it. A runtime knows nothing
+//! of rollouts or routes: it is told to launch and to stop, and reports. Every call has a deadline
+//! of its own and can fail without harm to what already serves.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::model::id::InstanceId;
+use crate::model::instance::{Exit, Instance, Ownership};
+use crate::model::revision::RevisionSpec;
+
+/// Launches and stops instances.
+///
+/// Cancel safety: dropping a returned future may leave an instance launched or a stop under way;
+/// [`Runtime::list`] finds it again by its [`Ownership`].
+pub trait Runtime: Send + Sync + std::fmt::Debug {
+    /// `process`, `docker` or `static`.
+    fn name(&self) -> &'static str;
+
+    /// Checks that a revision can be run here and resolves what may change under a name (an image
+    /// tag), without starting anything. Returns the spec to record.
+    fn prepare<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+    ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>>;
+
+    /// Starts one instance and returns when it runs and has an address; not when it is healthy.
+    /// Idempotent by ownership: when an instance with the same ownership already runs, it is
+    /// returned.
+    fn launch<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        ownership: &'a Ownership,
+    ) -> BoxFuture<'a, Result<Instance, RuntimeError>>;
+
+    /// Asks an instance to stop, kills it after `grace`, and removes what it leaves. Stopping what
+    /// is already gone succeeds.
+    fn stop<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        grace: Duration,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// All instances that are ours, running or ended.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, RuntimeError>>;
+
+    /// The state of one instance.
+    fn inspect<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<State, RuntimeError>>;
+
+    /// The last `lines` lines of output of an instance, oldest first.
+    fn logs<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        lines: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>>;
+
+    /// Begins to watch. What happens to instances of ours, and to the runtime itself, is sent until
+    /// the receiver is dropped. Events may be lost with the connection to an engine; after
+    /// [`RuntimeEvent::Connected`] the listener must list again.
+    fn watch(&self, events: mpsc::Sender<RuntimeEvent>);
+}
+
+/// An instance found by [`Runtime::list`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The instance; no address when it does not run.
+    pub id: InstanceId,
+    /// Whose it is.
+    pub ownership: Ownership,
+    /// How it is.
+    pub state: State,
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It runs, at this address.
+    Running {
+        /// Where it listens.
+        instance: Instance,
+        /// What the engine's own health check says, when it has one.
+        health: Option<bool>,
+    },
+    /// It ended.
+    Ended(Exit),
+    /// It is not known any more.
+    Gone,
+}
+
+/// What a runtime reports by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// An instance ended.
+    Ended {
+        /// Which.
+        instance: InstanceId,
+        /// How.
+        exit: Exit,
+    },
+    /// The engine's own health check changed its mind.
+    Health {
+        /// About which.
+        instance: InstanceId,
+        /// What it says now.
+        healthy: bool,
+    },
+    /// The engine can be reached (again).
+    Connected,
+    /// The engine cannot be reached; what serves goes on serving.
+    Disconnected {
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+/// Why a runtime could not do what it was told. Each display is one sentence that says what to change.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RuntimeError {
+    /// The engine is not there: socket missing, refused, or hung.
+    #[error("{0}")]
+    Unreachable(String),
+    /// There is nothing to launch: no such image, no such program, no right to run it.
+    #[error("{0}")]
+    NotFound(String),
+    /// It started and ended before it had an address.
+    #[error("the instance {exit} right after its start")]
+    Ended {
+        /// How.
+        exit: Exit,
+        /// Its last lines of output.
+        logs: Vec<String>,
+    },
+    /// The call took longer than its deadline.
+    #[error("{what} took longer than {after:?}")]
+    Timeout {
+        /// Which call.
+        what: &'static str,
+        /// The deadline.
+        after: Duration,
+    },
+    /// Anything else, in the engine's words.
+    #[error("{0}")]
+    Failed(String),
+}

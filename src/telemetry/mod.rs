@@ -1,0 +1,5 @@
+//! What happened, for people and for monitoring: logging, metrics, the counters of the data plane.
+//!
+//! Every metric name stands once, in one place. Nothing here decides.
+
+pub mod traffic;
