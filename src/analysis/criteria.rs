@@ -37,3 +37,14 @@ pub enum Bound {
     /// So many times the stable revision, over the same time.
     Ratio(f64),
 }
+
+impl Default for Criteria {
+    /// `errors > 1% or p95 > 1.5x`.
+    fn default() -> Self {
+        let limits = vec![
+            Limit { metric: Metric::Errors, bound: Bound::Absolute(0.01) },
+            Limit { metric: Metric::Latency(0.95), bound: Bound::Ratio(1.5) },
+        ];
+        Self { limits }
+    }
+}

@@ -1,0 +1,7 @@
+//! What should happen next?
+//!
+//! The rollout machine and everything that belongs to its law: plan, phase, event, effect, command.
+//! Pure: a state, an event and a moment go in, a state and effects come out. It launches nothing,
+//! routes nothing and measures nothing; the controller performs its effects and reports back.
+
+pub mod plan;

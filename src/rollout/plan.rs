@@ -1,0 +1,202 @@
+//! The plan of a rollout: its steps, times and limits, fixed when it begins.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::criteria::Criteria;
+use crate::model::revision::duration_millis;
+use crate::model::weight::{InvalidWeight, Weight};
+
+/// How a rollout is carried out. Changing the configuration does not change a rollout under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The canary's weights.
+    pub steps: Steps,
+    /// The least time at a step.
+    #[serde(with = "duration_millis")]
+    pub bake: Duration,
+    /// The most time at a step; then `on_inconclusive` decides.
+    #[serde(with = "duration_millis")]
+    pub bake_max: Duration,
+    /// What to do when a step has lasted `bake_max` and the evidence shows nothing.
+    pub on_inconclusive: OnInconclusive,
+    /// How long launching all instances may take.
+    #[serde(with = "duration_millis")]
+    pub launch_deadline: Duration,
+    /// How long all instances together may take to become healthy.
+    #[serde(with = "duration_millis")]
+    pub probe_deadline: Duration,
+    /// How long requests in flight have to finish before they are cut.
+    #[serde(with = "duration_millis")]
+    pub drain_deadline: Duration,
+    /// How long the former revision stays up after promotion.
+    #[serde(with = "duration_millis")]
+    pub keep_warm: Duration,
+    /// What is held against the canary.
+    pub criteria: Criteria,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            steps: Steps::default(),
+            bake: Duration::from_secs(30),
+            bake_max: Duration::from_secs(15 * 60),
+            on_inconclusive: OnInconclusive::Hold,
+            launch_deadline: Duration::from_secs(120),
+            probe_deadline: Duration::from_secs(60),
+            drain_deadline: Duration::from_secs(30),
+            keep_warm: Duration::from_secs(10 * 60),
+            criteria: Criteria::default(),
+        }
+    }
+}
+
+/// What happens when a step's time is up and nothing is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInconclusive {
+    /// Stay at this weight and wait for a person.
+    #[default]
+    Hold,
+    /// Go on to the next step.
+    Advance,
+    /// Take the canary back.
+    Rollback,
+}
+
+/// The canary's weights, rising to 100 %.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Steps(Vec<Weight>);
+
+/// Why a text is not a list of steps.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSteps {
+    /// No step.
+    #[error("there are no steps: write them as \"5% 25% 50% 100%\"")]
+    Empty,
+    /// A step that is not a weight.
+    #[error(transparent)]
+    Weight(#[from] InvalidWeight),
+    /// A step that is no greater than the one before.
+    #[error("steps must rise: {1} does not follow {0}")]
+    NotRising(Weight, Weight),
+    /// The last step is not the whole.
+    #[error("the last step must be 100%, not {0}: add 100% at the end")]
+    NotWhole(Weight),
+    /// More steps than anyone means.
+    #[error("{0} steps are too many: at most {max}", max = Steps::MAX)]
+    TooMany(usize),
+}
+
+impl Steps {
+    /// The most steps a plan may have; a step lasts seconds at least, so this is hours.
+    pub const MAX: usize = 100;
+
+    /// Checks that steps rise to the whole.
+    pub fn new(weights: Vec<Weight>) -> Result<Self, InvalidSteps> {
+        if weights.len() > Self::MAX {
+            return Err(InvalidSteps::TooMany(weights.len()));
+        }
+        let Some(last) = weights.last() else { return Err(InvalidSteps::Empty) };
+        let mut before = Weight::ZERO;
+        for weight in &weights {
+            if *weight <= before {
+                return Err(InvalidSteps::NotRising(before, *weight));
+            }
+            before = *weight;
+        }
+        if *last != Weight::FULL {
+            return Err(InvalidSteps::NotWhole(*last));
+        }
+        Ok(Self(weights))
+    }
+
+    /// How many steps there are; at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The weight of a step, counted from 0; the whole beyond the last.
+    #[must_use]
+    pub fn weight(&self, step: usize) -> Weight {
+        self.0.get(step).copied().unwrap_or(Weight::FULL)
+    }
+
+    /// Whether this is the last step.
+    #[must_use]
+    pub fn is_last(&self, step: usize) -> bool {
+        step + 1 >= self.0.len()
+    }
+
+    /// All weights in order.
+    #[must_use]
+    pub fn weights(&self) -> &[Weight] {
+        &self.0
+    }
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        let weights = [500, 2_500, 5_000, Weight::WHOLE];
+        Self(weights.into_iter().filter_map(|w| Weight::from_basis_points(w).ok()).collect())
+    }
+}
+
+/// Parses `5% 25% 50% 100%`; commas and arrows between steps are fine too, and `%` may be left out.
+impl FromStr for Steps {
+    type Err = InvalidSteps;
+    fn from_str(text: &str) -> Result<Self, InvalidSteps> {
+        let words = text.split(|c: char| c.is_whitespace() || c == ',' || c == '→');
+        let weights: Result<Vec<Weight>, _> =
+            words.filter(|word| !word.is_empty() && *word != "->").map(str::parse).collect();
+        Self::new(weights?)
+    }
+}
+
+impl TryFrom<String> for Steps {
+    type Error = InvalidSteps;
+    fn try_from(text: String) -> Result<Self, InvalidSteps> {
+        text.parse()
+    }
+}
+
+impl From<Steps> for String {
+    fn from(steps: Steps) -> Self {
+        steps.to_string()
+    }
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, weight) in self.0.iter().enumerate() {
+            let space = if n == 0 { "" } else { " " };
+            write!(f, "{space}{weight}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_rise_to_the_whole() {
+        let parse = |text: &str| text.parse::<Steps>().map(|steps| steps.to_string());
+        assert_eq!(parse("5% 25% 50% 100%").as_deref(), Ok("5% 25% 50% 100%"));
+        assert_eq!(parse("1,12.5 , 100").as_deref(), Ok("1% 12.5% 100%"));
+        assert_eq!(parse("5 → 100").as_deref(), Ok("5% 100%"));
+        assert_eq!(parse(""), Err(InvalidSteps::Empty));
+        assert!(matches!(parse("5% 5% 100%"), Err(InvalidSteps::NotRising(..))));
+        assert!(matches!(parse("0% 100%"), Err(InvalidSteps::NotRising(..))));
+        assert!(matches!(parse("5% 50%"), Err(InvalidSteps::NotWhole(_))));
+        assert!(matches!(parse("5% fifty"), Err(InvalidSteps::Weight(_))));
+        assert_eq!(Steps::default().to_string(), "5% 25% 50% 100%");
+    }
+}
