@@ -10,3 +10,5 @@ pub mod routing;
 
 pub mod runtime;
 pub mod telemetry;
+
+pub mod controller;

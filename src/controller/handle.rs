@@ -1,0 +1,205 @@
+//! How the outside speaks to the driver: a bounded channel in, an answer out.
+//!
+//! Cancel safety: every call may be dropped; a command that was sent is carried out regardless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::status::{
+    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, RolloutRecord,
+    ServiceStatus,
+};
+use crate::analysis::scorecard::Sample;
+use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::weight::Side;
+use crate::rollout::command::Command;
+
+/// Why the driver did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refused {
+    /// No such service, rollout or revision. 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not in this phase. 409; the sentence says what to do.
+    #[error("{sentence}")]
+    Conflict {
+        /// What and what to do.
+        sentence: String,
+        /// The phase that refused it, as the contract writes it.
+        phase: String,
+    },
+    /// The request makes no sense. 422.
+    #[error("{0}")]
+    Invalid(String),
+    /// It could not be done: an engine that is gone, a disk that is full. 503.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What the driver is asked.
+#[derive(Debug)]
+pub enum Ask {
+    /// Begin a rollout.
+    Deploy(ServiceName, DeployRequest, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// Say something to the rollout under way.
+    Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
+    /// Return to the warm revision, or to a kept one.
+    Rollback(ServiceName, Option<RevisionId>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// Past rollouts of a service, newest first.
+    History(ServiceName, oneshot::Sender<Result<Vec<RolloutRecord>, Refused>>),
+    /// One rollout.
+    Rollout(RolloutId, oneshot::Sender<Result<RolloutRecord, Refused>>),
+    /// The last lines of output of a revision's instances (the stable one when `None`), per instance.
+    Logs(
+        ServiceName,
+        Option<RevisionId>,
+        usize,
+        oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
+    ),
+    /// Cumulative scorecards for `/metrics`.
+    Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<String, Refused>>),
+}
+
+/// What was counted of one revision since the daemon started.
+#[derive(Debug, Clone)]
+pub struct ServiceCounts {
+    /// The service.
+    pub service: ServiceName,
+    /// The revision.
+    pub revision: RevisionId,
+    /// Its side now.
+    pub side: Side,
+    /// All requests since the start, also those that were no observations.
+    pub total: Arc<Sample>,
+}
+
+/// Speaks to the driver. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    asks: mpsc::Sender<Ask>,
+    services: watch::Receiver<Arc<Vec<ServiceStatus>>>,
+    daemon: watch::Receiver<Arc<DaemonStatus>>,
+    events: broadcast::Sender<EventRecord>,
+    recent: Arc<std::sync::Mutex<std::collections::VecDeque<EventRecord>>>,
+}
+
+/// How long an answer may take before the daemon is called hung; a deploy prepares an image first.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+
+impl Handle {
+    /// Joins the ends that the driver made.
+    #[must_use]
+    pub fn new(
+        asks: mpsc::Sender<Ask>,
+        services: watch::Receiver<Arc<Vec<ServiceStatus>>>,
+        daemon: watch::Receiver<Arc<DaemonStatus>>,
+        events: broadcast::Sender<EventRecord>,
+        recent: Arc<std::sync::Mutex<std::collections::VecDeque<EventRecord>>>,
+    ) -> Self {
+        Self { asks, services, daemon, events, recent }
+    }
+
+    /// All services as they are now. Refreshed with every change and ten times a second.
+    #[must_use]
+    pub fn services(&self) -> Arc<Vec<ServiceStatus>> {
+        self.services.borrow().clone()
+    }
+
+    /// One service.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<ServiceStatus> {
+        self.services.borrow().iter().find(|service| service.service == name).cloned()
+    }
+
+    /// Waits for the next change of any service's status.
+    pub async fn changed(&mut self) -> bool {
+        self.services.changed().await.is_ok()
+    }
+
+    /// The daemon as a whole.
+    #[must_use]
+    pub fn daemon(&self) -> Arc<DaemonStatus> {
+        self.daemon.borrow().clone()
+    }
+
+    /// Events after `id` that are still remembered (the last few hundred), and all that follow. The
+    /// receiver may repeat what the list has; compare ids.
+    #[must_use]
+    pub fn events_after(&self, id: u64) -> (Vec<EventRecord>, broadcast::Receiver<EventRecord>) {
+        let receiver = self.events.subscribe();
+        let recent = self.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (recent.iter().filter(|event| event.id > id).cloned().collect(), receiver)
+    }
+
+    /// Begins a rollout.
+    pub async fn deploy(
+        &self,
+        service: ServiceName,
+        request: DeployRequest,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask(|answer| Ask::Deploy(service, request, answer)).await?
+    }
+
+    /// Says something to the rollout under way.
+    pub async fn command(
+        &self,
+        service: ServiceName,
+        command: Command,
+    ) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Command(service, command, answer)).await?
+    }
+
+    /// Returns to the warm revision, or to a kept one.
+    pub async fn rollback(
+        &self,
+        service: ServiceName,
+        to: Option<RevisionId>,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask(|answer| Ask::Rollback(service, to, answer)).await?
+    }
+
+    /// Past rollouts of a service, newest first.
+    pub async fn history(&self, service: ServiceName) -> Result<Vec<RolloutRecord>, Refused> {
+        self.ask(|answer| Ask::History(service, answer)).await?
+    }
+
+    /// One rollout.
+    pub async fn rollout(&self, id: RolloutId) -> Result<RolloutRecord, Refused> {
+        self.ask(|answer| Ask::Rollout(id, answer)).await?
+    }
+
+    /// The last lines of output of a revision's instances.
+    pub async fn logs(
+        &self,
+        service: ServiceName,
+        revision: Option<RevisionId>,
+        lines: usize,
+    ) -> Result<Vec<InstanceLogs>, Refused> {
+        self.ask(|answer| Ask::Logs(service, revision, lines, answer)).await?
+    }
+
+    /// Cumulative scorecards for `/metrics`.
+    pub async fn scorecards(&self) -> Vec<ServiceCounts> {
+        self.ask(Ask::Scorecards).await.unwrap_or_default()
+    }
+
+    /// Reads the configuration again; answers what changed.
+    pub async fn reload(&self) -> Result<String, Refused> {
+        self.ask(Ask::Reload).await?
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refused> {
+        let stopping = || Refused::Unavailable("the daemon is stopping".to_owned());
+        let (sender, receiver) = oneshot::channel();
+        self.asks.send(ask(sender)).await.map_err(|_| stopping())?;
+        match tokio::time::timeout(ANSWER_WITHIN, receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Refused::Unavailable(format!("no answer within {ANSWER_WITHIN:?}"))),
+        }
+    }
+}

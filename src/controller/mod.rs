@@ -1,0 +1,8 @@
+//! The control plane: one driver task that owns all services, and what it is spoken to through.
+//!
+//! Reaches the data plane by one door only ([`crate::routing::live`]) and hears from it by one other
+//! ([`crate::analysis::scorecard`]). Never waits for work: launches, probes, drains and stops are
+//! tasks whose completions come back as events.
+
+pub mod handle;
+pub mod status;

@@ -1,0 +1,243 @@
+//! What the outside is told: the JSON of the contract, as types.
+//!
+//! Written by the driver, served by the admin API, read by the command line. Fields are only added.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::analysis::verdict::Verdict;
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub service: String,
+    /// `idle, launching, probing, smoke, baking, paused, promoting, promoted, rolling_back, rolled_back`.
+    pub phase: String,
+    /// The step under way, counted from 1; absent outside the steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    /// The plan's steps in percent.
+    pub steps: Vec<f64>,
+    /// The split configured, in percent.
+    pub weights: Weights,
+    /// The revision that holds the traffic.
+    pub stable: Option<SideStatus>,
+    /// The revision under judgement.
+    pub canary: Option<SideStatus>,
+    /// The former revision that is kept running, and for how long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm: Option<WarmStatus>,
+    /// What is known of the canary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub verdict: Option<Verdict>,
+    /// The rollout under way, or the last one.
+    pub rollout: Option<u64>,
+    /// When this phase was entered, RFC 3339.
+    pub since: String,
+    /// Seconds until this phase's deadline, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<f64>,
+    /// Why it is paused, why it went back, or what else a person should know: sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Where its requests come from: hosts and paths.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// The generation of the routing table that carries this.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// The two sides of a split, in percent; they sum to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Weights {
+    /// Stable's share.
+    pub stable: f64,
+    /// The canary's share.
+    pub canary: f64,
+}
+
+/// One side of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SideStatus {
+    /// Its revision.
+    pub revision: u32,
+    /// What runs: an image, a command line, or addresses.
+    pub image: String,
+    /// Its instances.
+    pub instances: Vec<InstanceStatus>,
+    /// What the proxy saw of it lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceStatus {
+    /// What the runtime calls it.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// What probes concluded.
+    pub healthy: bool,
+    /// Requests it is answering.
+    pub in_flight: u32,
+    /// What the last failing probe said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<String>,
+}
+
+/// What the proxy saw of one side over the last seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrafficStatus {
+    /// Share of the service's requests that this side got, in percent; the split as delivered.
+    pub share: f64,
+    /// Requests per second.
+    pub requests_per_second: f64,
+    /// Requests counted since this step began (since the start, outside a rollout).
+    pub requests: u64,
+    /// Of those, errors.
+    pub errors: u64,
+    /// Errors as a fraction.
+    pub error_rate: f64,
+    /// Seconds to the response headers: median.
+    pub p50: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
+    /// 99th percentile.
+    pub p99: Option<f64>,
+}
+
+/// A former revision that is kept running.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WarmStatus {
+    /// Its revision.
+    pub revision: u32,
+    /// What runs.
+    pub image: String,
+    /// Seconds until it is stopped.
+    pub seconds_left: f64,
+}
+
+/// Something that happened, as `events` and webhooks tell it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventRecord {
+    /// Rises by one with each event; resumes a stream.
+    pub id: u64,
+    /// When, RFC 3339 with milliseconds.
+    pub at: String,
+    /// Which service; absent when it concerns all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Which rollout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<u64>,
+    /// What kind: `phase`, `instance`, `runtime`, `config`, `note`.
+    pub kind: String,
+    /// The phase entered, for kind `phase`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The canary's weight in percent, for kind `phase`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A rollout, under way or past.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutRecord {
+    /// Its number.
+    pub rollout: u64,
+    /// Its service.
+    pub service: String,
+    /// From which revision; absent for the first.
+    pub from: Option<u32>,
+    /// To which revision.
+    pub to: u32,
+    /// What the new revision runs.
+    pub image: String,
+    /// `canary` or `direct`.
+    pub kind: String,
+    /// The phase it is in or ended in.
+    pub phase: String,
+    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`; absent while under way.
+    pub outcome: Option<String>,
+    /// Why, in one sentence, when it went back.
+    pub cause: Option<String>,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// When it ended.
+    pub ended: Option<String>,
+    /// The last verdict.
+    #[schema(value_type = Option<Object>)]
+    pub verdict: Option<Verdict>,
+    /// What happened, in order.
+    #[serde(default)]
+    pub events: Vec<EventRecord>,
+}
+
+/// What a deploy asks for. Exactly one of `image`, `tag`, `command` and `endpoints`, or none to run
+/// the service as configured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeployRequest {
+    /// A whole image reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// A tag of the configured image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// A command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Addresses that somebody else runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// Environment variables beside the configured ones.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub env: std::collections::BTreeMap<String, String>,
+    /// Steps instead of the configured ones, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<String>,
+    /// The least time at a step instead of the configured one, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bake: Option<String>,
+}
+
+/// What a deploy answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployAccepted {
+    /// The rollout that began.
+    pub rollout: u64,
+    /// The new revision.
+    pub revision: u32,
+}
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DaemonStatus {
+    /// Its version.
+    pub version: String,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// Addresses it listens on.
+    pub listen: Vec<String>,
+    /// Whether the Docker engine can be reached; absent when no service uses it.
+    pub docker: Option<bool>,
+    /// What a person should know: a bad configuration file, an unsaved state, an engine that is gone.
+    pub notes: Vec<String>,
+    /// Whether it is about to stop.
+    pub stopping: bool,
+}
+
+/// The last output of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceLogs {
+    /// What the runtime calls the instance.
+    pub instance: String,
+    /// Its last lines, oldest first.
+    pub lines: Vec<String>,
+}

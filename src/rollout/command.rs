@@ -1,0 +1,78 @@
+//! What a person may say to a rollout, and when.
+
+use crate::model::weight::Weight;
+
+use super::phase::Phase;
+
+/// What a person says to a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Skip what is left: the canary becomes stable now (`full`), or its next step begins.
+    Promote {
+        /// Skip all steps.
+        full: bool,
+    },
+    /// Take the canary back.
+    Abort,
+    /// Stay at this weight.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give the canary this weight and stay there.
+    Weight(Weight),
+}
+
+/// Why something that a person said cannot be done now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {verb} while {service_state}: {advice}")]
+pub struct Refusal {
+    /// The verb.
+    pub verb: &'static str,
+    /// The phase, as the contract writes it.
+    pub phase: &'static str,
+    service_state: &'static str,
+    advice: &'static str,
+}
+
+impl Command {
+    /// The verb as the operator types it.
+    #[must_use]
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Promote { .. } => "promote",
+            Self::Abort => "abort",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Weight(_) => "set the weight",
+        }
+    }
+
+    /// Whether this may be done in this phase.
+    pub fn admit(self, phase: &Phase) -> Result<(), Refusal> {
+        let refuse = |service_state, advice| {
+            Err(Refusal { verb: self.verb(), phase: phase.as_str(), service_state, advice })
+        };
+        match (self, phase) {
+            (_, Phase::Promoted | Phase::RolledBack { .. }) => {
+                refuse("no rollout is under way", "begin one with `switchback deploy`")
+            }
+            (_, Phase::RollingBack { .. }) => {
+                refuse("rolling back", "wait until the rollback is done, then deploy again")
+            }
+            (_, Phase::Promoting) => {
+                refuse("promoting", "wait a moment, then `switchback rollback` takes it back")
+            }
+            (Self::Abort, _) => Ok(()),
+            (_, Phase::Launching | Phase::Probing) => {
+                refuse("the canary is not healthy yet", "wait for it, or `switchback abort`")
+            }
+            (Self::Pause, Phase::Paused { .. }) => {
+                refuse("paused already", "`switchback resume` goes on")
+            }
+            (Self::Resume, Phase::Baking { .. }) => {
+                refuse("baking", "it is not paused; `switchback promote` skips the step")
+            }
+            (Self::Promote { .. } | Self::Pause | Self::Resume | Self::Weight(_), _) => Ok(()),
+        }
+    }
+}

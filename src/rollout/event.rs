@@ -1,0 +1,70 @@
+//! What happened: the machine's only input.
+
+use crate::analysis::verdict::Verdict;
+use crate::model::instance::Instance;
+
+use super::command::Command;
+
+/// The number of a phase entered by a rollout. Completions carry it, so that one that belongs to an
+/// earlier phase is known as stale.
+pub type Attempt = u32;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// All instances run and have addresses.
+    Launched {
+        /// Of the phase that asked.
+        attempt: Attempt,
+        /// The instances.
+        instances: Vec<Instance>,
+    },
+    /// Instances could not be started.
+    LaunchFailed {
+        /// Of the phase that asked.
+        attempt: Attempt,
+        /// Why.
+        sentence: String,
+    },
+    /// All instances are healthy.
+    Ready {
+        /// Of the phase that asked.
+        attempt: Attempt,
+    },
+    /// The evidence was weighed.
+    Sampled(Verdict),
+    /// A canary instance ended, or the canary cannot be connected to.
+    Lost {
+        /// How.
+        sentence: String,
+    },
+    /// The canary's requests have finished or were cut.
+    Drained {
+        /// Of the phase that asked.
+        attempt: Attempt,
+    },
+    /// The canary's instances are gone.
+    Stopped {
+        /// Of the phase that asked.
+        attempt: Attempt,
+    },
+    /// The canary is stable now.
+    Switched {
+        /// Of the phase that asked.
+        attempt: Attempt,
+    },
+    /// A checkpoint that had to be written before going on could not be.
+    Unsaved {
+        /// Of the phase that asked.
+        attempt: Attempt,
+        /// Why.
+        sentence: String,
+    },
+    /// Time passed. `diagnosis` is what the last probe said, for the deadline's sentence.
+    Tick {
+        /// What the last failing probe said.
+        diagnosis: Option<String>,
+    },
+    /// A person said something that was admitted.
+    Command(Command),
+}

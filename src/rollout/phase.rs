@@ -1,0 +1,156 @@
+//! Where a rollout stands.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::weight::Weight;
+
+/// Where a rollout stands. Steps count from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Instances of the canary are being started.
+    Launching,
+    /// Instances run and are asked whether they are healthy.
+    Probing,
+    /// The canary takes its step's weight and evidence is gathered.
+    Baking {
+        /// The step.
+        step: usize,
+    },
+    /// The canary keeps its weight and waits. A regression still takes it back.
+    Paused {
+        /// The step to which it belongs.
+        step: usize,
+        /// The weight at which it waits; the step's own unless a person set another.
+        weight: Weight,
+        /// Why it waits.
+        reason: PauseReason,
+    },
+    /// The canary is about to become stable; its checkpoint is being written.
+    Promoting,
+    /// The canary has weight 0; its last requests finish and its instances stop.
+    RollingBack {
+        /// Why.
+        cause: Cause,
+        /// Whether its requests have finished.
+        drained: bool,
+    },
+    /// The canary became stable.
+    Promoted,
+    /// All traffic is back on stable and the canary is gone.
+    RolledBack {
+        /// Why.
+        cause: Cause,
+    },
+}
+
+/// Why a rollout waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum PauseReason {
+    /// A person said so, or set a weight by hand.
+    Operator,
+    /// The step lasted its longest and nothing is shown. Goes on by itself if it is shown after all.
+    Inconclusive,
+    /// Something that a person should look at.
+    Hold {
+        /// What.
+        sentence: String,
+    },
+    /// The state could not be saved, so nothing may move forward.
+    Unsaved {
+        /// Why not.
+        sentence: String,
+    },
+}
+
+/// Why a rollout goes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Cause {
+    /// The analysis found the canary worse.
+    Regression {
+        /// The verdict's sentence.
+        sentence: String,
+    },
+    /// An instance ended by itself, or could not be connected to any more.
+    Lost {
+        /// How.
+        sentence: String,
+    },
+    /// Instances could not be started.
+    LaunchFailed {
+        /// Why.
+        sentence: String,
+    },
+    /// Instances did not become healthy in time.
+    NeverHealthy {
+        /// What the last probe said.
+        sentence: String,
+    },
+    /// A person aborted.
+    Aborted,
+    /// A step lasted its longest, nothing was shown, and the plan says to go back.
+    Inconclusive {
+        /// What was missing.
+        sentence: String,
+    },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Regression { sentence } | Self::Lost { sentence } => f.write_str(sentence),
+            Self::LaunchFailed { sentence } => write!(f, "could not start: {sentence}"),
+            Self::NeverHealthy { sentence } => write!(f, "never became healthy: {sentence}"),
+            Self::Aborted => f.write_str("aborted by a person"),
+            Self::Inconclusive { sentence } => {
+                write!(f, "nothing was shown in the time allowed: {sentence}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.write_str("paused by a person"),
+            Self::Inconclusive => f.write_str("the evidence shows nothing yet"),
+            Self::Hold { sentence } | Self::Unsaved { sentence } => f.write_str(sentence),
+        }
+    }
+}
+
+impl Phase {
+    /// The contract's word for this phase.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Launching => "launching",
+            Self::Probing => "probing",
+            Self::Baking { .. } => "baking",
+            Self::Paused { .. } => "paused",
+            Self::Promoting => "promoting",
+            Self::Promoted => "promoted",
+            Self::RollingBack { .. } => "rolling_back",
+            Self::RolledBack { .. } => "rolled_back",
+        }
+    }
+
+    /// Whether the rollout is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Promoted | Self::RolledBack { .. })
+    }
+
+    /// The step, where there is one.
+    #[must_use]
+    pub fn step(&self) -> Option<usize> {
+        match self {
+            Self::Baking { step } | Self::Paused { step, .. } => Some(*step),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The law, row by row.
