@@ -9,6 +9,7 @@ pub mod rollout;
 pub mod routing;
 
 pub mod runtime;
+pub mod store;
 pub mod telemetry;
 
 pub mod controller;
