@@ -1,1 +1,3 @@
 //! The stories.
+
+mod runtime_process;
