@@ -9,6 +9,7 @@ pub mod config;
 pub mod rollout;
 pub mod routing;
 
+pub mod prober;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;
