@@ -10,8 +10,9 @@ use super::driver::{Driver, Prepared};
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::{Happening, Kind};
 use super::service::{Active, Service};
-use super::settings::{ServiceConfig, with_tag};
 use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus};
+use crate::config::Service as ServiceConfig;
+use crate::config::image::Image;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::{Revision, RevisionSpec, Source};
@@ -41,7 +42,11 @@ impl Driver {
             }
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
-                    let past = service.history.iter().rev().map(|entry| super::report::past_of(service, entry));
+                    let past = service
+                        .history
+                        .iter()
+                        .rev()
+                        .map(|entry| super::report::past_of(service, entry));
                     super::report::present(service).into_iter().chain(past).collect()
                 });
                 let _ = answer.send(history);
@@ -49,7 +54,13 @@ impl Driver {
             Ask::Rollout(id, answer) => {
                 let find = |record: &RolloutRecord| record.rollout == id.0;
                 let found = self.services.values().find_map(|service| {
-                    let past = || service.history.iter().map(|entry| super::report::past_of(service, entry)).find(find);
+                    let past = || {
+                        service
+                            .history
+                            .iter()
+                            .map(|entry| super::report::past_of(service, entry))
+                            .find(find)
+                    };
                     super::report::present(service).filter(find).or_else(past)
                 });
                 let none = || Refused::NotFound(format!("there is no rollout {id}"));
@@ -57,14 +68,10 @@ impl Driver {
             }
             Ask::Logs(name, revision, lines, answer) => self.logs(&name, revision, lines, answer),
             Ask::Scorecards(answer) => {
-                let counts = self.fleet.totals().into_iter().map(
-                    |(service, revision, side, total)| ServiceCounts {
-                        service,
-                        revision,
-                        side,
-                        total: Arc::new(total),
-                    },
-                );
+                let counts =
+                    self.fleet.totals().into_iter().map(|(service, revision, side, total)| {
+                        ServiceCounts { service, revision, side, total: Arc::new(total) }
+                    });
                 let _ = answer.send(counts.collect());
             }
             Ask::Reload(answer) => {
@@ -110,7 +117,8 @@ impl Driver {
         let name = &service.config.name;
         if let Some(active) = &service.active {
             let rollout = &active.rollout;
-            let at = rollout.phase.step().map_or(String::new(), |_| format!(" at {}", rollout.weight));
+            let at =
+                rollout.phase.step().map_or(String::new(), |_| format!(" at {}", rollout.weight));
             return Err(Refused::Conflict {
                 sentence: format!(
                     "rollout {} of {name} is {}{at}: wait for its end, or take it back with \
@@ -178,8 +186,7 @@ impl Driver {
         let id = RevisionId(service.record.last_revision);
         let revision = Revision { id, spec, created };
         service.revisions.insert(id, revision.clone());
-        let mut changes =
-            vec![crate::store::Change::Revision(name.clone(), Box::new(revision))];
+        let mut changes = vec![crate::store::Change::Revision(name.clone(), Box::new(revision))];
         let in_use = [
             service.record.stable.as_ref().map(|placed| placed.revision),
             service.record.warm.as_ref().map(|warm| warm.placed.revision),
@@ -328,7 +335,8 @@ impl Driver {
                 return;
             }
         };
-        let placed = service.record.stable.iter().chain(service.record.warm.as_ref().map(|w| &w.placed));
+        let placed =
+            service.record.stable.iter().chain(service.record.warm.as_ref().map(|w| &w.placed));
         let mut found: Vec<(RevisionId, Vec<Instance>)> =
             placed.map(|p| (p.revision, p.instances.clone())).collect();
         if let Some(active) = &service.active {
@@ -408,7 +416,9 @@ impl Driver {
                     service.config = config.clone();
                     self.fleet.set_service(&name, config.routes, config.settings);
                     said.push(if relaunch {
-                        format!("{name} changed; what it runs changes with `switchback deploy {name}`")
+                        format!(
+                            "{name} changed; what it runs changes with `switchback deploy {name}`"
+                        )
                     } else {
                         format!("{name} changed")
                     });
@@ -451,9 +461,12 @@ fn spec_of(config: &ServiceConfig, request: &DeployRequest) -> Result<RevisionSp
         Refused::Invalid(format!("{name} runs {kind}, so it cannot be deployed with {what}"))
     };
     spec.source = match (spec.source, request) {
-        (Source::Image(_), DeployRequest { image: Some(image), .. }) => Source::Image(image.clone()),
+        (Source::Image(_), DeployRequest { image: Some(image), .. }) => {
+            Source::Image(Image::parse(image).map_err(Refused::Invalid)?.to_string())
+        }
         (Source::Image(image), DeployRequest { tag: Some(tag), .. }) => {
-            Source::Image(with_tag(&image, tag))
+            let tagged = Image::parse(&image).and_then(|image| image.with_tag(tag));
+            Source::Image(tagged.map_err(Refused::Invalid)?.to_string())
         }
         (_, DeployRequest { image: Some(_), .. }) => return Err(mismatch("an image")),
         (_, DeployRequest { tag: Some(_), .. }) => return Err(mismatch("a tag")),
@@ -467,8 +480,7 @@ fn spec_of(config: &ServiceConfig, request: &DeployRequest) -> Result<RevisionSp
         (Source::Endpoints(_), DeployRequest { endpoints: Some(texts), .. }) => {
             let parse = |text: &String| {
                 text.parse().map_err(|_| {
-                    let sentence =
-                        format!("{text:?} is not an address such as 10.0.0.7:3000");
+                    let sentence = format!("{text:?} is not an address such as 10.0.0.7:3000");
                     Refused::Invalid(sentence)
                 })
             };
@@ -480,7 +492,7 @@ fn spec_of(config: &ServiceConfig, request: &DeployRequest) -> Result<RevisionSp
             Source::Endpoints(addresses)
         }
         (_, DeployRequest { endpoints: Some(_), .. }) => return Err(mismatch("endpoints")),
-        (Source::Image(image), _) if !config.names_a_version() => {
+        (Source::Image(image), _) if !super::settings::names_a_version(config) => {
             return Err(Refused::Invalid(format!(
                 "which version of {image}? Say `switchback deploy {name}:TAG`"
             )));

@@ -18,13 +18,12 @@ use super::fleet::Fleet;
 use super::handle::{Ask, Handle};
 use super::journal::{Happening, Journal, Kind};
 use super::service::{Active, Service};
-use super::settings::ServiceConfig;
 use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
+use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::moment::Moment;
 use crate::model::revision::{RevisionSpec, Source};
 use crate::model::weight::Side;
-use crate::prober::ProbeEvent;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
@@ -94,7 +93,16 @@ pub(super) struct Prepared {
     pub service: ServiceName,
     pub spec: Result<RevisionSpec, RuntimeError>,
     pub plan: crate::rollout::plan::Plan,
-    pub answer: Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
+    pub answer:
+        Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
+}
+
+/// What a probe concluded, with what the runtime added to the reason.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub instance: InstanceId,
+    pub healthy: bool,
+    pub why: String,
 }
 
 /// The driver.
@@ -114,7 +122,8 @@ pub struct Driver {
     pub(super) store_note: Option<String>,
     pub(super) docker_note: Option<String>,
     pub(super) prepared: mpsc::Sender<Prepared>,
-    pub(super) probes: mpsc::Sender<ProbeEvent>,
+    pub(super) probes: mpsc::Sender<Probed>,
+    pub(super) reports: mpsc::Sender<RuntimeEvent>,
     pub(super) shutdown: CancellationToken,
     services_seen: watch::Sender<Arc<Vec<ServiceStatus>>>,
     daemon_seen: watch::Sender<Arc<DaemonStatus>>,
@@ -125,7 +134,7 @@ struct Inbox {
     asks: mpsc::Receiver<Ask>,
     done: mpsc::Receiver<Done>,
     prepared: mpsc::Receiver<Prepared>,
-    probes: mpsc::Receiver<ProbeEvent>,
+    probes: mpsc::Receiver<Probed>,
     runtime: mpsc::Receiver<RuntimeEvent>,
 }
 
@@ -195,6 +204,7 @@ impl Driver {
             docker_note: None,
             prepared: prepared_in,
             probes: probes_in,
+            reports: runtime_in,
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
@@ -401,12 +411,7 @@ impl Driver {
         }
     }
 
-    fn saved(
-        &mut self,
-        name: &ServiceName,
-        attempt: u32,
-        result: Result<(), StoreError>,
-    ) {
+    fn saved(&mut self, name: &ServiceName, attempt: u32, result: Result<(), StoreError>) {
         let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
             return;
         };
@@ -441,9 +446,13 @@ impl Driver {
 
     /// Finds the owner of an instance.
     pub(super) fn owner(&self, instance: &InstanceId) -> Option<(ServiceName, Owner)> {
-        let holds = |list: &[crate::model::instance::Instance]| list.iter().any(|i| i.id == *instance);
+        let holds =
+            |list: &[crate::model::instance::Instance]| list.iter().any(|i| i.id == *instance);
         for (name, service) in &self.services {
-            if service.active.as_ref().is_some_and(|a| !a.rollout.phase.is_over() && holds(&a.rollout.instances))
+            if service
+                .active
+                .as_ref()
+                .is_some_and(|a| !a.rollout.phase.is_over() && holds(&a.rollout.instances))
             {
                 return Some((name.clone(), Owner::Canary));
             }

@@ -194,9 +194,8 @@ impl Fleet {
         let endpoints: Vec<Arc<Endpoint>> = instances
             .iter()
             .map(|instance| {
-                let same = |e: &&Arc<Endpoint>| {
-                    e.instance == instance.id && e.address == instance.address
-                };
+                let same =
+                    |e: &&Arc<Endpoint>| e.instance == instance.id && e.address == instance.address;
                 known.iter().find(same).cloned().unwrap_or_else(|| {
                     last += 1;
                     Endpoint::new(EndpointId(last), instance.id.clone(), instance.address, protocol)

@@ -77,9 +77,7 @@ impl Journal {
 
     /// The ends that a handle needs.
     #[must_use]
-    pub fn ends(
-        &self,
-    ) -> (broadcast::Sender<EventRecord>, Arc<Mutex<VecDeque<EventRecord>>>) {
+    pub fn ends(&self) -> (broadcast::Sender<EventRecord>, Arc<Mutex<VecDeque<EventRecord>>>) {
         (self.sender.clone(), Arc::clone(&self.recent))
     }
 

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::driver::{CONNECTS_LOST, Driver, Owner};
+use super::driver::{CONNECTS_LOST, Driver, Owner, Probed};
 use super::journal::Kind;
 use super::service::{Relaunch, Watched};
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Exit, Instance, Ownership};
 use crate::model::moment::Moment;
+use crate::model::revision::ProbeKind;
 use crate::model::revision::{RevisionSpec, Source};
-use crate::prober::ProbeEvent;
+use crate::prober::{self, Target};
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
-use crate::runtime::{RuntimeError, RuntimeEvent};
+use crate::runtime::{Runtime, RuntimeError, RuntimeEvent, State};
 use crate::store::records::Placed;
 
 /// The wait before an ended instance of stable is started again doubles from the first to the last:
@@ -38,38 +40,36 @@ impl Driver {
             return;
         }
         let cancel = CancellationToken::new();
-        let watched = Watched { cancel: cancel.clone(), healthy: false, diagnosis: None };
+        let (engine, engine_says) = watch::channel(None);
+        let watched = Watched { cancel: cancel.clone(), healthy: false, diagnosis: None, engine };
         service.watched.insert(instance.id.clone(), watched);
-        self.tasks.spawn(crate::prober::watch(
-            instance.clone(),
-            spec.probe.clone(),
-            spec.protocol,
-            runtime,
-            probes,
-            cancel,
-        ));
+        let target = Target {
+            instance: instance.clone(),
+            spec: spec.probe.clone(),
+            protocol: spec.protocol,
+            engine: None,
+        };
+        self.tasks.spawn(watch_on(target, engine_says, runtime, probes, cancel));
     }
 
     /// A probe changed its mind, or said why it has not.
-    pub(super) fn probed(&mut self, event: ProbeEvent) {
-        let ProbeEvent { instance, healthy, diagnosis } = event;
+    pub(super) fn probed(&mut self, probed: Probed) {
+        let Probed { instance, healthy, why } = probed;
         let Some((name, owner)) = self.owner(&instance) else { return };
         let Some(service) = self.services.get_mut(&name) else { return };
         let Some(watched) = service.watched.get_mut(&instance) else { return };
         let changed = watched.healthy != healthy;
         watched.healthy = healthy;
-        watched.diagnosis = diagnosis.as_ref().map(ToString::to_string);
-        let why = watched.diagnosis.clone();
+        watched.diagnosis = (!healthy).then(|| why.clone());
         self.fleet.set_healthy(&instance, healthy);
         if owner == Owner::Canary && !healthy {
             if let Some(active) = &mut service.active {
-                active.diagnosis.clone_from(&why);
+                active.diagnosis = Some(why.clone());
             }
         }
         if changed {
             let is = if healthy { "is healthy" } else { "is not healthy" };
-            let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            self.tell(&name, Kind::Instance, format!("{instance} {is}{why}"));
+            self.tell(&name, Kind::Instance, format!("{instance} {is}: {why}"));
         }
         self.look_for_ready(&name);
     }
@@ -125,7 +125,13 @@ impl Driver {
     pub(super) fn reported(&mut self, event: RuntimeEvent) {
         match event {
             RuntimeEvent::Ended { instance, exit } => self.ended(&instance, &exit),
-            RuntimeEvent::Health { .. } => {}
+            RuntimeEvent::Health { instance, healthy } => {
+                for service in self.services.values() {
+                    if let Some(watched) = service.watched.get(&instance) {
+                        watched.engine.send_replace(Some(healthy));
+                    }
+                }
+            }
             RuntimeEvent::Connected => {
                 if self.daemon.docker.replace(true) == Some(false) {
                     self.docker_note = None;
@@ -149,7 +155,8 @@ impl Driver {
     fn look_again(&mut self) {
         let mut asked = Vec::new();
         for service in self.services.values() {
-            let placed = service.record.stable.iter().chain(service.record.warm.as_ref().map(|w| &w.placed));
+            let placed =
+                service.record.stable.iter().chain(service.record.warm.as_ref().map(|w| &w.placed));
             let mut instances: Vec<Instance> = placed.flat_map(|p| p.instances.clone()).collect();
             if let Some(active) = &service.active {
                 instances.extend(active.rollout.instances.clone());
@@ -158,7 +165,7 @@ impl Driver {
                 asked.extend(instances.into_iter().map(|i| (Arc::clone(&service.runtime), i)));
             }
         }
-        let ended = self.ended_sender();
+        let ended = self.reports.clone();
         self.tasks.spawn(async move {
             for (runtime, instance) in asked {
                 let exit = match runtime.inspect(&instance.id).await {
@@ -314,4 +321,35 @@ impl Driver {
         self.fleet.remove(name, revision);
         self.tell(name, Kind::Instance, format!("revision {revision} is stopped"));
     }
+}
+
+/// Probes an instance until cancelled, adding what the runtime knows to the reasons.
+async fn watch_on(
+    mut target: Target,
+    engine: watch::Receiver<Option<bool>>,
+    runtime: Arc<dyn Runtime>,
+    probes: mpsc::Sender<Probed>,
+    cancel: CancellationToken,
+) {
+    let instance = target.instance.clone();
+    if target.spec.kind == ProbeKind::Auto {
+        if let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await {
+            target.engine = Some(engine);
+        }
+    }
+    let (events_in, mut events) = mpsc::channel(8);
+    let asking = prober::watch(target, events_in, cancel.clone());
+    let telling = async {
+        while let Some(event) = events.recv().await {
+            let mut why = event.diagnosis.to_string();
+            if !event.healthy && event.diagnosis.wants_a_closer_look() {
+                why = runtime.diagnose(&instance).await.unwrap_or(why);
+            }
+            let probed = Probed { instance: event.instance, healthy: event.healthy, why };
+            if probes.send(probed).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(asking, telling);
 }

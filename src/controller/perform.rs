@@ -148,8 +148,7 @@ impl Driver {
         instances: Vec<Instance>,
     ) {
         let Some(service) = self.services.get(name) else { return };
-        let (runtime, grace) =
-            (Arc::clone(&service.runtime), service.config.template.stop_grace);
+        let (runtime, grace) = (Arc::clone(&service.runtime), service.config.template.stop_grace);
         self.executor.stop(name.clone(), RolloutId(0), 0, runtime, instances, grace);
     }
 
@@ -159,10 +158,8 @@ impl Driver {
         let now = jiff::Timestamp::now().as_millisecond();
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &service.active else { return };
-        let canary = Placed {
-            revision: active.rollout.canary,
-            instances: active.rollout.instances.clone(),
-        };
+        let canary =
+            Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
         let former = service.record.stable.replace(canary);
         service.relaunches.clear();
@@ -184,8 +181,10 @@ impl Driver {
     pub(super) fn entered(&mut self, name: &ServiceName) {
         let millis = jiff::Timestamp::now().as_millisecond();
         let Some(service) = self.services.get_mut(name) else { return };
-        let Some(active) = &mut service.active else { return };
-        active.since = millis;
+        if let Some(active) = &mut service.active {
+            active.since = millis;
+        }
+        let Some(active) = &service.active else { return };
         let rollout = &active.rollout;
         let message = super::report::sentence(service, rollout);
         let phase = Some((rollout.phase.as_str(), rollout.weight.percent()));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::driver::Driver;
 use super::journal::Kind;
 use super::service::{Active, Relaunch, Service};
-use super::settings::ServiceConfig;
+use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::weight::Side;
@@ -153,8 +153,7 @@ impl Driver {
                     Standing::Unknown => {}
                     Standing::Running(there) => *instance = there,
                     Standing::Ended => {
-                        let relaunch =
-                            Relaunch { failures: 0, not_before: now, under_way: false };
+                        let relaunch = Relaunch { failures: 0, not_before: now, under_way: false };
                         service.relaunches.insert(replica as u32, relaunch);
                     }
                 }
@@ -219,7 +218,8 @@ impl Driver {
             service.active.as_ref().is_some_and(|a| Some(a.rollout.canary) == warm)
         });
         if bring_back {
-            let canary = self.services.get(name).and_then(|s| s.active.as_ref()).map(|a| a.rollout.canary);
+            let canary =
+                self.services.get(name).and_then(|s| s.active.as_ref()).map(|a| a.rollout.canary);
             if let Some(canary) = canary {
                 self.fleet.bring_back(name, canary);
             }
@@ -266,13 +266,15 @@ impl Driver {
         let runtimes = [&self.runtimes.docker, &self.runtimes.process];
         for runtime in runtimes {
             for stranger in found.get(runtime.name()).into_iter().flatten() {
-                if wanted.contains(&stranger.id) || launching.contains(&stranger.ownership.rollout) {
+                if wanted.contains(&stranger.id) || launching.contains(&stranger.ownership.rollout)
+                {
                     continue;
                 }
                 tracing::info!(instance = %stranger.id, "stopping an instance that nobody wants");
                 let (runtime, id) = (Arc::clone(runtime), stranger.id.clone());
                 self.tasks.spawn(async move {
-                    if let Err(error) = runtime.stop(&id, std::time::Duration::from_secs(10)).await {
+                    if let Err(error) = runtime.stop(&id, std::time::Duration::from_secs(10)).await
+                    {
                         tracing::warn!(instance = %id, %error, "not stopped");
                     }
                 });

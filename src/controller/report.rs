@@ -57,9 +57,9 @@ impl Driver {
                 image: image_of(service, warm.placed.revision),
                 seconds_left: warm.until.saturating_sub(wall) as f64 / 1e3,
             }),
-            verdict: active
-                .and_then(|a| a.verdict.clone())
-                .or_else(|| active.is_none().then(|| last.and_then(|l| l.verdict.clone())).flatten()),
+            verdict: active.and_then(|a| a.verdict.clone()).or_else(|| {
+                active.is_none().then(|| last.and_then(|l| l.verdict.clone())).flatten()
+            }),
             rollout: active
                 .map(|a| a.rollout.id.0)
                 .or_else(|| last.map(|entry| entry.checkpoint.id.0)),
@@ -259,5 +259,6 @@ fn told(entry: &RolloutEntry, event: &RecordedEvent) -> EventRecord {
 
 /// Milliseconds since the Unix epoch as RFC 3339.
 fn time(millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::settings::ServiceConfig;
 use crate::analysis::judge::Judge;
 use crate::analysis::scorecard::Sample;
 use crate::analysis::verdict::Verdict;
+use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId};
 use crate::model::moment::Moment;
 use crate::model::revision::{Revision, Source};
@@ -50,6 +50,8 @@ pub struct Watched {
     pub cancel: CancellationToken,
     pub healthy: bool,
     pub diagnosis: Option<String>,
+    /// What the engine's own health check says, handed on to the prober.
+    pub engine: tokio::sync::watch::Sender<Option<bool>>,
 }
 
 /// A replica of stable that ended and is wanted back.
