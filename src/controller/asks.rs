@@ -12,10 +12,10 @@ use super::journal::{Happening, Kind};
 use super::service::{Active, Service};
 use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus};
 use crate::config::Service as ServiceConfig;
-use crate::config::image::Image;
+use crate::config::change::Change;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
-use crate::model::revision::{Revision, RevisionSpec, Source};
+use crate::model::revision::{Revision, RevisionSpec};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::command::Command;
 use crate::rollout::event::Event;
@@ -440,65 +440,30 @@ fn spoken(command: Command) -> String {
 }
 
 fn spec_of(config: &ServiceConfig, request: &DeployRequest) -> Result<RevisionSpec, Refused> {
-    let mut spec = config.template.clone();
-    let asked = [
-        request.image.is_some(),
-        request.tag.is_some(),
-        request.command.is_some(),
-        request.endpoints.is_some(),
-    ];
-    if asked.iter().filter(|asked| **asked).count() > 1 {
+    let mut changes = Vec::new();
+    changes.extend(request.image.clone().map(Change::Image));
+    changes.extend(request.tag.clone().map(Change::Tag));
+    changes.extend(request.command.clone().map(Change::Command));
+    if let Some(texts) = &request.endpoints {
+        let parse = |text: &String| {
+            let wrong = |_| format!("{text:?} is not an address such as 10.0.0.7:3000");
+            text.parse().map_err(wrong)
+        };
+        let addresses: Result<Vec<_>, String> = texts.iter().map(parse).collect();
+        changes.push(Change::Endpoints(addresses.map_err(Refused::Invalid)?));
+    }
+    let change = changes.pop().unwrap_or(Change::None);
+    if !changes.is_empty() {
         let sentence = "give only one of image, tag, command and endpoints".to_owned();
         return Err(Refused::Invalid(sentence));
     }
-    let name = &config.name;
-    let kind = match &spec.source {
-        Source::Image(_) => "an image",
-        Source::Command(_) => "a command",
-        Source::Endpoints(_) => "endpoints",
-    };
-    let mismatch = |what: &str| {
-        Refused::Invalid(format!("{name} runs {kind}, so it cannot be deployed with {what}"))
-    };
-    spec.source = match (spec.source, request) {
-        (Source::Image(_), DeployRequest { image: Some(image), .. }) => {
-            Source::Image(Image::parse(image).map_err(Refused::Invalid)?.to_string())
-        }
-        (Source::Image(image), DeployRequest { tag: Some(tag), .. }) => {
-            let tagged = Image::parse(&image).and_then(|image| image.with_tag(tag));
-            Source::Image(tagged.map_err(Refused::Invalid)?.to_string())
-        }
-        (_, DeployRequest { image: Some(_), .. }) => return Err(mismatch("an image")),
-        (_, DeployRequest { tag: Some(_), .. }) => return Err(mismatch("a tag")),
-        (Source::Command(_), DeployRequest { command: Some(words), .. }) => {
-            if words.is_empty() {
-                return Err(Refused::Invalid("the command is empty".to_owned()));
-            }
-            Source::Command(words.clone())
-        }
-        (_, DeployRequest { command: Some(_), .. }) => return Err(mismatch("a command")),
-        (Source::Endpoints(_), DeployRequest { endpoints: Some(texts), .. }) => {
-            let parse = |text: &String| {
-                text.parse().map_err(|_| {
-                    let sentence = format!("{text:?} is not an address such as 10.0.0.7:3000");
-                    Refused::Invalid(sentence)
-                })
-            };
-            let addresses: Vec<_> = texts.iter().map(parse).collect::<Result<_, _>>()?;
-            if addresses.is_empty() {
-                return Err(Refused::Invalid("there are no endpoints".to_owned()));
-            }
-            spec.replicas = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-            Source::Endpoints(addresses)
-        }
-        (_, DeployRequest { endpoints: Some(_), .. }) => return Err(mismatch("endpoints")),
-        (Source::Image(image), _) if !super::settings::names_a_version(config) => {
-            return Err(Refused::Invalid(format!(
-                "which version of {image}? Say `switchback deploy {name}:TAG`"
-            )));
-        }
-        (source, _) => source,
-    };
+    if change == Change::None && !super::settings::names_a_version(config) {
+        let (name, image) = (&config.name, &config.template.source);
+        return Err(Refused::Invalid(format!(
+            "which version of {image}? Say `switchback deploy {name}:TAG`"
+        )));
+    }
+    let mut spec = config.revision(change).map_err(Refused::Invalid)?;
     spec.env.extend(request.env.clone());
     Ok(spec)
 }

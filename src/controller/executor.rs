@@ -95,7 +95,7 @@ impl Executor {
     ) {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
         let work = async move {
-            let launches = (0..spec.replicas.max(1)).map(|replica| {
+            let launches = (0..spec.instances()).map(|replica| {
                 let ownership = Ownership { replica, ..ownership.clone() };
                 let (runtime, spec) = (Arc::clone(&runtime), &spec);
                 async move { runtime.launch(spec, &ownership).await }

@@ -11,7 +11,7 @@ use super::driver::Driver;
 use super::journal::Kind;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
-use crate::model::id::{InstanceId, RolloutId, ServiceName};
+use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::weight::Side;
 use crate::rollout::event::Event;
@@ -115,7 +115,11 @@ impl Driver {
     async fn find(&mut self) -> BTreeMap<&'static str, Vec<Found>> {
         let mut runtimes: BTreeMap<&'static str, Arc<dyn Runtime>> = BTreeMap::new();
         for service in self.services.values() {
-            runtimes.insert(service.runtime.name(), Arc::clone(&service.runtime));
+            let sources = service.revisions.values().map(|revision| &revision.spec.source);
+            for source in sources.chain(std::iter::once(&service.config.template.source)) {
+                let runtime = self.runtimes.of(source);
+                runtimes.insert(runtime.name(), runtime);
+            }
         }
         let mut found = BTreeMap::new();
         for (name, runtime) in runtimes {
@@ -144,12 +148,17 @@ impl Driver {
     fn recover_service(&mut self, name: &ServiceName, found: &BTreeMap<&'static str, Vec<Found>>) {
         let now = self.now();
         let Some(service) = self.services.get_mut(name) else { return };
-        let known = found.get(service.runtime.name());
-        let stands = |instance: &Instance| stands(known, &instance.id);
+        let runtimes = &self.runtimes;
+        let revisions = &service.revisions;
+        let stands = |revision: RevisionId, instance: &Instance| {
+            let source = revisions.get(&revision).map(|revision| &revision.spec.source);
+            let known = source.and_then(|source| found.get(runtimes.of(source).name()));
+            stands(known, &instance.id)
+        };
         let mut placements = Vec::new();
         if let Some(stable) = &mut service.record.stable {
             for (replica, instance) in stable.instances.iter_mut().enumerate() {
-                match stands(instance) {
+                match stands(stable.revision, instance) {
                     Standing::Unknown => {}
                     Standing::Running(there) => *instance = there,
                     Standing::Ended => {
@@ -161,7 +170,8 @@ impl Driver {
             placements.push((Side::Stable, stable.revision, stable.instances.clone()));
         }
         if let Some(warm) = &mut service.record.warm {
-            warm.placed.instances.retain(|i| !matches!(stands(i), Standing::Ended));
+            let revision = warm.placed.revision;
+            warm.placed.instances.retain(|i| !matches!(stands(revision, i), Standing::Ended));
             let placed = warm.placed.clone();
             if placed.instances.is_empty() {
                 service.record.warm = None;
@@ -196,7 +206,8 @@ impl Driver {
         let now = self.now();
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
-        let known = found.get(service.runtime.name());
+        let source = service.revisions.get(&active.rollout.canary).map(|r| &r.spec.source);
+        let known = source.and_then(|source| found.get(self.runtimes.of(source).name()));
         let mut lost = None;
         for instance in &mut active.rollout.instances {
             match stands(known, &instance.id) {

@@ -161,7 +161,7 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
     let from = rollout.stable.map_or_else(String::new, |from| format!("revision {from} → "));
     match &rollout.phase {
         Phase::Launching => {
-            let replicas = service.revisions.get(&to).map_or(1, |r| r.spec.replicas.max(1));
+            let replicas = service.revisions.get(&to).map_or(1, |r| r.spec.instances());
             let noun = if replicas == 1 { "instance" } else { "instances" };
             let plan = match rollout.kind {
                 Kind::Canary => format!(", then {}", rollout.plan.steps),
