@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{BUCKETS, Histogram, bucket_of, lower_bound, upper_bound};
+use super::ordinal::LatencyMargin;
 
 /// Counts per bucket, halved every minute.
 #[derive(Debug, Clone)]
@@ -100,11 +101,10 @@ impl Baseline {
         if self.total > 0.0 { (above / self.total).clamp(0.0, 1.0) } else { 0.0 }
     }
 
-    /// The bucket of `factor ×` a quantile `+ plus` microseconds.
+    /// The bucket of the slowest that a quantile may be, by a margin on stable's.
     #[must_use]
-    pub fn bucket_beyond(&self, q: f64, factor: f64, plus: f64) -> usize {
-        let value = upper_bound(self.quantile_bucket(q)) as f64;
-        bucket_of((value * factor + plus) as u64)
+    pub fn bucket_beyond(&self, q: f64, margin: LatencyMargin) -> usize {
+        bucket_of(margin.on(upper_bound(self.quantile_bucket(q)) as f64) as u64)
     }
 
     /// What is kept over a restart.

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `errors > L%` | stable × 1.1 + L/10, or L itself while stable is below L | stable × 1.5 + L/2 |
 //! | `errors > R x` | stable × (1 + (R−1)/5) + 0.1 points | stable × R + 0.5 points |
-//! | `pQ > R x` | stable × (1 + 0.4 (R−1)) + 2 ms, anywhere in the distribution | p50 0.4, p90 0.6, p99 1.0 of the way from 1 to R |
+//! | `pQ > R x` | stable × (1 + 0.4 (R−1)), at least + 2 ms, anywhere in the distribution | p50 0.4, p90 0.6, p99 1.0 of the way from 1 to R |
 //! | `pQ > T ms` | T itself while stable is below T; and as 1.5x | as 1.5x |
 //!
 //! so that a canary *at* its limit is taken back and one that equals stable passes. The default limits
@@ -111,12 +111,12 @@ pub struct QuantileMargin {
     pub factor: f64,
 }
 
-/// Factor and microseconds by which latency may be higher.
+/// By how much latency may be higher: a factor, or microseconds, whichever is more.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SlowMargin {
     /// Factor on every latency, at least 1.
     pub factor: f64,
-    /// Microseconds on top, for services so fast that a percentage means nothing.
+    /// Microseconds, for services so fast that a percentage means nothing.
     pub plus: f64,
 }
 
@@ -161,7 +161,7 @@ impl Default for Criteria {
             promotion_alpha: 0.05,
             min_requests: 50,
             // Long enough for connections and first code paths; a JVM wants 60 s and more.
-            warm_up: Duration::from_secs(3),
+            warm_up: Duration::from_secs(2),
             unit: Unit::Request,
             margins: None,
         }

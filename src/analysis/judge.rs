@@ -21,7 +21,7 @@ use super::limits::{LimitStream, Reference};
 use super::memory::Failure;
 pub use super::memory::Memory;
 use super::mixture::{AT_START, AT_STEP};
-use super::ordinal::OrdinalStream;
+use super::ordinal::{LatencyMargin, OrdinalStream};
 use super::promotion::Promotion;
 use super::rates::{Fading, RateStream};
 use super::reading::Reading;
@@ -37,8 +37,9 @@ use std::time::Duration;
 pub const SLOT: Duration = Duration::from_secs(1);
 /// How the wealth is shared among what is watched: errors, latency, 4xx, and the limits together.
 /// Errors hurt users most and come first; a stream with a fraction `f` pays `ln 1/f` for its place,
-/// 0.2 to 2.5 nats on top of the 4.6 that α = 1 % asks for.
-const SHARES: [f64; 4] = [0.5, 0.4, 0.1, 0.25];
+/// 0.8 to 2.4 nats on top of the 4.6 that α = 1 % asks for. The limits by themselves matter where
+/// there is no stable to compare with, and there evidence comes fast.
+const SHARES: [f64; 4] = [0.5, 0.4, 0.1, 0.1];
 /// From this part of `1/α` on nothing passes.
 const SUSPICION: f64 = 0.1;
 
@@ -121,7 +122,7 @@ impl Judge {
         let rejected = Tally::of(history.count(Row::Rejected), history.requests());
         let baseline = Baseline::from_history(&history.latency());
         let slow_from = if baseline.is_ready() {
-            baseline.bucket_beyond(0.95, 2.0, margins.latency.plus)
+            baseline.bucket_beyond(0.95, LatencyMargin { factor: 2.0, plus: margins.latency.plus })
         } else {
             BUCKETS
         };

@@ -18,6 +18,7 @@ use super::criteria::{Bound, Limit, Margins, Metric};
 use super::histogram::bucket_of;
 use super::mixture::{Mixture, PER_SLOT, Purse};
 use super::normal::{expit, logit};
+use super::ordinal::LatencyMargin;
 use super::promotion::{BELIEFS, Contest, beliefs, blend};
 use super::rates::{EXPERTS, ODDS};
 use super::reading::Reading;
@@ -137,7 +138,8 @@ impl LimitStream {
             (Metric::Latency(quantile), Bound::Ratio(ratio))
                 if self.alone && baseline.is_ready() =>
             {
-                let bucket = baseline.bucket_beyond(quantile, ratio, margins.latency.plus);
+                let margin = LatencyMargin { factor: ratio, plus: margins.latency.plus };
+                let bucket = baseline.bucket_beyond(quantile, margin);
                 Held { bound: 1.0 - quantile, edges: (bucket + 1, bucket) }
             }
             _ => return None,

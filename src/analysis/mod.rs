@@ -30,6 +30,7 @@ pub mod promotion;
 pub mod rates;
 pub mod reading;
 pub mod recent;
+pub mod replay;
 pub mod scorecard;
 pub mod share;
 #[cfg(test)]

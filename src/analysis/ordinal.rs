@@ -27,13 +27,28 @@ const TAILS: [(f64, f64); 9] = [
     (0.999, 0.1),
 ];
 
-/// What "slower" leaves out: the canary may take `factor ×` as long `+ plus` microseconds.
+/// What "slower" leaves out: the canary may take `factor ×` as long, or `plus` microseconds longer,
+/// whichever is more.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatencyMargin {
     /// At least 1.
     pub factor: f64,
     /// Microseconds.
     pub plus: f64,
+}
+
+impl LatencyMargin {
+    /// The slowest that a canary may be where stable takes `micros`.
+    #[must_use]
+    pub fn on(self, micros: f64) -> f64 {
+        (micros * self.factor).max(micros + self.plus)
+    }
+
+    /// The inverse of [`Self::on`]; zero for what is within `plus`.
+    #[must_use]
+    pub fn taken_off(self, micros: f64) -> f64 {
+        (micros / self.factor).min(micros - self.plus).max(0.0)
+    }
 }
 
 /// Which part of the distribution the leading expert believes has moved.
@@ -63,10 +78,8 @@ impl OrdinalStream {
     #[must_use]
     pub fn new(margin: LatencyMargin) -> Self {
         // The lower edge of a bucket, which favours the canary.
-        let shift = |bucket: usize| {
-            let low = lower_bound(bucket) as f64;
-            bucket_of(((low - margin.plus).max(0.0) / margin.factor) as u64) as u16
-        };
+        let shift =
+            |bucket: usize| bucket_of(margin.taken_off(lower_bound(bucket) as f64) as u64) as u16;
         // Half the money on shifts, half on tails.
         let prior = std::array::from_fn(|expert| {
             0.5 / if expert < SHIFTS.len() { SHIFTS.len() } else { TAILS.len() } as f64
@@ -235,14 +248,13 @@ mod tests {
 
     #[test]
     fn the_margin_is_taken_off_before_the_bet() {
-        let stream = stream(&[1_000; 200], 0.05, LatencyMargin { factor: 1.2, plus: 2_000.0 });
+        let margin = LatencyMargin { factor: 1.2, plus: 2_000.0 };
+        let stream = stream(&[1_000; 200], 0.05, margin);
         for micros in [500, 3_000, 10_000, 1_000_000] {
             let bucket = bucket_of(micros);
             let shifted = usize::from(stream.shifted[bucket]);
-            assert!(
-                lower_bound(shifted) as f64 * 1.2 + 2_000.0
-                    <= (lower_bound(bucket) as f64).max(2_000.0)
-            );
+            let slowest = margin.on(lower_bound(shifted) as f64);
+            assert!(slowest <= (lower_bound(bucket) as f64).max(2_000.0), "{micros}");
         }
     }
 

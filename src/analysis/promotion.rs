@@ -12,6 +12,7 @@ use super::baseline::Baseline;
 use super::bernoulli::{Boundary, Payoffs, Tally};
 use super::criteria::{Margins, QuantileMargin};
 use super::histogram::{bucket_of, lower_bound};
+use super::ordinal::LatencyMargin;
 use super::reading::Reading;
 
 /// Beliefs about the canary's error rate: half of stable's, the same, and a third of the way to the
@@ -207,7 +208,8 @@ impl Promotion {
             let QuantileMargin { quantile: q, factor } = quantile.margin;
             quantile.stable_edge = edge_of(baseline, q);
             // From the bucket of the edge on: slow is counted too often, which favours caution.
-            let edge = lower_bound(quantile.stable_edge) as f64 * factor + self.plus;
+            let margin = LatencyMargin { factor, plus: self.plus };
+            let edge = margin.on(lower_bound(quantile.stable_edge) as f64);
             quantile.canary_edge = bucket_of(edge as u64).max(quantile.stable_edge);
             let null = baseline.mass_from(quantile.stable_edge).clamp(smallest, 1.0 - smallest);
             let believed = baseline.mass_from(quantile.canary_edge);

@@ -203,6 +203,39 @@ mod tests {
         }
     }
 
+    /// The worst case, a margin of nothing: a canary equal to stable reaches `1/α` in at most α of all
+    /// rollouts, looked at in every slot.
+    #[test]
+    fn an_equal_canary_is_rarely_taken_for_worse() {
+        use super::super::simulation::Dice;
+        let (alpha, runs) = (0.05, 400);
+        let mut dice = Dice::new(7);
+        let mut wrong = 0;
+        for _ in 0..runs {
+            let boundary = Boundary { ratio: 1.0, plus: 0.0 };
+            let mut stream = RateStream::new(boundary, Fading::COLD);
+            stream.begin(0.05, AT_START);
+            let crossed = (0..240).any(|slot| {
+                if slot == 120 {
+                    stream.begin(0.25, super::super::mixture::AT_STEP);
+                }
+                let rate = if slot % 50 < 5 { 0.2 } else { 0.01 };
+                let mut tally = |rps: f64| Tally {
+                    events: dice.poisson(rps * rate),
+                    others: dice.poisson(rps * (1.0 - rate)),
+                };
+                let share = stream.share;
+                stream.count(tally(200.0 * share), tally(200.0 * (1.0 - share)));
+                stream.end_slot();
+                stream.evidence() >= 1.0 / alpha
+            });
+            wrong += u32::from(crossed);
+        }
+        let rate = f64::from(wrong) / f64::from(runs);
+        let error = (alpha * (1.0 - alpha) / f64::from(runs)).sqrt();
+        assert!(rate <= alpha + 3.0 * error, "{rate}");
+    }
+
     #[test]
     fn a_share_of_all_or_nothing_bets_nothing() {
         for share in [0.0, 1.0] {

@@ -98,6 +98,8 @@ pub struct Ending {
     pub at: f64,
     /// Whether any poll asked for a hold.
     pub held: bool,
+    /// Seconds at which the canary's first error was counted.
+    pub first_error: f64,
     /// Canary requests in all, and those that failed.
     pub canary: (u64, u64),
 }
@@ -144,7 +146,8 @@ impl Plan<'_> {
         let weight = |percent: &f64| Weight::from_percent(*percent).unwrap_or_default();
         let mut share = steps.next().map(weight).unwrap_or_default();
         judge.begin_step(share, Moment(0));
-        let (mut began, mut passed, mut held, mut counts) = (0.0, Vec::new(), false, (0, 0));
+        let (mut began, mut first_error) = (0.0, 0.0);
+        let (mut passed, mut held, mut counts) = (Vec::new(), false, (0, 0));
         let mut polls = 0_u64;
         loop {
             polls += 1;
@@ -155,6 +158,9 @@ impl Plan<'_> {
                 story(at, canary).answer(&mut dice, &mut samples[usize::from(canary)]);
             }
             counts.0 += samples[1].requests();
+            if counts.1 == 0 {
+                first_error = at;
+            }
             counts.1 += samples[1].errors();
             let verdict = judge.observe(&samples[0], &samples[1], now);
             held |= verdict.hold.is_some();
@@ -169,7 +175,7 @@ impl Plan<'_> {
                 }
             }
             if next || verdict.result == Finding::Fail || at >= self.until {
-                return Ending { verdict, passed, at, held, canary: counts };
+                return Ending { verdict, passed, at, held, first_error, canary: counts };
             }
         }
     }

@@ -30,13 +30,16 @@ fn play_all(
     let endings: Vec<Ending> = (1..=runs).map(|seed| plan.play(story, seed)).collect();
     let failed: Vec<f64> = endings.iter().filter(|end| end.failed()).map(|end| end.at).collect();
     let errors = endings.iter().map(|end| end.canary.1 as f64).collect();
+    let since: Vec<f64> =
+        endings.iter().filter(|end| end.failed()).map(|end| end.at - end.first_error).collect();
     let times: Vec<f64> = endings.iter().filter_map(|end| end.passed.last().copied()).collect();
     println!(
-        "{name}: {}/{} taken back, median {:.1} s, p95 {:.1} s, {:.0} failed requests; passed {:?}: {}",
+        "{name}: {}/{} taken back, median {:.1} s, p95 {:.1} s, {:.1?} since the first error, {:.0} failed requests; passed {:?}: {}",
         failed.len(),
         runs,
         median_and_p95(failed.clone()).0,
         median_and_p95(failed.clone()).1,
+        median_and_p95(since),
         median_and_p95(errors).0,
         median_and_p95(times),
         endings[0].verdict.sentence,
