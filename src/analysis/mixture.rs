@@ -32,6 +32,7 @@ pub struct Mixture<const N: usize> {
     wealth: [f64; N],
     slot: [f64; N],
     prior: [f64; N],
+    clip: f64,
 }
 
 /// What a [`Mixture`] is worth at the end of a slot; what is kept over a restart.
@@ -45,7 +46,13 @@ impl<const N: usize> Mixture<N> {
     /// All cash. `prior` says how released money is shared among the experts; it sums to 1.
     #[must_use]
     pub fn new(prior: [f64; N]) -> Self {
-        Self { cash: 1.0, wealth: [NOTHING; N], slot: [0.0; N], prior }
+        Self { cash: 1.0, wealth: [NOTHING; N], slot: [0.0; N], prior, clip: CLIP.ln() }
+    }
+
+    /// The same without the clip: what the bounds of theory speak of. A blip then ends a rollout.
+    #[must_use]
+    pub fn without_clip(self) -> Self {
+        Self { clip: f64::INFINITY, ..self }
     }
 
     /// Hands a fraction of the cash to the experts.
@@ -64,7 +71,7 @@ impl<const N: usize> Mixture<N> {
     /// Ends the slot: winnings, clipped, become wealth.
     pub fn end_slot(&mut self) {
         for (wealth, slot) in self.wealth.iter_mut().zip(&mut self.slot) {
-            *wealth = (*wealth + slot.min(CLIP.ln())).max(NOTHING);
+            *wealth = (*wealth + slot.min(self.clip)).max(NOTHING);
             *slot = 0.0;
         }
     }
@@ -73,7 +80,7 @@ impl<const N: usize> Mixture<N> {
     #[must_use]
     pub fn total(&self) -> f64 {
         let experts = self.wealth.iter().zip(&self.slot);
-        self.cash + experts.map(|(wealth, slot)| (wealth + slot.min(CLIP.ln())).exp()).sum::<f64>()
+        self.cash + experts.map(|(wealth, slot)| (wealth + slot.min(self.clip)).exp()).sum::<f64>()
     }
 
     /// The cash.
@@ -85,7 +92,7 @@ impl<const N: usize> Mixture<N> {
     /// The expert that holds most.
     #[must_use]
     pub fn leader(&self) -> usize {
-        let worth = |expert: usize| self.wealth[expert] + self.slot[expert].min(CLIP.ln());
+        let worth = |expert: usize| self.wealth[expert] + self.slot[expert].min(self.clip);
         (0..N).max_by(|a, b| worth(*a).total_cmp(&worth(*b))).unwrap_or(0)
     }
 

@@ -94,6 +94,12 @@ impl OrdinalStream {
         }
     }
 
+    /// The same without the clip, for comparison with bounds.
+    #[must_use]
+    pub fn without_clip(self) -> Self {
+        Self { mixture: self.mixture.without_clip(), ..self }
+    }
+
     /// From now on a request reaches the canary with probability `share`; `release` of the cash is bet.
     pub fn begin(&mut self, share: f64, release: f64, baseline: &Baseline) {
         self.mixture.end_slot();
@@ -176,9 +182,10 @@ impl OrdinalStream {
         });
         let mut highest = [f64::NEG_INFINITY; EXPERTS];
         let mut below = 0.0;
-        for bucket in first.saturating_sub(1)..=(last + 1).min(BUCKETS - 1) {
-            let rank = (below + counts[bucket] / 2.0) / total;
-            below += counts[bucket];
+        let (low, high) = (first.saturating_sub(1), (last + 1).min(BUCKETS - 1));
+        for (bucket, count) in counts.iter().enumerate().take(high + 1).skip(low) {
+            let rank = (below + count / 2.0) / total;
+            below += count;
             let z = quantile(rank.clamp(extreme, 1.0 - extreme));
             for (expert, highest) in highest.iter_mut().enumerate() {
                 let ratio = if let Some(shift) = SHIFTS.get(expert) {
@@ -194,7 +201,6 @@ impl OrdinalStream {
                 self.stable[bucket][expert] = -norm;
             }
         }
-        let (low, high) = (first.saturating_sub(1), (last + 1).min(BUCKETS - 1));
         for table in [&mut self.canary, &mut self.stable] {
             let (fastest, slowest) = (table[low], table[high]);
             table[..low].fill(fastest);

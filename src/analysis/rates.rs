@@ -102,6 +102,12 @@ impl RateStream {
         }
     }
 
+    /// The same without the clip, for comparison with bounds.
+    #[must_use]
+    pub fn without_clip(self) -> Self {
+        Self { mixture: self.mixture.without_clip(), ..self }
+    }
+
     /// From now on a request reaches the canary with probability `share`; `release` of the cash is bet.
     pub fn begin(&mut self, share: f64, release: f64) {
         self.settle();

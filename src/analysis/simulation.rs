@@ -31,8 +31,12 @@ impl Dice {
         ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    /// Poisson with the given mean, by multiplication in pieces.
+    /// Poisson with the given mean, by multiplication in pieces; beyond 300, where a normal is within
+    /// 2 % of it, a normal.
     pub fn poisson(&mut self, mean: f64) -> u64 {
+        if mean > 300.0 {
+            return (mean + mean.sqrt() * quantile(self.roll())).round().max(0.0) as u64;
+        }
         let (mut left, mut count) = (mean, 0);
         while left > 0.0 {
             let piece = left.min(20.0);

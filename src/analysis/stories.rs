@@ -134,7 +134,7 @@ fn no_worse_is_not_taken_back() {
     let endings = play_all("A/A, 20/s", &stay, &healthy, 20);
     assert!(endings.iter().all(|end| !end.failed()));
     let bursts = |at: f64, _| Behaviour {
-        errors: if (at / 7.0) as u64 % 3 == 0 { 0.04 } else { 0.002 },
+        errors: if ((at / 7.0) as u64).is_multiple_of(3) { 0.04 } else { 0.002 },
         median: 0.02 * (1.0 + 0.5 * (at / 20.0).sin()),
         ..HEALTHY
     };
@@ -166,11 +166,11 @@ fn a_judge_that_was_killed_goes_on_where_it_was() {
         for request in 0..95 {
             stable.row_mut(Row::Success).record(9_000 + (index * 37 + request * 101) % 9_000);
         }
-        stable.row_mut(Row::Failure).record(u64::from(index % 3 == 0) + 1);
+        stable.row_mut(Row::Failure).record(u64::from(index.is_multiple_of(3)) + 1);
         for request in 0..5 {
             canary.row_mut(Row::Success).record(9_500 + (index * 53 + request * 997) % 9_000);
         }
-        if index % 11 == 0 {
+        if index.is_multiple_of(11) {
             canary.row_mut(Row::Failure).record(5_000);
         }
         (stable, canary)
