@@ -12,3 +12,6 @@ pub mod runtime;
 pub mod telemetry;
 
 pub mod controller;
+
+pub mod admin;
+pub mod cli;
