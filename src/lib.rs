@@ -15,3 +15,6 @@ pub mod store;
 pub mod telemetry;
 
 pub mod controller;
+
+pub mod admin;
+pub mod cli;
