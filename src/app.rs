@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config::Config;
-use crate::controller::driver::{Driver, Parts, Reload, Runtimes};
+use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
 use crate::controller::handle::Handle;
 use crate::proxy;
 use crate::routing::live::Live;
@@ -105,7 +105,7 @@ impl House {
         let admin_stop = CancellationToken::new();
         let settings = admin::Settings {
             socket: Some(config.admin.socket),
-            listen: config.admin.listen,
+            listen: config.admin.listen.first().copied(),
             token: config.admin.token,
         };
         let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
@@ -133,17 +133,17 @@ impl House {
 
     /// Where the admin API listens by TCP.
     #[must_use]
-    pub fn admin(&self) -> &[SocketAddr] {
+    pub fn admin(&self) -> Option<SocketAddr> {
         self.admin.listen()
     }
 
     /// Closes: no new connections, requests in flight get `drain` to finish, then the driver stops
-    /// and child processes end. Containers stay.
-    pub async fn close(self, drain: Duration) {
+    /// and what is not left behind ends.
+    pub async fn close(self, drain: Duration, leave: Leave) {
         self.proxy.drain(drain).await;
         self.shutdown.cancel();
         if let Ok(driver) = self.driver.await {
-            driver.close().await;
+            driver.close(leave).await;
         }
         self.admin_stop.cancel();
         self.admin.closed().await;

@@ -18,3 +18,5 @@ pub mod controller;
 
 pub mod admin;
 pub mod cli;
+
+pub mod demo;

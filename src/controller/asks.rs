@@ -23,6 +23,7 @@ use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::rollout::phase::Phase;
 use crate::rollout::plan::{Plan, Steps};
 use crate::runtime::RuntimeError;
+use crate::store::records::Placed;
 
 /// Revisions kept per service beside those in use, so that a rollback can name them.
 const KEPT_REVISIONS: usize = 20;
@@ -335,16 +336,12 @@ impl Driver {
                 return;
             }
         };
-        let placed =
-            service.record.stable.iter().chain(service.record.warm.as_ref().map(|w| &w.placed));
-        let mut found: Vec<(RevisionId, Vec<Instance>)> =
-            placed.map(|p| (p.revision, p.instances.clone())).collect();
-        if let Some(active) = &service.active {
-            found.insert(0, (active.rollout.canary, active.rollout.instances.clone()));
-        }
+        let found = service.placed();
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
-        let wanted = revision.or(stable).or(found.first().map(|(id, _)| *id));
-        let Some((id, instances)) = found.into_iter().find(|(id, _)| Some(*id) == wanted) else {
+        let wanted = revision.or(stable).or(found.first().map(|placed| placed.revision));
+        let Some(Placed { revision: id, instances }) =
+            found.into_iter().find(|placed| Some(placed.revision) == wanted)
+        else {
             let which = revision.map_or_else(String::new, |id| format!(" of revision {id}"));
             let sentence = format!("no instance{which} of {name} runs");
             let _ = answer.send(Err(Refused::NotFound(sentence)));

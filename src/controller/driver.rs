@@ -243,32 +243,31 @@ impl Driver {
         self
     }
 
-    /// Stops what only lives while the daemon does: child processes. Containers stay and are found
-    /// again at the next start. Call after the proxy has drained.
-    pub async fn close(self) {
+    /// Stops what only lives while the daemon does: child processes, and containers too when nothing
+    /// shall be left. Containers that stay are found again at the next start. Call after the proxy
+    /// has drained.
+    pub async fn close(self, leave: Leave) {
         let mut stops = Vec::new();
         for service in self.services.values() {
             for watched in service.watched.values() {
                 watched.cancel.cancel();
             }
-            let process = |source: &Source| matches!(source, Source::Command(_));
-            let record = &service.record;
-            let placed = record.stable.iter().chain(record.warm.iter().map(|warm| &warm.placed));
-            let mut instances: Vec<_> = placed.flat_map(|p| p.instances.clone()).collect();
-            if let Some(active) = &service.active {
-                instances.extend(active.rollout.instances.clone());
-            }
-            if process(&service.config.template.source) {
-                let grace = service.config.template.stop_grace;
-                for instance in instances {
-                    let runtime = Arc::clone(&service.runtime);
+            for placed in service.placed() {
+                let Some(revision) = service.revisions.get(&placed.revision) else { continue };
+                let process = matches!(revision.spec.source, Source::Command(_));
+                if !process && leave == Leave::Containers {
+                    continue;
+                }
+                let grace = revision.spec.stop_grace;
+                for instance in placed.instances {
+                    let runtime = self.runtimes.of(&revision.spec.source);
                     stops.push(async move { runtime.stop(&instance.id, grace).await });
                 }
             }
         }
         for result in futures_util::future::join_all(stops).await {
             if let Err(error) = result {
-                tracing::warn!(%error, "a child process was not stopped");
+                tracing::warn!(%error, "an instance was not stopped");
             }
         }
         self.tasks.close();
@@ -467,6 +466,15 @@ impl Driver {
         }
         None
     }
+}
+
+/// What a daemon leaves running when it stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Containers, to be found again.
+    Containers,
+    /// Nothing.
+    Nothing,
 }
 
 /// Whose an instance is.

@@ -155,14 +155,12 @@ impl Driver {
     fn look_again(&mut self) {
         let mut asked = Vec::new();
         for service in self.services.values() {
-            let placed =
-                service.record.stable.iter().chain(service.record.warm.as_ref().map(|w| &w.placed));
-            let mut instances: Vec<Instance> = placed.flat_map(|p| p.instances.clone()).collect();
-            if let Some(active) = &service.active {
-                instances.extend(active.rollout.instances.clone());
-            }
-            if matches!(service.config.template.source, Source::Image(_)) {
-                asked.extend(instances.into_iter().map(|i| (Arc::clone(&service.runtime), i)));
+            for placed in service.placed() {
+                let Some(source) = service.source(placed.revision) else { continue };
+                if matches!(source, Source::Image(_)) {
+                    let runtime = self.runtimes.of(source);
+                    asked.extend(placed.instances.into_iter().map(|i| (Arc::clone(&runtime), i)));
+                }
             }
         }
         let ended = self.reports.clone();

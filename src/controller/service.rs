@@ -19,7 +19,7 @@ use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
 use crate::runtime::Runtime;
 use crate::store::Change;
-use crate::store::records::{ActiveRecord, RecordedEvent, RolloutEntry, ServiceRecord};
+use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
 /// Over how long requests per second are averaged: long enough to be steady, short enough to follow.
 const RATE_OVER: Duration = Duration::from_secs(2);
@@ -100,6 +100,24 @@ impl Service {
     /// What the revision of this number runs.
     pub fn source(&self, revision: RevisionId) -> Option<&Source> {
         self.revisions.get(&revision).map(|revision| &revision.spec.source)
+    }
+
+    /// Every revision that has instances, with them: stable, warm, canary.
+    pub fn placed(&self) -> Vec<Placed> {
+        let record = &self.record;
+        let mut placed: Vec<Placed> = record
+            .stable
+            .iter()
+            .chain(record.warm.as_ref().map(|warm| &warm.placed))
+            .cloned()
+            .collect();
+        if let Some(active) = &self.active {
+            let (revision, instances) = (active.rollout.canary, active.rollout.instances.clone());
+            if !placed.iter().any(|placed| placed.revision == revision) {
+                placed.push(Placed { revision, instances });
+            }
+        }
+        placed
     }
 
     /// The revision that a rollback without a number returns to: the warm one, else the newest that
