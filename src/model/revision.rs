@@ -133,6 +133,9 @@ pub enum ProbeKind {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerSpec {
+    /// The image id (`sha256:…`) that the typed reference meant when the revision was prepared. What
+    /// runs is this, so that a tag that moves later does not change a revision.
+    pub image_id: Option<String>,
     /// Replaces the image's CMD.
     pub args: Vec<String>,
     /// Bind mounts and volumes in Docker's words: `source:/target[:ro]`.

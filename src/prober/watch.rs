@@ -82,7 +82,7 @@ async fn follow(target: &Target, mut engine: EngineHealth, events: &mpsc::Sender
         }
     }
     // Nobody will say more; the watch itself lasts until it is cancelled.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn ask_on(target: &Target, events: &mpsc::Sender<ProbeEvent>) {

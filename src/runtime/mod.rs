@@ -4,6 +4,7 @@
 //! of rollouts or routes: it is told to launch and to stop, and reports. Every call has a deadline
 //! of its own and can fail without harm to what already serves.
 
+pub mod docker;
 pub mod fixed;
 pub mod process;
 pub mod shim;

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::model::id::InstanceId;
 use crate::model::instance::Exit;
 use crate::runtime::RuntimeEvent;
-use crate::runtime::procfs::kill_marked;
+use crate::runtime::procfs::{Identity, kill_marked};
 use crate::runtime::shim::record::{Record, marker};
 use crate::runtime::shim::wire::{self, Command, LINE_BYTES, Report};
 
@@ -165,7 +165,7 @@ pub async fn bury(dir: &Path) -> Exit {
             return Ok(exit);
         }
         record.shim.signal(Signal::KILL);
-        let killed = record.child.as_ref().is_some_and(|child| child.runs());
+        let killed = record.child.as_ref().is_some_and(Identity::runs);
         if let Some(child) = &record.child {
             child.signal_group(Signal::KILL);
         }

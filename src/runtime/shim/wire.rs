@@ -63,7 +63,7 @@ pub enum Command {
 pub fn listen(dir: &Path) -> io::Result<UnixListener> {
     let (path, _open) = address(dir)?;
     match std::fs::remove_file(dir.join(SOCKET)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }
