@@ -14,7 +14,7 @@ use crate::routing::table::{HostPattern, Route};
 pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
     routes(top, services);
     addresses(config, top);
-    if services.is_empty() && top.written("service").is_none() {
+    if services.is_empty() && top.lacks("service") {
         let problem =
             Problem::warning(None, "no service is configured: every request will be answered 404");
         top.report.add(
@@ -39,7 +39,7 @@ fn routes(top: &Section<'_>, services: &[Read]) {
             } else {
                 Problem::error(
                     place.clone(),
-                    format!("{what} leads to two services, {owner} and {name}"),
+                    format!("requests for {what} lead to two services, {owner} and {name}"),
                 )
                 .label("taken already")
                 .help("give one of them another `host`, or a `path` of its own")

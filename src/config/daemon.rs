@@ -58,11 +58,11 @@ fn read_listen(section: &Section<'_>, with_tls: bool) -> Listen {
         }
         https.clear();
     }
-    let written = section.place_of("http").or_else(|| section.place_of("https"));
-    if let (true, true, Some(place)) = (http.is_empty(), https.is_empty(), written) {
+    let off = section.written("http").filter(|node| node.value == Value::Text("off".to_owned()));
+    if let (true, Some(node)) = (https.is_empty(), off) {
         section.report.add(
-            Problem::error(place, "nothing is listened on")
-                .label("expected an address in `http`, or in `https` with a certificate"),
+            Problem::error(node.place.clone(), "nothing is listened on")
+                .label("expected an address here, or in `https` with a certificate"),
         );
     }
     let optional = |name: &str| Some(section.size(name).value).filter(|bytes| *bytes > 0);

@@ -27,8 +27,14 @@ pub fn assemble(input: &Input<'_>, report: &Report) -> Option<Document> {
     let source = report.source(name, input.text.to_owned());
     let (mut table, problems) = raw::parse(input.text, source);
     if !problems.is_empty() {
+        // One slip often trips the parser several times on its line; the first says it best.
+        let mut last = None;
         for problem in problems {
-            report.add(explain(problem, input.text));
+            let line = problem.place.as_ref().map(|place| line_start(input.text, place));
+            if last.is_none() || last != Some(line) {
+                report.add(explain(problem, input.text));
+            }
+            last = Some(line);
         }
         return None;
     }
@@ -60,17 +66,38 @@ impl Document {
     }
 }
 
+/// Where the line of a place begins.
+fn line_start(text: &str, place: &Place) -> usize {
+    text[..place.span.start].rfind('\n').map_or(0, |newline| newline + 1)
+}
+
+/// Whether a line that cannot be parsed may hold a secret: by its key, or by the table it stands in.
+fn may_be_secret(text: &str, start: usize) -> bool {
+    let line = text[start..].lines().next().unwrap_or("");
+    let header = text[..start].lines().rev().find(|line| line.trim_start().starts_with('['));
+    let key = line.split('=').next().unwrap_or("").to_ascii_lowercase();
+    let header = header.unwrap_or("").to_ascii_lowercase();
+    ["token", "secret", "password", "env"].iter().any(|word| key.contains(word))
+        || header.trim_end().trim_end_matches(']').ends_with(".env")
+}
+
 /// Says what TOML's own words leave open: most often text without quotes.
 fn explain(problem: Problem, text: &str) -> Problem {
-    let Some(place) = &problem.place else { return problem };
-    let start = text[..place.span.start].rfind('\n').map_or(0, |newline| newline + 1);
+    let Some(place) = problem.place.clone() else { return problem };
+    let start = line_start(text, &place);
     let line = text[start..].lines().next().unwrap_or("");
+    if may_be_secret(text, start) {
+        return problem.concealed();
+    }
     let Some((key, value)) = line.split_once('=') else { return problem };
     if place.span.start <= start + key.len() {
         return problem;
     }
     let value = value.split('#').next().unwrap_or(value).trim();
-    let bare = !value.is_empty() && !value.contains(['"', '\'', '[', ']', '{', '}', '=']);
+    let nowhere = Place { source: 0, span: 0..0 };
+    let bare = raw::parse_value(value, &nowhere).is_none()
+        && !value.is_empty()
+        && !value.contains(['"', '\'', '[', ']', '{', '}', '=']);
     if bare {
         let key = key.trim();
         return problem.label(format!("text stands in quotes: {key} = \"{value}\""));
@@ -115,6 +142,9 @@ fn unknown(name: &str, place: Place, known: &'static [Key], path: &str) -> Probl
     };
     let problem = Problem::error(place, title);
     if let Some(near) = keys::nearest(name, known.iter().map(|key| key.name)) {
+        // The value of a misspelt secret is a secret.
+        let secret = known.iter().any(|key| key.name == near && key.shape.is_secret());
+        let problem = if secret { problem.concealed() } else { problem };
         return problem.label(format!("did you mean `{near}`?"));
     }
     // Right key, wrong table: a line that slid below another header, or stands above the first.
@@ -130,7 +160,7 @@ fn unknown(name: &str, place: Place, known: &'static [Key], path: &str) -> Probl
         return problem.label(format!("`{name}` belongs below {header}"));
     }
     let names: Vec<&str> = known.iter().map(|key| key.name).collect();
-    problem.label("unknown").help(format!("known here: {}", names.join(", ")))
+    problem.help(format!("known here: {}", names.join(", ")))
 }
 
 /// Every key that a variable can set, with its path.

@@ -69,6 +69,12 @@ impl Shape {
         }
     }
 
+    /// Whether its value must not be shown.
+    #[must_use]
+    pub fn is_secret(self) -> bool {
+        matches!(self, Secret | Secrets)
+    }
+
     /// Whether a variable can hold it: everything but tables.
     #[must_use]
     pub fn fits_a_variable(self) -> bool {
@@ -232,7 +238,7 @@ pub const LOG: &[Key] = &[
         "format",
         Choice(&["auto", "text", "json"]),
         r#""auto""#,
-        "auto is text on a terminal and JSON otherwise.",
+        "\"auto\" is text on a terminal and JSON otherwise.",
     ),
     key(
         "filter",
@@ -377,7 +383,7 @@ pub const PROBE: &[Key] = &[
         "kind",
         Choice(&["auto", "http", "tcp"]),
         r#""auto""#,
-        "auto asks the image's HEALTHCHECK, else GET / for anything below 500; `path` makes it http.",
+        "\"auto\" asks the image's HEALTHCHECK, else GET / for anything below 500; `path` makes it http.",
     ),
     key("path", Text, "", "Path and query of an http probe, which 200 to 299 answer."),
     key("host", Text, "", "Host header of an http probe; the instance's address otherwise."),
@@ -420,9 +426,16 @@ pub fn find(path: &str) -> Option<&'static Key> {
 #[must_use]
 pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_ascii_lowercase().replace('-', "_");
+    let likeness = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        // 0.8 is the usual border at which `hosst` is near `host` and `foo` is near nothing; one
+        // slip of the finger is near however short the name.
+        let likeness = strsim::jaro_winkler(&typed, &name);
+        let slip = name.len() > 2 && strsim::damerau_levenshtein(&typed, &name) == 1;
+        if slip { likeness.max(0.9) } else { likeness }
+    };
     names
-        .map(|name| (strsim::jaro_winkler(&typed, &name.to_ascii_lowercase()), name))
-        // 0.8 is the usual border at which `hosst` is near `host` and `foo` is near nothing.
+        .map(|name| (likeness(name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)

@@ -167,12 +167,14 @@ impl<'a> Section<'a> {
         self.table.and_then(|table| table.entry(name)).map(|entry| entry.place.clone())
     }
 
+    fn is_secret(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.name == name && key.shape.is_secret())
+    }
+
     /// Records that a value is not what was expected.
     pub fn wrong(&self, name: &str, place: &Place, title: impl Into<String>, expected: &str) {
-        let secret =
-            self.keys.iter().any(|key| key.name == name && matches!(key.shape, Shape::Secret));
         let problem = Problem::error(place.clone(), title).label(expected);
-        self.report.add(if secret { problem.concealed() } else { problem });
+        self.report.add(if self.is_secret(name) { problem.concealed() } else { problem });
     }
 
     /// What was written under a key, else its default, else nothing.
@@ -208,6 +210,7 @@ impl<'a> Section<'a> {
         let found = self.read(name, "text in quotes", |value| match value {
             Value::Text(text) if text.contains('\0') => Err("it has a zero byte".to_owned()),
             Value::Text(text) => Ok(text.clone()),
+            _ if self.is_secret(name) => Err("text stands in quotes".to_owned()),
             other => Err(quoted(other)),
         })?;
         if let (true, Some(place)) = (found.value.trim().is_empty(), &found.place) {
@@ -262,14 +265,14 @@ impl<'a> Section<'a> {
     pub fn number(&self, name: &str) -> Option<Found<f64>> {
         let key = self.keys.iter().find(|key| key.name == name)?;
         let Shape::Number(high) = key.shape else { return None };
-        let expected = format!("expected a number from 0 to {high}, such as 1.5");
-        self.read(name, "such a number", |value| {
+        let expected = || "expected for example 1.5".to_owned();
+        self.read(name, &format!("a number from 0 to {high}"), |value| {
             let number = match value {
                 Value::Integer(number) => *number as f64,
                 Value::Float(number) => *number,
-                _ => return Err(expected.clone()),
+                _ => return Err(expected()),
             };
-            if (0.0..=high).contains(&number) { Ok(number) } else { Err(expected) }
+            if (0.0..=high).contains(&number) { Ok(number) } else { Err(expected()) }
         })
     }
 
@@ -389,7 +392,10 @@ impl<'a> Section<'a> {
                 }
                 other => {
                     let title = format!("`{}` in `{name}` is not text", entry.key);
-                    self.wrong(name, &entry.node.place, title, &quoted(other));
+                    let secret = self.is_secret(name);
+                    let expected =
+                        if secret { "text stands in quotes".to_owned() } else { quoted(other) };
+                    self.wrong(name, &entry.node.place, title, &expected);
                 }
             }
         }

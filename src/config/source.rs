@@ -115,8 +115,12 @@ pub(super) fn check_fit(section: &Section<'_>, source: &Source) {
     };
     for name in names {
         if let Some(place) = section.place_of(name) {
-            let title = format!("`{name}` has no effect in [{}]", section.path);
-            section.report.add(Problem::error(place, title).label(why));
+            section.wrong(
+                name,
+                &place,
+                format!("`{name}` has no effect in [{}]", section.path),
+                why,
+            );
         }
     }
 }
