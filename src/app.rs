@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
 use crate::controller::handle::Handle;
 use crate::proxy;
+use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
 use crate::routing::live::Live;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
@@ -30,10 +31,10 @@ pub enum OpenError {
     Store(#[from] StoreError),
     /// An address cannot be bound, or a certificate cannot be used.
     #[error(transparent)]
-    Bind(#[from] proxy::BindError),
+    Bind(#[from] proxy::listener::BindError),
     /// A certificate cannot be used.
     #[error(transparent)]
-    Tls(#[from] proxy::tls::TlsError),
+    Tls(#[from] TlsError),
     /// The admin API cannot be served.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -127,7 +128,7 @@ impl House {
 
     /// Addresses on which visitors connect.
     #[must_use]
-    pub fn addresses(&self) -> proxy::Addresses {
+    pub fn addresses(&self) -> &proxy::Addresses {
         self.proxy.addresses()
     }
 
@@ -167,19 +168,38 @@ fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
 fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {
     let tls = match &config.tls {
         None => None,
-        Some(tls) => Some(Arc::new(proxy::tls::Certificates::load(&certificate_files(tls))?)),
+        Some(tls) => Some(Certificates::load(certificate_files(tls))?),
     };
+    let (listen, limits) = (&config.listen, &config.listen.limits);
     Ok(proxy::Settings {
-        http: config.listen.http.clone(),
-        https: config.listen.https.clone(),
+        http: listen.http.clone(),
+        https: listen.https.clone(),
         workers,
         tls,
-        ..proxy::Settings::default()
+        trusted_proxies: Vec::new(),
+        limits: proxy::limits::Limits {
+            header_bytes: limits.max_header_size,
+            headers: limits.max_headers,
+            target_bytes: limits.max_target,
+            handshake: limits.handshake_timeout,
+            header_read: limits.header_timeout,
+            keep_alive: limits.keep_alive,
+            requests_http1: limits.keep_alive_requests,
+            requests_http2: limits.keep_alive_requests.saturating_mul(10),
+            body_stall: limits.body_timeout,
+            write_stall: limits.write_timeout,
+            streams: limits.max_streams,
+        },
+        revision_header: false,
     })
 }
 
-fn certificate_files(tls: &crate::config::Tls) -> Vec<(PathBuf, PathBuf)> {
-    tls.certificates.iter().map(|c| (c.cert.clone(), c.key.clone())).collect()
+fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
+    let files = |certificate: &crate::config::Certificate| CertificateFiles {
+        certificate: certificate.cert.clone(),
+        key: certificate.key.clone(),
+    };
+    tls.certificates.iter().map(files).collect()
 }
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
@@ -187,14 +207,15 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<(PathBuf, PathBuf)> {
 fn reload(
     running: Config,
     read: ReadConfig,
-    certificates: Option<Arc<proxy::tls::Certificates>>,
+    certificates: Option<Arc<Certificates>>,
 ) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
         match (&config.tls, &certificates) {
             (Some(tls), Some(certificates)) => {
-                certificates.reload(&certificate_files(tls)).map_err(|error| error.to_string())?;
+                let replaced = certificates.replace(&certificate_files(tls));
+                replaced.map_err(|error| error.to_string())?;
                 said.push("certificates read again");
             }
             (None, None) => {}

@@ -14,9 +14,13 @@ pub mod runtime;
 pub mod store;
 pub mod telemetry;
 
+pub mod proxy;
+
 pub mod controller;
 
 pub mod admin;
 pub mod cli;
 
 pub mod demo;
+
+pub mod app;

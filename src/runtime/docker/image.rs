@@ -18,6 +18,9 @@ const PULL: Duration = Duration::from_secs(15 * 60);
 /// What may pass between two lines of a pull's progress, which come several a second.
 const PULL_PROGRESS: Duration = Duration::from_secs(60);
 
+/// What importing an image may take: tens of megabytes to a disk.
+const IMPORT: Duration = Duration::from_secs(60);
+
 /// The id of an image, pulling it if need be.
 ///
 /// Cancel safety: dropped midway, the engine may go on pulling.
@@ -36,6 +39,37 @@ pub async fn resolve(client: &Client, image: &str) -> Result<String, RuntimeErro
     }
     pull(client, image).await.map_err(|reason| not_here(&reason))?;
     look_up(client, image).await?.ok_or_else(|| not_here("the pull ended without it"))
+}
+
+/// Makes an image of a root file system (a tar), with a program to start.
+///
+/// Cancel safety: dropped midway, the engine may keep an image without a name.
+pub async fn import(
+    client: &Client,
+    name: &str,
+    root: Vec<u8>,
+    program: &str,
+) -> Result<(), RuntimeError> {
+    let docker = client.engine().await?;
+    let (repository, tag) = split(name);
+    let options = CreateImageOptions {
+        from_src: Some("-".to_owned()),
+        repo: Some(repository.to_owned()),
+        tag: tag.map(ToOwned::to_owned),
+        changes: vec![format!("ENTRYPOINT [{program:?}]")],
+        ..CreateImageOptions::default()
+    };
+    let root = bollard::body_full(root.into());
+    let mut progress = std::pin::pin!(docker.create_image(Some(options), Some(root), None));
+    let importing = async {
+        while let Some(step) = progress.next().await {
+            step.map_err(|error| RuntimeError::from(client.explain(error)))?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(IMPORT, importing)
+        .await
+        .unwrap_or(Err(RuntimeError::Timeout { what: "importing an image", after: IMPORT }))
 }
 
 async fn look_up(client: &Client, image: &str) -> Result<Option<String>, RuntimeError> {

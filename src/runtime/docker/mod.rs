@@ -72,6 +72,16 @@ impl DockerRuntime {
         Ok(Self { client, daemon, tasks: TaskTracker::new() })
     }
 
+    /// Makes an image of a root file system (a tar) that starts `program`.
+    pub async fn import(
+        &self,
+        name: &str,
+        root: Vec<u8>,
+        program: &str,
+    ) -> Result<(), RuntimeError> {
+        image::import(&self.client, name, root, program).await
+    }
+
     async fn start(
         &self,
         spec: &RevisionSpec,
