@@ -7,5 +7,6 @@ pub mod analysis;
 
 pub mod routing;
 
+pub mod proxy;
 pub mod runtime;
 pub mod telemetry;
