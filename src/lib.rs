@@ -21,6 +21,5 @@ pub mod controller;
 pub mod admin;
 pub mod cli;
 
-pub mod demo;
-
 pub mod app;
+pub mod demo;
