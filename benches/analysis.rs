@@ -1,8 +1,7 @@
-//! The promises of the analysis, measured on simulated traffic and printed beside the bounds and
-//! beside the numbers of the design (computed in Python before this code was written).
+//! The promises of the analysis, measured on simulated traffic, beside the bounds and the design's numbers.
 //!
 //! `cargo bench --bench analysis` takes a few minutes; `-- --quick` a tenth of the runs. Seeds are
-//! fixed: the same build prints the same numbers. Standard errors follow from the runs printed.
+//! fixed: the same build prints the same numbers.
 
 use std::time::Instant;
 
@@ -494,7 +493,7 @@ fn end_to_end(effort: Effort) {
             errors: if (60.0..60.0 + lasts).contains(&at) { rate } else { 0.001 },
             ..HEALTHY
         };
-        let runs = effort.runs(100);
+        let runs = effort.runs(60);
         let failed = (0..runs).filter(|seed| plan.play(&story, seed + 1).failed()).count();
         println!("{name:28} {failed}/{runs}");
     }
