@@ -310,7 +310,7 @@ pub(crate) fn baking() -> ServiceStatus {
         warm: None,
         verdict: Some(verdict),
         rollout: Some(12),
-        since: "2026-11-21T10:00:00Z".to_owned(),
+        since: "2026-11-20T10:00:00Z".to_owned(),
         seconds_left: Some(130.4),
         notes: Vec::new(),
         routes: vec!["app.example.com".to_owned()],
