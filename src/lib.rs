@@ -5,6 +5,7 @@ pub mod model;
 
 pub mod analysis;
 
+pub mod config;
 pub mod rollout;
 pub mod routing;
 

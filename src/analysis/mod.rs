@@ -5,6 +5,7 @@
 //! never acts: it only says what it knows.
 
 pub mod criteria;
+pub mod grammar;
 pub mod histogram;
 pub mod judge;
 pub mod scorecard;
