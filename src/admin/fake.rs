@@ -55,6 +55,7 @@ impl Fake {
             socket: Some(socket.clone()),
             listen: Some(([127, 0, 0, 1], 0).into()),
             token: token.map(str::to_owned),
+            rare: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));

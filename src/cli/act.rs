@@ -3,10 +3,11 @@
 
 use serde_json::json;
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::Console;
 use super::exit::Exit;
 use super::figures;
+use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::controller::status::ServiceStatus;
 use crate::model::weight::Weight;
@@ -41,7 +42,7 @@ pub struct Options {
 /// Says something to the rollout under way.
 pub async fn run(client: &Client, console: &mut Console, act: Act, options: Options) -> Exit {
     let said = say(client, console, act, &options).await;
-    super::ended(console, said)
+    trouble::ended(console, said)
 }
 
 async fn say(
@@ -118,7 +119,7 @@ pub struct Rollback {
 /// Goes back to a former revision, and follows it there.
 pub async fn rollback(client: &Client, console: &mut Console, options: Rollback) -> Exit {
     let returned = go_back(client, console, &options).await;
-    super::ended(console, returned)
+    trouble::ended(console, returned)
 }
 
 async fn go_back(

@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::exit::Exit;
 use super::stream::Events;
+use super::trouble::Trouble;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
 };
@@ -35,25 +36,6 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 const CHANGE_WITHIN: Duration = Duration::from_secs(310);
 /// The longest answer that is read: some thousand rollouts with their events.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
-
-/// Why a verb could not do what it was asked, and how it ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// How the verb ends.
-    pub exit: Exit,
-    /// What happened and what to change.
-    pub sentence: String,
-    /// The status that the daemon answered, when it did.
-    pub status: Option<u16>,
-}
-
-impl Trouble {
-    /// Trouble of a kind.
-    #[must_use]
-    pub fn new(exit: Exit, sentence: impl Into<String>) -> Self {
-        Self { exit, sentence: sentence.into(), status: None }
-    }
-}
 
 #[derive(Debug, Clone)]
 enum Target {

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::{Console, Line, Look};
 use super::exit::Exit;
 use super::figures;
+use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::controller::status::{DeployRequest, ServiceStatus};
 use crate::model::weight::Weight;
@@ -39,7 +40,7 @@ pub struct Options {
 /// Deploys.
 pub async fn run(client: &Client, console: &mut Console, options: Options) -> Exit {
     let deployed = deploy(client, console, options).await;
-    super::ended(console, deployed)
+    trouble::ended(console, deployed)
 }
 
 async fn deploy(client: &Client, console: &mut Console, options: Options) -> Result<Exit, Trouble> {

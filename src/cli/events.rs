@@ -1,10 +1,11 @@
 //! `switchback events`: what happened, and with `-f` what happens.
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::{Console, Line, Look, Signs};
 use super::exit::Exit;
 use super::figures;
 use super::stream::Told;
+use super::trouble::{self, Trouble};
 use crate::controller::status::EventRecord;
 
 /// What to show.
@@ -21,7 +22,7 @@ pub struct Options {
 /// Shows events.
 pub async fn run(client: &Client, console: &mut Console, options: Options) -> Exit {
     tokio::select! {
-        shown = show(client, console, &options) => super::ended(console, shown),
+        shown = show(client, console, &options) => trouble::ended(console, shown),
         // Ctrl-C is how a person ends what goes on for ever.
         _ = tokio::signal::ctrl_c(), if options.follow => Exit::Done,
     }

@@ -1,39 +1,23 @@
-//! How a verb ends: the exit codes of the contract.
+//! Exit codes: what a script learns from us. They are a contract.
 
-/// How a verb ended.
+/// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Exit {
-    /// Done, promoted or healthy.
-    Done,
-    /// It could not be done.
-    Error,
-    /// It was asked in a way that cannot be understood.
-    Usage,
-    /// The analysis, or the loss of an instance, took the canary back.
-    RolledBack,
-    /// A person took the canary back.
-    Aborted,
-    /// The canary never became healthy, or time ran out.
-    NeverHealthy,
-    /// No daemon answers.
-    Unreachable,
-    /// The configuration is invalid.
-    InvalidConfig,
-}
-
-impl Exit {
-    /// The exit code.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Error => 1,
-            Self::Usage => 2,
-            Self::RolledBack => 3,
-            Self::Aborted => 4,
-            Self::NeverHealthy => 5,
-            Self::Unreachable => 6,
-            Self::InvalidConfig => 7,
-        }
-    }
+    /// Done, promoted, or healthy.
+    Done = 0,
+    /// Something went wrong that has no code of its own.
+    Error = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The analysis took the canary back.
+    RolledBack = 3,
+    /// A person ended the rollout.
+    Aborted = 4,
+    /// Instances never became healthy, or the time was up.
+    Unhealthy = 5,
+    /// The daemon could not be reached.
+    Unreachable = 6,
+    /// The configuration is not valid.
+    Invalid = 7,
 }

@@ -17,7 +17,7 @@ pub fn duration(seconds: f64) -> String {
     // Rounded first, so that 59.7 s is `1m00s` and not `60s`.
     let whole = seconds.round();
     match seconds {
-        s if s == 0.0 => "0s".to_owned(),
+        0.0 => "0s".to_owned(),
         s if s < 0.009_95 => format!("{:.1}ms", s * 1e3),
         s if s < 0.999_5 => format!("{:.0}ms", s * 1e3),
         s if s < 9.95 => format!("{s:.1}s"),

@@ -1,9 +1,10 @@
 //! `switchback history` and `switchback explain`: what rollouts there were, and why one went as it did.
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::{Console, Line, Look, columns};
 use super::events::{look, what};
 use super::exit::Exit;
+use super::trouble::{self, Trouble};
 use super::{figures, live, watch};
 use crate::analysis::verdict::{Check, Finding};
 use crate::controller::status::RolloutRecord;
@@ -20,7 +21,7 @@ pub struct Options {
 /// Shows the rollouts of a service, newest first.
 pub async fn run(client: &Client, console: &mut Console, options: Options) -> Exit {
     let shown = show(client, console, &options).await;
-    super::ended(console, shown)
+    trouble::ended(console, shown)
 }
 
 async fn show(client: &Client, console: &mut Console, options: &Options) -> Result<Exit, Trouble> {
@@ -36,7 +37,7 @@ async fn show(client: &Client, console: &mut Console, options: &Options) -> Resu
         ));
         return Ok(Exit::Done);
     }
-    let head = ["rollout", "revision", "outcome", "began", "took", "runs", "why"];
+    let head = ["ROLLOUT", "REVISION", "OUTCOME", "BEGAN", "TOOK", "RUNS", "WHY"];
     let mut rows = vec![head.map(|text| (Look::Faint, text.to_owned())).to_vec()];
     rows.extend(records.iter().map(|record| row(record, console.signs().arrow)));
     for line in columns(&rows, &[true, false, false, false, true], 0) {
@@ -90,7 +91,7 @@ pub async fn explain(client: &Client, console: &mut Console, rollout: u64, json:
         }
         Exit::Done
     });
-    super::ended(console, shown)
+    trouble::ended(console, shown)
 }
 
 fn explanation(record: &RolloutRecord, console: &Console) -> Vec<Line> {

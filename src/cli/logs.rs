@@ -1,8 +1,9 @@
 //! `switchback logs`: the last output of a revision's instances.
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::{Console, Line, Look};
 use super::exit::Exit;
+use super::trouble::{self, Trouble};
 
 /// Two screens.
 pub const DEFAULT_LINES: usize = 100;
@@ -29,7 +30,7 @@ impl Default for Options {
 /// Shows output.
 pub async fn run(client: &Client, console: &mut Console, options: Options) -> Exit {
     let shown = show(client, console, &options).await;
-    super::ended(console, shown)
+    trouble::ended(console, shown)
 }
 
 async fn show(client: &Client, console: &mut Console, options: &Options) -> Result<Exit, Trouble> {

@@ -18,13 +18,5 @@ pub mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod trouble;
 pub mod watch;
-
-/// Says what the trouble was, and turns it into an exit.
-fn ended(console: &mut console::Console, ended: Result<exit::Exit, client::Trouble>) -> exit::Exit {
-    ended.unwrap_or_else(|trouble| {
-        let line = console::Line::new().and(console::Look::Bad, "error").plain(": ");
-        console.talk(line.plain(&trouble.sentence));
-        trouble.exit
-    })
-}

@@ -1,14 +1,17 @@
 //! `switchback status`: how services are, once or again and again.
 //!
-//! Ends with 0 when every service shown can be served, else with 1, so that a script may ask.
+//! A script may ask by exit code: 1 when a service shown has no healthy instance; for a service that
+//! was named and whose last rollout went back, 3, 4 or 5 as `deploy` would have ended; else 0. With
+//! `-w` a named service is watched until its rollout ends.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::{Console, Line, Look, Signs};
 use super::exit::Exit;
+use super::trouble::{self, Trouble};
 use super::{figures, live, watch};
 use crate::controller::status::{DaemonStatus, ServiceStatus, SideStatus};
 
@@ -44,7 +47,7 @@ pub async fn run(client: &Client, console: &mut Console, options: Options) -> Ex
     } else {
         once(client, console, &options).await
     };
-    super::ended(console, shown)
+    trouble::ended(console, shown)
 }
 
 async fn see(client: &Client, options: &Options) -> Result<Seen, Trouble> {
@@ -64,8 +67,27 @@ async fn once(client: &Client, console: &mut Console, options: &Options) -> Resu
             console.data(line);
         }
     }
-    let unserved = seen.services.iter().any(|service| service.unserved().is_some());
-    Ok(if unserved { Exit::Error } else { Exit::Done })
+    standing(client, &seen, options).await
+}
+
+/// How it stands, as an exit code.
+async fn standing(client: &Client, seen: &Seen, options: &Options) -> Result<Exit, Trouble> {
+    if seen.services.iter().any(|service| service.unserved().is_some()) {
+        return Ok(Exit::Error);
+    }
+    match (seen.services.as_slice(), &options.service) {
+        ([only], Some(_)) if only.phase == "rolled_back" => match only.rollout {
+            Some(rollout) => Ok(watch::exit_of(&client.rollout(rollout).await?)),
+            None => Ok(Exit::Done),
+        },
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// Whether the one service that was named has a rollout under way.
+fn under_way(seen: &Seen, options: &Options) -> bool {
+    let at_rest = |phase: &str| matches!(phase, "idle" | "promoted" | "rolled_back");
+    options.service.is_some() && seen.services.iter().any(|service| !at_rest(&service.phase))
 }
 
 fn json(console: &mut Console, seen: &Seen, options: &Options) {
@@ -79,6 +101,7 @@ async fn again(client: &Client, console: &mut Console, options: &Options) -> Res
     let mut patience = watch::Patience::default();
     let mut before: Vec<String> = Vec::new();
     let mut answered = false;
+    let mut going = false;
     while !console.is_closed() {
         let seen = match see(client, options).await {
             Ok(seen) => seen,
@@ -105,6 +128,16 @@ async fn again(client: &Client, console: &mut Console, options: &Options) -> Res
                 }
             }
             before = news;
+        }
+        let was_under_way = std::mem::replace(&mut going, under_way(&seen, options));
+        if was_under_way && !going {
+            if console.is_live() && !options.json {
+                console.clear();
+                for line in page(&seen, console.signs(), Timestamp::now()) {
+                    console.data(line);
+                }
+            }
+            return standing(client, &seen, options).await;
         }
         tokio::time::sleep(REFRESH_EVERY).await;
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::client::Trouble;
 use super::exit::Exit;
+use super::trouble::Trouble;
 use crate::controller::status::EventRecord;
 
 /// A stream that is silent for so long is dead: the daemon says something every 15 s.

@@ -153,7 +153,7 @@ async fn deploy_ends_as_the_rollout_does() {
         (
             "never_healthy",
             Some("never became healthy: GET /up answered 500"),
-            Exit::NeverHealthy,
+            Exit::Unhealthy,
             "web: revision 4 was taken back at 25% after 1m41s: never became healthy: GET /up answered 500",
         ),
     ] {
@@ -296,7 +296,7 @@ async fn a_daemon_that_is_not_there_is_exit_6() {
     let mut shell = Shell::new().await;
     shell.client = Client::new("unix:///nowhere/admin.sock", None).expect("a client");
     let (exit, out, err) = shell.status(None, false).await;
-    assert_eq!((exit.code(), out.as_str()), (6, ""));
+    assert_eq!((exit as u8, out.as_str()), (6, ""));
     let expected = "error: no daemon at unix:///nowhere/admin.sock (no such socket): is `switchback run` up? \
         If it is elsewhere, say where with SWITCHBACK_HOST\n";
     assert_eq!(err, expected);
@@ -474,6 +474,29 @@ async fn status_watched_on_a_pipe_tells_changes_only() {
 }
 
 #[tokio::test]
+async fn status_watched_ends_with_the_rollout() {
+    let shell = Shell::new().await;
+    let Shell { fake, client, out, mut console, .. } = shell;
+    let options = status::Options { service: Some("web".into()), watch: true, json: false };
+    let person = async {
+        out.until("baking step 2 of 4").await;
+        fake.levers.end("rolled_back", "rolled_back", Some("errors"), "it ended");
+        fake.levers.set(|services| {
+            services[0].canary = None;
+            services[0].step = None;
+            services[0].weights.canary = 0.0;
+            services[0].weights.stable = 100.0;
+            "rolled_back".clone_into(&mut services[0].phase);
+        });
+    };
+    let (exit, ()) = tokio::join!(status::run(&client, &mut console, options.clone()), person);
+    assert_eq!(exit, Exit::RolledBack);
+    assert!(out.text().ends_with("web  rolled back  stable 100% canary 0%\n"), "{}", out.text());
+    let options = status::Options { watch: false, ..options };
+    assert_eq!(status::run(&client, &mut console, options).await, Exit::RolledBack);
+}
+
+#[tokio::test]
 async fn history_and_explain_tell_what_happened_and_why() {
     let mut shell = Shell::new().await;
     let mut first = record(9, Some("promoted"));
@@ -485,7 +508,7 @@ async fn history_and_explain_tell_what_happened_and_why() {
     let options = history::Options { service: Some("web".into()), json: false };
     assert_eq!(history::run(&shell.client, &mut shell.console, options).await, Exit::Done);
     let expected = "\
-rollout  revision  outcome      began                 took  runs                why
+ROLLOUT  REVISION  OUTCOME  BEGAN  TOOK  RUNS  WHY
      12  3 → 4     rolled back  2026-11-21 10:00:00  1m41s  ghcr.io/acme/web:v4  errors 4.7 % of 2043, at most 1 %
 ";
     let (out, _) = shell.said();
@@ -539,6 +562,6 @@ async fn events_logs_and_reload() {
     assert_eq!(shell.said().0, "configuration read again: web changed\n");
     let bad = "switchback.toml:3:1: unknown key `hosst`: did you mean `host`?".to_owned();
     *shell.levers().refuse.lock().expect("unpoisoned") = Some(Refused::Invalid(bad.clone()));
-    assert_eq!(reload::run(&shell.client, &mut shell.console).await, Exit::InvalidConfig);
+    assert_eq!(reload::run(&shell.client, &mut shell.console).await, Exit::Invalid);
     assert_eq!(shell.said().1, format!("error: {bad}\n"));
 }

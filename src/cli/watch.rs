@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::client::{Client, Trouble};
+use super::client::Client;
 use super::console::{Console, Line, Look};
 use super::exit::Exit;
 use super::stream::{Events, Told};
+use super::trouble::Trouble;
 use super::{events, figures, live};
 use crate::controller::status::{EventRecord, RolloutRecord, ServiceStatus};
 
@@ -238,7 +239,7 @@ pub fn exit_of(record: &RolloutRecord) -> Exit {
         Some("promoted") => Exit::Done,
         Some("rolled_back") => Exit::RolledBack,
         Some("aborted") => Exit::Aborted,
-        Some("never_healthy" | "launch_failed" | "timed_out") => Exit::NeverHealthy,
+        Some("never_healthy" | "launch_failed" | "timed_out") => Exit::Unhealthy,
         _ => Exit::Error,
     }
 }
@@ -262,7 +263,7 @@ async fn conclude(
             outcome: record.outcome.as_deref(),
             cause: record.cause.as_deref(),
             seconds,
-            exit: exit.code(),
+            exit: exit as u8,
         });
         return exit;
     }

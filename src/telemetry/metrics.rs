@@ -59,8 +59,9 @@ metrics! {
     DURATION Histogram "request_duration_seconds" "Time from the arrival of a request to the header of its response, abandoned requests left out.";
     IN_FLIGHT Gauge "requests_in_flight" "Requests that an instance is working on, by service, revision and side.";
     WEIGHT Gauge "rollout_weight_ratio" "The weight of a side, 0 to 1.";
+    SHARE Gauge "delivered_share_ratio" "The share of requests that a side got over the last seconds, 0 to 1.";
     PHASE Gauge "rollout_phase" "1 for the phase that a service is in, 0 for the others.";
-    STEP Gauge "rollout_step" "The step that a rollout is at, counted from 0.";
+    STEP Gauge "rollout_step" "The step that a rollout is at, counted from 1; absent outside the steps.";
     CHECK Gauge "rollout_check" "1 for what a check of the verdict says now, 0 for the other answers.";
     ROLLOUTS Counter "rollouts_total" "Rollouts that ended, by service and result.";
     STALE Counter "rollout_stale_events_total" "Completions that came for an attempt that is over.";
@@ -77,7 +78,7 @@ metrics! {
     SYNTHETIC Counter "synthetic_responses_total" "Answers that the proxy made itself: 502, 503, 504.";
     TUNNELS Counter "tunnels_total" "Tunnels opened, such as WebSockets.";
     PANICS Counter "panics_total" "Panics caught in a connection; each is a mistake of ours.";
-    GENERATION Gauge "routing_generation" "The number of the routing table that is live.";
+    GENERATION Gauge "routing_generation" "The number of the routing table that carries a service.";
     RELOADED Gauge "config_last_reload_success" "1 when the last reload of the configuration succeeded.";
     RELOADED_AT Gauge "config_last_reload_success_timestamp_seconds" "When the configuration was last loaded.";
     RELOADS Counter "config_reloads_total" "Reloads of the configuration, by result.";
