@@ -241,3 +241,23 @@ pub struct InstanceLogs {
     /// Its last lines, oldest first.
     pub lines: Vec<String>,
 }
+
+impl ServiceStatus {
+    /// Why requests of this service cannot all be answered, in one sentence: a side that has weight
+    /// has no healthy instance. `None` when they can, and before the first deploy.
+    #[must_use]
+    pub fn unserved(&self) -> Option<String> {
+        let sides = [
+            ("stable", &self.stable, self.weights.stable),
+            ("canary", &self.canary, self.weights.canary),
+        ];
+        sides.into_iter().find_map(|(name, side, weight)| {
+            let side = side.as_ref().filter(|_| weight > 0.0)?;
+            let healthy = side.instances.iter().any(|instance| instance.healthy);
+            (!healthy).then(|| {
+                let (service, revision) = (&self.service, side.revision);
+                format!("{service}: no healthy instance of the {name} revision {revision}")
+            })
+        })
+    }
+}

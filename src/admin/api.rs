@@ -1,0 +1,393 @@
+//! The endpoints: what is read with GET and changed with POST.
+//!
+//! Each handler reads what the driver published or asks it one thing; the driver decides.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use utoipa::{IntoParams, ToSchema};
+
+use super::body;
+use super::guard::{self, Guard};
+use super::problem::{Kind, Problem};
+use super::{events, health, metrics, openapi};
+use crate::controller::handle::Handle;
+use crate::controller::status::{
+    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
+};
+use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::weight::Weight;
+use crate::rollout::command::Command;
+use crate::telemetry::traffic::Traffic;
+
+/// The lines of output that are shown when nobody says how many: two screens.
+const LOG_LINES: usize = 100;
+/// The most lines of output per instance: a runtime reads them into memory.
+const MAX_LOG_LINES: usize = 10_000;
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub(super) struct AppState {
+    pub(super) handle: Handle,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) shutdown: CancellationToken,
+}
+
+type Body = Result<Bytes, BytesRejection>;
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// All endpoints behind a guard.
+pub(super) fn router(state: AppState, guard: Guard) -> Router {
+    let service = Router::new()
+        .route("/", get(service))
+        .route("/deploy", post(deploy))
+        .route("/promote", post(promote))
+        .route("/abort", post(abort))
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
+        .route("/weight", post(weight))
+        .route("/rollback", post(rollback))
+        .route("/rollouts", get(rollouts))
+        .route("/logs", get(logs));
+    let api = Router::new()
+        .route("/daemon", get(daemon))
+        .route("/reload", post(reload))
+        .route("/services", get(services))
+        .nest("/services/{service}", service)
+        .route("/rollouts/{id}", get(rollout))
+        .route("/events", get(events::events));
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/openapi.json", get(openapi::openapi))
+        .nest("/api/v1", api)
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(body::LIMIT))
+        .layer(middleware::from_fn_with_state(guard, guard::layer))
+        .with_state(state)
+}
+
+async fn nothing_here(uri: Uri) -> Problem {
+    let path = uri.path();
+    Problem::new(
+        Kind::NotFound,
+        format!("there is nothing at {path}: /api/openapi.json lists what there is"),
+    )
+}
+
+/// The router adds `Allow`.
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let path = uri.path();
+    let instead = if method == Method::POST { "is read with GET" } else { "is changed with POST" };
+    Problem::new(Kind::Method, format!("{path} {instead}, not with {method}"))
+}
+
+/// A service that exists, by its name in the path.
+pub(super) struct Named(ServiceName);
+
+impl FromRequestParts<AppState> for Named {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
+        let services = state.handle.services();
+        if services.iter().any(|service| service.service == name)
+            && let Ok(name) = ServiceName::new(&name)
+        {
+            return Ok(Self(name));
+        }
+        let names: Vec<&str> = services.iter().map(|service| service.service.as_str()).collect();
+        Err(Problem::new(Kind::NotFound, no_service(&name, &names)))
+    }
+}
+
+fn no_service(name: &str, names: &[&str]) -> String {
+    if names.is_empty() {
+        return format!("there is no service {name:?}: none is configured");
+    }
+    match body::nearest(name, names.iter().copied()) {
+        Some(near) => format!("there is no service {name:?}: did you mean {near:?}?"),
+        None => format!("there is no service {name:?}: there are {}", names.join(", ")),
+    }
+}
+
+/// The query of a request, or what is wrong with it.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: serde::de::DeserializeOwned> FromRequestParts<AppState> for Asked<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri)
+            .map(|Query(query)| Self(query))
+            .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))
+    }
+}
+
+/// The daemon as a whole.
+#[utoipa::path(get, path = "/api/v1/daemon", tag = "daemon",
+    responses((status = 200, body = DaemonStatus)))]
+pub(super) async fn daemon(State(state): State<AppState>) -> Json<DaemonStatus> {
+    Json(DaemonStatus::clone(&state.handle.daemon()))
+}
+
+/// What a change answers where there is nothing else to say.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Done {
+    /// What was done, in one sentence.
+    pub message: String,
+}
+
+/// Reads the configuration again. A bad file changes nothing.
+#[utoipa::path(post, path = "/api/v1/reload", tag = "daemon", responses(
+    (status = 200, body = Done), (status = 422, description = "The file is bad", body = Problem)))]
+pub(super) async fn reload(State(state): State<AppState>) -> Answer<Done> {
+    Ok(Json(Done { message: state.handle.reload().await? }))
+}
+
+/// All services.
+#[utoipa::path(get, path = "/api/v1/services", tag = "services",
+    responses((status = 200, body = Vec<ServiceStatus>)))]
+pub(super) async fn services(State(state): State<AppState>) -> Json<Vec<ServiceStatus>> {
+    Json(state.handle.services().to_vec())
+}
+
+/// One service.
+#[utoipa::path(get, path = "/api/v1/services/{service}", tag = "services",
+    params(("service" = String, Path, description = "Its name")),
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem)))]
+pub(super) async fn service(
+    State(state): State<AppState>,
+    Named(name): Named,
+) -> Answer<ServiceStatus> {
+    let service = state.handle.service(name.as_str());
+    let gone = || Problem::new(Kind::NotFound, no_service(name.as_str(), &[]));
+    service.map(Json).ok_or_else(gone)
+}
+
+/// Begins a rollout. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
+/// as configured.
+#[utoipa::path(post, path = "/api/v1/services/{service}/deploy", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = DeployRequest,
+    responses((status = 202, body = DeployAccepted), (status = 404, body = Problem),
+        (status = 409, description = "A rollout is under way", body = Problem),
+        (status = 422, body = Problem), (status = 503, body = Problem)))]
+pub(super) async fn deploy(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Result<Response, Problem> {
+    const FIELDS: [&str; 7] = ["image", "tag", "command", "endpoints", "env", "steps", "bake"];
+    let request: DeployRequest = body::read(&FIELDS, body)?;
+    let sources = [
+        ("image", request.image.is_some()),
+        ("tag", request.tag.is_some()),
+        ("command", request.command.is_some()),
+        ("endpoints", request.endpoints.is_some()),
+    ];
+    let given: Vec<&str> = sources.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+    if let [first, second, ..] = given.as_slice() {
+        let detail =
+            format!("`{first}` and `{second}` cannot both say what runs: give one of them");
+        return Err(Problem::new(Kind::Invalid, detail).with_field(second));
+    }
+    Ok(accepted(state.handle.deploy(name, request).await?))
+}
+
+fn accepted(accepted: DeployAccepted) -> Response {
+    let mut headers = HeaderMap::new();
+    if let Ok(location) = HeaderValue::try_from(format!("/api/v1/rollouts/{}", accepted.rollout)) {
+        headers.insert(header::LOCATION, location);
+    }
+    (StatusCode::ACCEPTED, headers, Json(accepted)).into_response()
+}
+
+async fn command(state: AppState, name: ServiceName, command: Command) -> Answer<ServiceStatus> {
+    Ok(Json(state.handle.command(name, command).await?))
+}
+
+/// A body in which nothing can be said.
+#[derive(Debug, Deserialize)]
+struct Nothing {}
+
+/// How far to promote.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct PromoteRequest {
+    /// Skip all steps that are left; else only the one under way.
+    full: bool,
+}
+
+/// Skips the step under way, or all that is left.
+#[utoipa::path(post, path = "/api/v1/services/{service}/promote", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = PromoteRequest,
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 409, description = "Not in this phase", body = Problem)))]
+pub(super) async fn promote(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let PromoteRequest { full } = body::read(&["full"], body)?;
+    command(state, name, Command::Promote { full }).await
+}
+
+/// Takes the canary back.
+#[utoipa::path(post, path = "/api/v1/services/{service}/abort", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 409, description = "Not in this phase", body = Problem)))]
+pub(super) async fn abort(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let Nothing {} = body::read(&[], body)?;
+    command(state, name, Command::Abort).await
+}
+
+/// Stays at the weight that the canary has.
+#[utoipa::path(post, path = "/api/v1/services/{service}/pause", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 409, description = "Not in this phase", body = Problem)))]
+pub(super) async fn pause(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let Nothing {} = body::read(&[], body)?;
+    command(state, name, Command::Pause).await
+}
+
+/// Goes on after a pause.
+#[utoipa::path(post, path = "/api/v1/services/{service}/resume", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 409, description = "Not in this phase", body = Problem)))]
+pub(super) async fn resume(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let Nothing {} = body::read(&[], body)?;
+    command(state, name, Command::Resume).await
+}
+
+/// A weight set by hand.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct WeightRequest {
+    /// The canary's share in percent, 0 to 100, in steps of 0.01.
+    #[schema(value_type = f64, minimum = 0, maximum = 100)]
+    canary: Option<f64>,
+}
+
+/// Gives the canary a weight by hand, and stays there.
+#[utoipa::path(post, path = "/api/v1/services/{service}/weight", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = WeightRequest,
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 409, description = "Not in this phase", body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn weight(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let WeightRequest { canary } = body::read(&["canary"], body)?;
+    let invalid = |detail: String| Problem::new(Kind::Invalid, detail).with_field("canary");
+    let percent =
+        canary.ok_or_else(|| invalid("`canary` is missing: send {\"canary\": 12.5}".to_owned()))?;
+    let weight =
+        Weight::from_percent(percent).map_err(|error| invalid(format!("`canary`: {error}")))?;
+    command(state, name, Command::Weight(weight)).await
+}
+
+/// Where to go back to.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct RollbackRequest {
+    /// The revision; the former one where nothing is said.
+    to: Option<u32>,
+}
+
+/// Goes back to the former revision, or to a kept one. A rollout like any other, but direct.
+#[utoipa::path(post, path = "/api/v1/services/{service}/rollback", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = RollbackRequest,
+    responses((status = 202, body = DeployAccepted), (status = 404, body = Problem),
+        (status = 409, description = "A rollout is under way", body = Problem),
+        (status = 503, body = Problem)))]
+pub(super) async fn rollback(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Result<Response, Problem> {
+    let RollbackRequest { to } = body::read(&["to"], body)?;
+    Ok(accepted(state.handle.rollback(name, to.map(RevisionId)).await?))
+}
+
+/// Past rollouts of a service and the one under way, newest first.
+#[utoipa::path(get, path = "/api/v1/services/{service}/rollouts", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    responses((status = 200, body = Vec<RolloutRecord>), (status = 404, body = Problem)))]
+pub(super) async fn rollouts(
+    State(state): State<AppState>,
+    Named(name): Named,
+) -> Answer<Vec<RolloutRecord>> {
+    Ok(Json(state.handle.history(name).await?))
+}
+
+/// One rollout, with what happened in it.
+#[utoipa::path(get, path = "/api/v1/rollouts/{id}", tag = "rollouts",
+    params(("id" = u64, Path, description = "Its number")),
+    responses((status = 200, body = RolloutRecord), (status = 404, body = Problem)))]
+pub(super) async fn rollout(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Answer<RolloutRecord> {
+    let number = id.parse().map_err(|_| {
+        Problem::new(Kind::NotFound, format!("there is no rollout {id:?}: rollouts have numbers"))
+    })?;
+    Ok(Json(state.handle.rollout(RolloutId(number)).await?))
+}
+
+/// Which output, and how much of it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    /// The revision; the stable one where nothing is said.
+    revision: Option<u32>,
+    /// Lines per instance, 100 where nothing is said, at most 10,000.
+    lines: Option<usize>,
+}
+
+/// The last output of a revision's instances.
+#[utoipa::path(get, path = "/api/v1/services/{service}/logs", tag = "services",
+    params(("service" = String, Path, description = "Its name"), LogsQuery),
+    responses((status = 200, body = Vec<InstanceLogs>), (status = 404, body = Problem),
+        (status = 503, body = Problem)))]
+pub(super) async fn logs(
+    State(state): State<AppState>,
+    Named(name): Named,
+    Asked(query): Asked<LogsQuery>,
+) -> Answer<Vec<InstanceLogs>> {
+    let lines = query.lines.unwrap_or(LOG_LINES).min(MAX_LOG_LINES);
+    Ok(Json(state.handle.logs(name, query.revision.map(RevisionId), lines).await?))
+}

@@ -1,0 +1,48 @@
+//! `/api/openapi.json`: the API described, from the same code that serves it.
+
+use axum::response::Json;
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+
+use super::{api, events, health, metrics, problem};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Switchback",
+        description = "Reads are GET, every change is POST. Errors are RFC 9457 problems. A verb that the \
+            rollout's phase refuses is answered with 409 and names the phase. No credentials are needed on \
+            the Unix socket and, where none is configured, on loopback; elsewhere a bearer token is.",
+        license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+    ),
+    paths(
+        health::healthz,
+        health::readyz,
+        metrics::metrics,
+        openapi,
+        api::daemon,
+        api::reload,
+        api::services,
+        api::service,
+        api::deploy,
+        api::promote,
+        api::abort,
+        api::pause,
+        api::resume,
+        api::weight,
+        api::rollback,
+        api::rollouts,
+        api::rollout,
+        api::logs,
+        events::events,
+    ),
+    components(schemas(problem::Problem))
+)]
+struct Description;
+
+/// This description.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "daemon",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+pub(super) async fn openapi() -> Json<Document> {
+    Json(Description::openapi())
+}

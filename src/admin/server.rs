@@ -1,0 +1,120 @@
+//! Accepts connections and speaks HTTP/1.1 on them.
+//!
+//! Knows nothing of what is served. The proxy's file descriptors are shared with this server, so
+//! connections are limited, and one that sends no request head in time is closed.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections at a time on one listener: a dashboard holds six per browser tab, so this is some
+/// forty tabs, and a small part of the usual 1,024 descriptors.
+const CONNECTIONS: usize = 256;
+/// How long a request head may take, and how long a connection may idle between requests.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How long requests under way have to finish after the shutdown began: an ask may be waiting for a
+/// driver that is already gone.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+/// The pause after a failed accept (no descriptors left), as nginx's `accept_mutex_delay`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// What connections come from.
+pub(super) trait Listen: Send + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// The next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = tokio::net::TcpStream;
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        let (stream, _) = Self::accept(self).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = tokio::net::UnixStream;
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+/// Serves one listener.
+pub(super) struct Acceptor {
+    router: Router,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    permits: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    /// Serves `router` until `shutdown`; connections are tracked in `tasks`.
+    pub(super) fn new(router: Router, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        Self { router, tasks, shutdown, permits: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Accepts until the shutdown.
+    pub(super) async fn run<L: Listen>(self, listener: L) {
+        loop {
+            let next = async {
+                // The semaphore is never closed.
+                let permit = self.permits.clone().acquire_owned().await.ok()?;
+                match listener.accept().await {
+                    Ok(stream) => Some((stream, permit)),
+                    Err(error) => {
+                        tracing::warn!(%error, "the admin API could not accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        None
+                    }
+                }
+            };
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = next => accepted,
+            };
+            let Some((stream, permit)) = accepted else { continue };
+            let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+            self.tasks.spawn(async move {
+                converse(stream, router, shutdown).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse<S>(stream: S, router: Router, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+        }
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(FINISH_WITHIN, connection).await;
+        }
+    }
+}

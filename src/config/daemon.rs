@@ -1,0 +1,225 @@
+//! Reads the tables of the daemon itself: listen, tls, admin, state, runtime, log.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::problem::Problem;
+use super::raw::{Node, Value};
+use super::reader::{Found, Section};
+use super::scalar::Network;
+use super::{
+    Admin, Certificate, Config, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State, Tls,
+};
+
+/// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
+pub(super) const SECRET_LENGTH: usize = 16;
+
+/// Reads everything but the services.
+pub(super) fn read(top: &Section<'_>, base: &Path) -> Config {
+    let section = top.inner("tls");
+    let meant = ["cert", "key", "certificate"].iter().any(|name| section.written(name).is_some());
+    let tls = read_tls(&section, base);
+    let listen = read_listen(&top.inner("listen"), meant);
+    Config {
+        listen,
+        tls,
+        admin: read_admin(&top.inner("admin"), base),
+        state: State { dir: path(&top.inner("state"), "dir", base) },
+        runtime: RuntimeSettings { docker: read_docker(&top.inner("runtime")) },
+        log: read_log(&top.inner("log")),
+        services: Vec::new(),
+    }
+}
+
+fn text(section: &Section<'_>, name: &str) -> String {
+    section.text(name).map_or_else(String::new, |found| found.value)
+}
+
+fn path(section: &Section<'_>, name: &str, base: &Path) -> PathBuf {
+    section.text(name).map_or_else(PathBuf::new, |found| found.path(base))
+}
+
+fn values<T>(found: Vec<Found<T>>) -> Vec<T> {
+    found.into_iter().map(|found| found.value).collect()
+}
+
+fn read_listen(section: &Section<'_>, with_tls: bool) -> Listen {
+    let http = section.addresses("http");
+    let mut https = section.addresses("https");
+    if !with_tls {
+        let written = https.first().and_then(|found| found.place.clone());
+        // Without [tls] there is nothing to complain about unless someone asked for it.
+        if let Some(place) = written {
+            section.report.add(
+                Problem::error(place, "`https` is opened, but there is no certificate")
+                    .label("this address cannot be served")
+                    .help("add cert and key below [tls], or write https = \"off\""),
+            );
+        }
+        https.clear();
+    }
+    let off = section.written("http").filter(|node| node.value == Value::Text("off".to_owned()));
+    if let (true, Some(node)) = (https.is_empty(), off) {
+        section.report.add(
+            Problem::error(node.place.clone(), "nothing is listened on")
+                .label("expected an address here, or in `https` with a certificate"),
+        );
+    }
+    let optional = |name: &str| Some(section.size(name).value).filter(|bytes| *bytes > 0);
+    let count = |name: &str| section.integer(name).map_or(0, |found| found.value);
+    // The bounds in the key table are below 2^32, so these cannot truncate.
+    let limits = Limits {
+        handshake_timeout: section.time_limit("handshake_timeout"),
+        header_timeout: section.time_limit("header_timeout"),
+        body_timeout: section.time_limit("body_timeout"),
+        body_rate: optional("body_rate"),
+        write_timeout: section.time_limit("write_timeout"),
+        keep_alive: section.duration("keep_alive").value,
+        keep_alive_requests: count("keep_alive_requests") as u32,
+        max_age: section.time_limit("max_age"),
+        max_headers: count("max_headers") as usize,
+        max_header_size: bounded_size(section, "max_header_size", 1 << 10, 1 << 20),
+        max_target: bounded_size(section, "max_target", 256, 64 << 10),
+        max_body: optional("max_body"),
+        max_connections: count("max_connections") as usize,
+        max_connections_per_address: Some(count("max_connections_per_address") as usize)
+            .filter(|most| *most > 0),
+        max_streams: count("max_streams") as u32,
+    };
+    let trusted = section.each("trusted_proxies", "a network", |value| match value {
+        Value::Text(text) => Network::parse(text),
+        _ => Network::parse(""),
+    });
+    Listen {
+        http: values(http),
+        https: values(https),
+        workers: count("workers") as usize,
+        trusted_proxies: values(trusted),
+        limits,
+    }
+}
+
+/// A size that is held in memory for each connection, within bounds that make sense.
+fn bounded_size(section: &Section<'_>, name: &str, low: u64, high: u64) -> usize {
+    let found = section.size(name);
+    match found.place {
+        Some(place) if !(low..=high).contains(&found.value) => {
+            let expected = format!("expected {low} to {high} bytes");
+            section.wrong(name, &place, format!("`{name}` is out of range"), &expected);
+            0
+        }
+        _ => found.value as usize,
+    }
+}
+
+fn read_tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
+    let mut certificates: Vec<Certificate> = Vec::new();
+    certificates.extend(read_certificate(section, base));
+    if let Some(Node { value, place }) = section.written("certificate") {
+        let nodes = match value {
+            Value::List(nodes) => nodes.as_slice(),
+            _ => &[],
+        };
+        if nodes.is_empty() {
+            let title = "`certificate` is a list of tables";
+            section.wrong(
+                "certificate",
+                place,
+                title,
+                "write [[tls.certificate]] with double brackets",
+            );
+        }
+        for entry in section.tables("certificate") {
+            match read_certificate(&entry, base) {
+                Some(certificate) => certificates.push(certificate),
+                None if entry.written("cert").is_none() && entry.written("key").is_none() => {
+                    section.report.add(
+                        Problem::error(entry.place.clone(), "this certificate has no files")
+                            .label("expected `cert` and `key`"),
+                    );
+                }
+                None => {}
+            }
+        }
+    }
+    (!certificates.is_empty()).then_some(Tls { certificates })
+}
+
+fn read_certificate(section: &Section<'_>, base: &Path) -> Option<Certificate> {
+    match (section.text("cert"), section.text("key")) {
+        (Some(cert), Some(key)) => Some(Certificate { cert: cert.path(base), key: key.path(base) }),
+        (Some(one), None) if section.written("key").is_none() => missing(section, one, "key"),
+        (None, Some(one)) if section.written("cert").is_none() => missing(section, one, "cert"),
+        _ => None,
+    }
+}
+
+fn missing(section: &Section<'_>, one: Found<String>, other: &str) -> Option<Certificate> {
+    let place = one.place.unwrap_or_else(|| section.place.clone());
+    section.report.add(
+        Problem::error(place, format!("`{other}` is missing"))
+            .label(format!("a certificate takes both files: add {other} = \"….pem\"")),
+    );
+    None
+}
+
+fn read_admin(section: &Section<'_>, base: &Path) -> Admin {
+    let listen = section.addresses("listen");
+    let token = secret(section, "token");
+    let open = listen.iter().find(|found| !is_loopback(found.value));
+    if let (Some(open), None) = (open, section.written("token")) {
+        let place = open.place.clone().unwrap_or_else(|| section.place.clone());
+        section.report.add(
+            Problem::error(place, "the admin API would be open to the network without a token")
+                .label(format!("{} is not loopback", open.value))
+                .help("add a token of at least 16 characters, best by SWITCHBACK_ADMIN_TOKEN, or listen on 127.0.0.1"),
+        );
+    }
+    Admin { socket: path(section, "socket", base), listen: values(listen), token }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Reads a secret: long enough, and of characters that travel in a header.
+pub(super) fn secret(section: &Section<'_>, name: &str) -> Option<String> {
+    let found = section.text(name)?;
+    let fit = found.value.bytes().all(|byte| byte.is_ascii_graphic());
+    if found.value.len() >= SECRET_LENGTH && fit {
+        return Some(found.value);
+    }
+    let place = found.place.unwrap_or_else(|| section.place.clone());
+    let expected =
+        format!("expected at least {SECRET_LENGTH} letters, digits or signs, without spaces");
+    section.wrong(
+        name,
+        &place,
+        format!("`{name}` is too easy to guess or not plain text"),
+        &expected,
+    );
+    None
+}
+
+fn read_docker(section: &Section<'_>) -> String {
+    let found = section.parsed("docker", "the address of a Docker Engine", |text| {
+        let known = ["unix:///", "tcp://", "http://"]
+            .iter()
+            .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+        if known {
+            Ok(text.to_owned())
+        } else {
+            Err("expected \"unix:///var/run/docker.sock\", or tcp:// and an address".to_owned())
+        }
+    });
+    found.map_or_else(String::new, |found| found.value)
+}
+
+fn read_log(section: &Section<'_>) -> LogSettings {
+    let format = match section.choice("format") {
+        "json" => LogFormat::Json,
+        "text" => LogFormat::Text,
+        _ => LogFormat::Auto,
+    };
+    LogSettings { format, filter: text(section, "filter") }
+}

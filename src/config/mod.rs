@@ -1,0 +1,269 @@
+//! From text to meaning.
+//!
+//! ```text
+//!  file ─┐                    ┌─ unknown keys
+//!  vars ─┼─ raw (a tree) ─────┤                       ┌─ Config, whole
+//!  flags ┘   with places      └─ reader, by the ──────┤
+//!                                key table            └─ Problems, all of them
+//! ```
+//!
+//! [`parse`] is pure: it is handed the text, the variables and a way to read further files, and
+//! gives a [`Config`] that is valid in itself or everything that is wrong with it, never a half. It
+//! opens no socket, loads no certificate and asks no engine; whoever uses a path finds out whether it
+//! can be read. [`load`] is the one module here that touches files.
+
+pub mod change;
+mod cross;
+mod daemon;
+mod document;
+pub mod env_file;
+pub mod image;
+pub mod keys;
+pub mod load;
+pub mod problem;
+pub mod raw;
+mod reader;
+pub mod scalar;
+pub mod schema;
+mod service;
+pub mod show;
+mod source;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use document::Document;
+
+use crate::model::id::ServiceName;
+use crate::model::revision::RevisionSpec;
+use crate::rollout::plan::Plan;
+use crate::routing::settings::ServiceSettings;
+use crate::routing::table::Route;
+
+use problem::Problems;
+use reader::Report;
+use scalar::Network;
+
+/// Everything that was configured. Valid in itself: routes do not collide, times make sense, every
+/// service has one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where visitors connect.
+    pub listen: Listen,
+    /// Certificates; `None` when there are none, and then `listen.https` is empty.
+    pub tls: Option<Tls>,
+    /// The operator's window.
+    pub admin: Admin,
+    /// What must survive a restart.
+    pub state: State,
+    /// What launches instances.
+    pub runtime: RuntimeSettings,
+    /// What is logged.
+    pub log: LogSettings,
+    /// The services, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+impl Config {
+    /// A service by its name.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+}
+
+/// `[listen]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Addresses for cleartext; empty when off.
+    pub http: Vec<SocketAddr>,
+    /// Addresses for TLS; empty when off or without a certificate.
+    pub https: Vec<SocketAddr>,
+    /// Threads of the data plane; 0 is one per core.
+    pub workers: usize,
+    /// Whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// What one visitor may ask of us.
+    pub limits: Limits,
+}
+
+/// What one visitor may ask of us. `None` is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From accepting a connection to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// For the whole header of a request.
+    pub header_timeout: Duration,
+    /// Between two reads of a body.
+    pub body_timeout: Duration,
+    /// Bytes per second that a body must keep up after its first 5 s.
+    pub body_rate: Option<u64>,
+    /// Without progress while a response is written.
+    pub write_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+    /// Requests on one HTTP/1.1 connection; ten times as many with HTTP/2.
+    pub keep_alive_requests: u32,
+    /// Age at which a connection is closed after its request.
+    pub max_age: Duration,
+    /// Header fields of a request.
+    pub max_headers: usize,
+    /// Bytes of a request's header.
+    pub max_header_size: usize,
+    /// Bytes of a request's path and query.
+    pub max_target: usize,
+    /// Bytes of a request's body.
+    pub max_body: Option<u64>,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Connections at a time from one address.
+    pub max_connections_per_address: Option<usize>,
+    /// Requests at a time on one HTTP/2 connection.
+    pub max_streams: u32,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// At least one; the first is for visitors who ask for no name or an unknown one.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate and its key. The paths are resolved against the directory of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// PEM file with the chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// TCP addresses; empty when off. When one is not loopback there is a token.
+    pub listen: Vec<SocketAddr>,
+    /// The token that TCP clients must send. Secret.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin")
+            .field("socket", &self.socket)
+            .field("listen", &self.listen)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+/// `[state]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The state directory.
+    pub dir: PathBuf,
+}
+
+/// `[runtime]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeSettings {
+    /// The Docker Engine: `unix://` and a path, or `tcp://` and an address.
+    pub docker: String,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Levels, in the words of tracing's `EnvFilter`.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// `[service.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// What leads to it; at least one.
+    pub routes: Vec<Route>,
+    /// How its requests are treated.
+    pub settings: ServiceSettings,
+    /// What a deploy starts from: the source as it stands in the file, and the run settings.
+    pub template: RevisionSpec,
+    /// How its rollouts are carried out.
+    pub plan: Plan,
+}
+
+/// What [`parse`] works on.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The path of the file as messages shall call it; relative paths within are resolved against
+    /// its directory.
+    pub name: &'a Path,
+    /// What the file says.
+    pub text: &'a str,
+    /// The environment. `SWITCHBACK_*` comes before the file: the path of a key in capitals with
+    /// `_` between its parts, such as `SWITCHBACK_LISTEN_HTTP` or `SWITCHBACK_SERVICE_WEB_STEPS`.
+    pub variables: &'a BTreeMap<String, String>,
+    /// `--set path.of.key=value`, which comes before the environment.
+    pub flags: &'a [String],
+    /// Reads a file that the configuration names (`env_file`); an error is one sentence.
+    pub read: &'a dyn Fn(&Path) -> Result<String, String>,
+}
+
+/// A configuration and what was noticed on the way.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// The meaning.
+    pub config: Config,
+    /// What may not be meant.
+    pub warnings: Problems,
+    /// The tree it was read from, for `config show`.
+    pub document: Document,
+}
+
+/// Reads a configuration. Gives all problems at once.
+pub fn parse(input: &Input<'_>) -> Result<Parsed, Problems> {
+    let report = Report::default();
+    let document = document::assemble(input, &report);
+    let config = document.as_ref().map(|document| meaning(document, input, &report));
+    let mut problems = report.into_problems();
+    problems.arrange();
+    match (config, document) {
+        (Some(config), Some(document)) if problems.errors() == 0 => {
+            Ok(Parsed { config, warnings: problems, document })
+        }
+        _ => Err(problems),
+    }
+}
+
+/// Reads the tree. The result is whole only if nothing was reported.
+fn meaning(document: &Document, input: &Input<'_>, report: &Report) -> Config {
+    let top = document.top(report);
+    let base = input.name.parent().unwrap_or(Path::new(""));
+    let mut config = daemon::read(&top, base);
+    let read = service::read(document, base, input.read, report);
+    cross::check(&config, &top, &read);
+    config.services = read.into_iter().map(|read| read.service).collect();
+    config
+}
+
+#[cfg(test)]
+mod tests;

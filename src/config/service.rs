@@ -1,0 +1,370 @@
+//! Reads `[service.NAME]`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::daemon::secret;
+use super::document::Document;
+use super::keys::SERVICE;
+use super::problem::{Place, Problem};
+use super::raw::{Entry, Value};
+use super::reader::{Report, Section};
+use super::source::{check_fit, command_port, read_source};
+use super::{Service, env_file, scalar};
+use crate::analysis::criteria::Criteria;
+use crate::model::id::ServiceName;
+use crate::model::revision::{
+    ContainerSpec, ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol,
+};
+use crate::rollout::plan::{OnInconclusive, Plan, Steps};
+use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
+use crate::routing::table::Route;
+
+/// A service and where its routes were written, for the checks across services.
+pub(super) struct Read {
+    pub(super) service: Service,
+    pub(super) route_places: Vec<Place>,
+}
+
+type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
+
+/// Reads all services.
+pub(super) fn read(
+    document: &Document,
+    base: &Path,
+    file: ReadFile<'_>,
+    report: &Report,
+) -> Vec<Read> {
+    let services = document.table.entry("service").map(|entry| &entry.node);
+    let entries: &[Entry] = match services.map(|node| (&node.value, &node.place)) {
+        Some((Value::Table(table), _)) => &table.entries,
+        Some((other, place)) => {
+            let title = format!("`service` is a table of services, not {}", other.kind());
+            report.add(Problem::error(place.clone(), title).label("write [service.web]"));
+            &[]
+        }
+        None => &[],
+    };
+    entries.iter().filter_map(|entry| read_service(entry, base, file, report)).collect()
+}
+
+fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report) -> Option<Read> {
+    let name = ServiceName::new(&entry.key).map_err(|_| {
+        report.add(
+            Problem::error(entry.place.clone(), format!("{:?} cannot name a service", entry.key))
+                .label("expected 1 to 63 of a-z, 0-9 and '-', a letter or digit at both ends"),
+        );
+    });
+    let Value::Table(table) = &entry.node.value else {
+        let problem =
+            Problem::error(entry.place.clone(), format!("`{}` is not a service", entry.key));
+        report.add(problem.label("services have names: write this below [service.NAME]"));
+        return None;
+    };
+    let path = format!("service.{}", entry.key);
+    let section = Section::new(path, entry.place.clone(), SERVICE, Some(table), report);
+    let name = name.ok()?;
+    let (routes, route_places) = read_routes(&section);
+    let settings = read_settings(&section, &name);
+    let probe = read_probe(&section.inner("probe"));
+    let plan = read_plan(&section, probe.deadline);
+    let template = read_template(&section, probe, base, file)?;
+    Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
+}
+
+fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
+    let hosts = section.each("host", "a host", |value| match value {
+        Value::Text(text) => scalar::host(text),
+        _ => scalar::host(""),
+    });
+    if section.lacks("host") {
+        section.report.add(
+            Problem::error(
+                section.place.clone(),
+                format!("`host` is missing in [{}]", section.path),
+            )
+            .label(
+                "expected the names that lead here: host = \"app.example.com\", or \"*\" for all",
+            ),
+        );
+    }
+    let paths = section.each("path", "a path", |value| match value {
+        Value::Text(text) => scalar::path_prefix(text),
+        _ => scalar::path_prefix(""),
+    });
+    let mut routes = Vec::new();
+    let mut places = Vec::new();
+    for host in &hosts {
+        for path in &paths {
+            let place = path.place.as_ref().filter(|_| paths.len() > 1 && hosts.len() == 1);
+            places.push(place.or(host.place.as_ref()).unwrap_or(&section.place).clone());
+            routes.push(Route { host: host.value.clone(), path: path.value.clone() });
+        }
+    }
+    (routes, places)
+}
+
+fn read_template(
+    section: &Section<'_>,
+    probe: ProbeSpec,
+    base: &Path,
+    file: ReadFile<'_>,
+) -> Option<RevisionSpec> {
+    let source = read_source(section);
+    let port = section.integer("port");
+    let replicas = section.integer("replicas").map_or(1, |found| found.value as u32);
+    let protocol = match section.choice("protocol") {
+        "h2c" => UpstreamProtocol::H2c,
+        _ => UpstreamProtocol::Http1,
+    };
+    let env = read_env(section, base, file);
+    let container = read_container(section);
+    let stop_grace = section.duration("stop_grace").value;
+    let source = source?;
+    check_fit(section, &source);
+    let port = match &source {
+        Source::Image(_) => {
+            if section.lacks("port") {
+                section.report.add(
+                    Problem::error(
+                        section.place.clone(),
+                        format!("`port` is missing in [{}]", section.path),
+                    )
+                    .label("expected the port on which the app in the image listens: port = 3000"),
+                );
+            }
+            port.map_or(0, |port| port.value as u16)
+        }
+        Source::Command(words) => command_port(section, words, replicas, port),
+        Source::Endpoints(_) => 0,
+    };
+    Some(RevisionSpec { source, replicas, port, env, protocol, probe, stop_grace, container })
+}
+
+fn read_env(section: &Section<'_>, base: &Path, file: ReadFile<'_>) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    for found in section.texts("env_file") {
+        let path = found.path(base);
+        let place = found.place.clone().unwrap_or_else(|| section.place.clone());
+        match file(&path) {
+            Err(why) => {
+                section.wrong(
+                    "env_file",
+                    &place,
+                    "`env_file` cannot be read",
+                    &format!("{}: {why}", path.display()),
+                );
+            }
+            Ok(text) => match env_file::parse(&text) {
+                Ok(pairs) => env.extend(pairs),
+                Err((line, expected)) => {
+                    let start = text.split_inclusive('\n').take(line).map(str::len).sum();
+                    let source = section.report.source(path.display().to_string(), text);
+                    let place = Place { source, span: start..start };
+                    let title = "a line of an `env_file` cannot be read";
+                    section.report.add(Problem::error(place, title).label(expected).concealed());
+                }
+            },
+        }
+    }
+    let written = section.map("env");
+    for name in written.keys() {
+        if let Err(expected) = env_file::check_name(name) {
+            let place = section.place_of("env").unwrap_or_else(|| section.place.clone());
+            section.wrong("env", &place, format!("{name:?} cannot name a variable"), &expected);
+        }
+    }
+    env.extend(written);
+    env
+}
+
+fn read_container(section: &Section<'_>) -> ContainerSpec {
+    let texts = |name: &str| section.texts(name).into_iter().map(|found| found.value).collect();
+    let volumes = section.each("volumes", "a volume", |value| match value {
+        Value::Text(text) => volume(text),
+        _ => volume(""),
+    });
+    let memory = section.size("memory");
+    // The Engine refuses less than 6 MiB, in these words: "Minimum memory limit allowed is 6MB".
+    if let (1..6_291_456, Some(place)) = (memory.value, &memory.place) {
+        section.wrong(
+            "memory",
+            place,
+            "`memory` is too small",
+            "the Docker Engine takes 6MiB and more",
+        );
+    }
+    let labels = section.map("labels");
+    if let Some(ours) = labels.keys().find(|name| name.starts_with("switchback.")) {
+        let place = section.place_of("labels").unwrap_or_else(|| section.place.clone());
+        let expected = "labels below \"switchback.\" say what is ours; choose another name";
+        section.wrong("labels", &place, format!("the label {ours:?} is taken"), expected);
+    }
+    ContainerSpec {
+        args: texts("args"),
+        volumes: volumes.into_iter().map(|found| found.value).collect(),
+        networks: texts("networks"),
+        labels,
+        memory: memory.value,
+        cpu_millis: section
+            .number("cpus")
+            .map_or(0, |found| (found.value * 1_000.0).round() as u64),
+        pids: section.integer("pids").map_or(0, |found| found.value),
+        user: section.text("user").map(|found| found.value),
+    }
+}
+
+fn volume(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        [source, target] | [source, target, _] if !source.is_empty() && target.starts_with('/') => {
+            if source.starts_with('.') {
+                return Err(
+                    "a directory of the host is written from the root: \"/srv/data:/data\""
+                        .to_owned(),
+                );
+            }
+            Ok(text.to_owned())
+        }
+        _ => Err("expected \"source:/target\" or \"source:/target:ro\"".to_owned()),
+    }
+}
+
+fn read_probe(section: &Section<'_>) -> ProbeSpec {
+    let path = section.parsed("path", "a path", |text| {
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        match text.starts_with('/') && plain && !text.contains('#') {
+            true => Ok(text.to_owned()),
+            false => Err("expected a path such as \"/healthz\", from the slash on".to_owned()),
+        }
+    });
+    let host = section.text("host").map(|found| found.value);
+    let kind = match section.choice("kind") {
+        "tcp" => {
+            for name in ["path", "host"] {
+                if let Some(place) = section.place_of(name) {
+                    let title = format!("`{name}` has no effect on a tcp probe");
+                    section.wrong(name, &place, title, "leave it out, or write kind = \"http\"");
+                }
+            }
+            ProbeKind::Tcp
+        }
+        "auto" if path.is_none() && host.is_none() => ProbeKind::Auto,
+        _ => {
+            ProbeKind::Http { path: path.map_or_else(|| "/".to_owned(), |found| found.value), host }
+        }
+    };
+    let interval = section.time_limit("interval");
+    let rise = section.integer("rise").map_or(1, |found| found.value as u32);
+    let deadline = section.duration("deadline");
+    let needed = interval.saturating_mul(rise.saturating_sub(1));
+    if let Some(place) = deadline.place.as_ref().filter(|_| deadline.value <= needed) {
+        let title = "no instance could become healthy within this `deadline`";
+        let least = scalar::show_duration(needed);
+        section.wrong(
+            "deadline",
+            place,
+            title,
+            &format!("{rise} probes in a row take {least} at least"),
+        );
+    }
+    ProbeSpec {
+        kind,
+        interval,
+        timeout: section.time_limit("timeout"),
+        rise,
+        fall: section.integer("fall").map_or(1, |found| found.value as u32),
+        deadline: deadline.value,
+    }
+}
+
+fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
+    let affinity = section.parsed("affinity", "an affinity", |text| affinity(text, name));
+    let errors = section.each("errors", "a status", |value| match value {
+        Value::Text(text) => scalar::statuses(text),
+        Value::Integer(status) => scalar::statuses(&status.to_string()),
+        _ => scalar::statuses(""),
+    });
+    if let (true, Some(Value::List(nodes))) =
+        (errors.is_empty(), section.written("errors").map(|node| &node.value))
+        && nodes.is_empty()
+        && let Some(place) = section.place_of("errors")
+    {
+        section.wrong(
+            "errors",
+            &place,
+            "`errors` is empty: nothing would count as an error",
+            "expected for example \"5xx\"",
+        );
+    }
+    ServiceSettings {
+        connect_timeout: section.time_limit("connect_timeout"),
+        response_timeout: section.time_limit("response_timeout"),
+        idle_timeout: section.time_limit("idle_timeout"),
+        retries: section.integer("retries").map_or(0, |found| found.value as u32),
+        affinity: affinity.map_or(Affinity::None, |found| found.value),
+        errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
+        tester_secret: secret(section, "tester_secret"),
+    }
+}
+
+fn affinity(text: &str, service: &ServiceName) -> Result<Affinity, String> {
+    // RFC 9110 section 5.6.2: what names of headers and cookies are made of.
+    let token = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    match text.split_once(':') {
+        None if text == "none" => Ok(Affinity::None),
+        None if text == "cookie" => Ok(Affinity::Cookie(format!("switchback-{service}"))),
+        None if text == "client-address" => Ok(Affinity::ClientAddress),
+        Some(("cookie", name)) if token(name) => Ok(Affinity::Cookie(name.to_owned())),
+        Some(("header", name)) if token(name) => Ok(Affinity::Header(name.to_ascii_lowercase())),
+        _ => Err(
+            "expected \"none\", \"cookie\", \"cookie:NAME\", \"header:NAME\" or \"client-address\""
+                .to_owned(),
+        ),
+    }
+}
+
+fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
+    let bake = section.duration("bake");
+    let bake_max = section.duration("bake_max");
+    if bake.value > bake_max.value
+        && let Some(place) = bake.place.as_ref().or(bake_max.place.as_ref())
+    {
+        let (least, most) =
+            (scalar::show_duration(bake.value), scalar::show_duration(bake_max.value));
+        let problem = Problem::error(
+            place.clone(),
+            format!("`bake` ({least}) is longer than `bake_max` ({most})"),
+        )
+        .label("a step lasts at least `bake` and at most `bake_max`");
+        section.report.add(match (&bake.place, &bake_max.place) {
+            (Some(_), Some(other)) => problem.related(other.clone(), "the most"),
+            _ => problem.help(format!("`bake_max` is {most}, where it is not written")),
+        });
+    }
+    let steps = section.parsed("steps", "a list of steps", |text| {
+        text.parse::<Steps>().map_err(|error| error.to_string())
+    });
+    let criteria = section.parsed("abort", "a list of limits", |text| {
+        text.parse::<Criteria>().map_err(|error| error.to_string())
+    });
+    Plan {
+        steps: steps.map(|found| found.value).unwrap_or_default(),
+        bake: bake.value,
+        bake_max: bake_max.value,
+        on_inconclusive: match section.choice("on_inconclusive") {
+            "advance" => OnInconclusive::Advance,
+            "rollback" => OnInconclusive::Rollback,
+            _ => OnInconclusive::Hold,
+        },
+        launch_deadline: section.time_limit("launch_deadline"),
+        probe_deadline,
+        drain_deadline: section.duration("drain").value,
+        keep_warm: section.duration("keep_warm").value,
+        criteria: criteria.map(|found| found.value).unwrap_or_default(),
+    }
+}
