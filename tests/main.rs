@@ -5,3 +5,4 @@
 mod runtime_docker;
 mod runtime_process;
 mod support;
+mod tidy;

@@ -12,6 +12,7 @@ fn leads(from: Phase, event: Event, now: Moment) -> (Phase, Vec<Effect>, bool) {
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "rows read better without references")]
 fn row(from: &Phase, event: Event, now: Moment, next: Phase, effects: &[Effect]) {
     let (phase, done, heeded) = leads(from.clone(), event.clone(), now);
     assert!(heeded, "{from:?} ignored {event:?}");
@@ -20,6 +21,7 @@ fn row(from: &Phase, event: Event, now: Moment, next: Phase, effects: &[Effect])
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "rows read better without references")]
 fn row_ignored(from: &Phase, event: Event) {
     let (phase, done, heeded) = leads(from.clone(), event.clone(), seconds(1));
     let stays = phase == at(from.clone()).phase;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::chance::{Chance, plan};
-use super::invariants::allowed;
+use super::invariants::{allowed, check_rise};
 use super::*;
 use crate::rollout::event::Attempt;
 
@@ -73,6 +73,7 @@ pub(super) struct World {
     drain: Option<Moment>,
     is_drained: bool,
     pub(super) switched: bool,
+    is_stop_asked: bool,
     launch: Option<Launch>,
     writes: VecDeque<Write>,
     disk: Option<Stored>,
@@ -100,6 +101,7 @@ impl World {
             drain: None,
             is_drained: false,
             switched: false,
+            is_stop_asked: false,
             launch: None,
             writes: VecDeque::new(),
             disk: None,
@@ -153,7 +155,9 @@ impl World {
     /// Hands an event to the machine and does what it says.
     pub(super) fn step(&mut self, event: Event, chance: &mut Chance) -> bool {
         let Some(rollout) = &mut self.rollout else { return false };
-        let step = rollout.step(event, self.now);
+        let before = rollout.clone();
+        let step = rollout.step(event.clone(), self.now);
+        check_rise(&before, rollout, &event, self.now);
         self.perform(step.effects, chance);
         !step.ignored
     }
@@ -259,6 +263,7 @@ impl World {
         if let Some(launch) = &mut self.launch {
             launch.cancelled = true;
         }
+        self.is_stop_asked = true;
         if chance.one_in(12) {
             return; // An engine that does not answer; recovery clears it.
         }
@@ -307,6 +312,7 @@ impl World {
             && self.step(Event::Saved { attempt }, chance)
         {
             self.perform(tail, chance);
+            assert!(!self.step(Event::Saved { attempt }, chance), "the tail is done twice");
         }
     }
 
@@ -328,7 +334,7 @@ impl World {
     pub(super) fn lose(&mut self, chance: &mut Chance) {
         let Some(rollout) = &self.rollout else { return };
         let (id, canary) = (rollout.id, rollout.canary);
-        if rollout.phase.is_over() || self.switched {
+        if rollout.phase.is_over() {
             return;
         }
         let mut lost = false;
@@ -412,6 +418,7 @@ impl World {
         self.drain = None;
         self.is_drained = false;
         self.switched = false;
+        self.is_stop_asked = false;
     }
 
     /// Recovery: what runs and belongs to nobody is stopped.
@@ -448,6 +455,11 @@ impl World {
             assert_eq!(self.stable, Some(rollout.canary), "promoted and not stable");
         } else {
             assert_eq!(self.stable, rollout.stable, "rolled back and not stable");
+            let is_left = |copy: &Copy| copy.rollout == rollout.id && copy.life == Life::Running;
+            assert!(
+                self.is_stop_asked || !self.instances.values().any(is_left),
+                "nobody stopped the canary"
+            );
             if self.warm == Some(rollout.canary) {
                 self.warm = None;
             }
