@@ -21,6 +21,7 @@ use crate::runtime::process::ProcessRuntime;
 use crate::store::redb::RedbStore;
 use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError};
+use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
 /// Why the house cannot be opened. Each display says what to change.
@@ -108,6 +109,7 @@ impl House {
             socket: Some(config.admin.socket),
             listen: config.admin.listen.first().copied(),
             token: config.admin.token,
+            rare: Rare::install(),
         };
         let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
         let driver = tokio::spawn(driver.run());
@@ -155,7 +157,10 @@ impl House {
 }
 
 fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
-    let daemon = config.state.dir.to_string_lossy().into_owned();
+    // Two daemons on one engine tell their containers apart by where their state lies.
+    let dir = std::path::absolute(&config.state.dir).unwrap_or_else(|_| config.state.dir.clone());
+    let daemon = rapidhash::v3::rapidhash_v3(dir.to_string_lossy().as_bytes());
+    let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
     Ok(Runtimes {
@@ -204,11 +209,7 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(
-    running: Config,
-    read: ReadConfig,
-    certificates: Option<Arc<Certificates>>,
-) -> Reload {
+fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificates>>) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();

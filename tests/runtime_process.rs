@@ -260,6 +260,24 @@ async fn a_shim_killed_while_the_daemon_was_away_is_cleaned_up() {
 }
 
 #[tokio::test]
+async fn launching_anew_ends_what_a_killed_shim_left() {
+    let house = House::new();
+    let runtime = house.runtime();
+    let instance = runtime.launch(&command(&["sleep", "1000"]), &replica(0)).await.unwrap();
+    let record = house.record(&instance.id);
+    drop(runtime);
+    kill(record.shim.pid, "KILL");
+    eventually("the shim is dead", || !record.shim.runs()).await;
+
+    let later = house.runtime();
+    let again = later.launch(&command(&["sleep", "1000"]), &replica(0)).await.unwrap();
+    assert_eq!(again.id, instance.id);
+    assert!(!record.child.unwrap().runs());
+    assert_eq!(later.list().await.unwrap().len(), 1);
+    later.stop(&again.id, GRACE).await.unwrap();
+}
+
+#[tokio::test]
 async fn stop_reaches_grandchildren_and_those_who_left_the_group() {
     let house = House::new();
     let runtime = house.runtime();

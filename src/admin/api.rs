@@ -28,6 +28,7 @@ use crate::controller::status::{
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::weight::Weight;
 use crate::rollout::command::Command;
+use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
 /// The lines of output that are shown when nobody says how many: two screens.
@@ -40,6 +41,7 @@ const MAX_LOG_LINES: usize = 10_000;
 pub(super) struct AppState {
     pub(super) handle: Handle,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) rare: Option<Rare>,
     pub(super) shutdown: CancellationToken,
 }
 

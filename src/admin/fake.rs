@@ -55,6 +55,7 @@ impl Fake {
             socket: Some(socket.clone()),
             listen: Some(([127, 0, 0, 1], 0).into()),
             token: token.map(str::to_owned),
+            rare: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -310,7 +311,7 @@ pub(crate) fn baking() -> ServiceStatus {
         warm: None,
         verdict: Some(verdict),
         rollout: Some(12),
-        since: "2026-11-21T10:00:00Z".to_owned(),
+        since: "2026-11-20T10:00:00Z".to_owned(),
         seconds_left: Some(130.4),
         notes: Vec::new(),
         routes: vec!["app.example.com".to_owned()],

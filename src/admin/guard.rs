@@ -44,8 +44,8 @@ impl Guard {
             Self::Open => Ok(()),
             Self::Token(token) => bearer(token, headers),
             Self::Loopback => {
-                let host =
-                    text(headers, &header::HOST).or_else(|| uri.authority().map(|a| a.as_str()));
+                let host = text(headers, &header::HOST)
+                    .or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
                 let host = host.unwrap_or_default();
                 if !is_local(host) {
                     return Err(Problem::new(

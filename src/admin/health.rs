@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::api::AppState;
+use crate::controller::status::ServiceStatus;
 
 /// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "health",
@@ -27,7 +28,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Response {
     if state.handle.daemon().stopping || state.shutdown.is_cancelled() {
         reasons.push("the daemon is stopping".to_owned());
     }
-    reasons.extend(state.handle.services().iter().filter_map(|service| service.unserved()));
+    reasons.extend(state.handle.services().iter().filter_map(ServiceStatus::unserved));
     let (status, body) = if reasons.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {

@@ -16,7 +16,6 @@ mod guard;
 mod health;
 mod metrics;
 mod openapi;
-mod page;
 pub mod problem;
 mod server;
 mod socket;
@@ -31,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::controller::handle::Handle;
+use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
 use guard::Guard;
@@ -47,6 +47,8 @@ pub struct Settings {
     /// The bearer token that TCP clients must show. Needed on any address but loopback; where it is
     /// set, loopback asks for it too.
     pub token: Option<String>,
+    /// The counters of rare events, to stand on `/metrics`.
+    pub rare: Option<Rare>,
 }
 
 /// Why the API cannot be served. Each display says what to change.
@@ -139,7 +141,7 @@ pub async fn serve(
         Some(path) => Some(socket::bind(path).await?),
     };
 
-    let state = api::AppState { handle, traffic, shutdown: shutdown.clone() };
+    let state = api::AppState { handle, traffic, rare: settings.rare, shutdown: shutdown.clone() };
     let tasks = TaskTracker::new();
     let mut admin = Admin { listen: None, tasks: tasks.clone(), socket: None };
     if let Some((listener, bound)) = tcp {

@@ -5,28 +5,28 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::controller::handle::Refused;
 
 /// An error, as the API answers it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
     /// What kind: `urn:switchback:problem:` and a word.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: &'static str,
     /// The kind in words.
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
     /// What happened and what to change, in one sentence.
     pub detail: String,
     /// The phase that refused it, for status 409.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// The field of the body that is wrong.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
@@ -56,19 +56,47 @@ pub(super) enum Kind {
 impl Kind {
     fn facts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Malformed => (StatusCode::BAD_REQUEST, "malformed", "The request cannot be read"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "A token is needed"),
-            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not from here"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing"),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "Not with this method"),
-            Self::Conflict => (StatusCode::CONFLICT, "conflict", "Not in this phase"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long"),
-            Self::Invalid => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request makes no sense")
+            Self::Malformed => (
+                StatusCode::BAD_REQUEST,
+                "urn:switchback:problem:malformed",
+                "The request cannot be read",
+            ),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "urn:switchback:problem:unauthorized",
+                "A token is needed",
+            ),
+            Self::Forbidden => {
+                (StatusCode::FORBIDDEN, "urn:switchback:problem:forbidden", "Not from here")
             }
-            Self::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "It cannot be done now")
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "urn:switchback:problem:not-found",
+                "There is no such thing",
+            ),
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "urn:switchback:problem:method",
+                "Not with this method",
+            ),
+            Self::Conflict => {
+                (StatusCode::CONFLICT, "urn:switchback:problem:conflict", "Not in this phase")
             }
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "urn:switchback:problem:too-large",
+                "The body is too long",
+            ),
+            Self::Invalid => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "urn:switchback:problem:invalid",
+                "The request makes no sense",
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:switchback:problem:unavailable",
+                "It cannot be done now",
+            ),
         }
     }
 }
@@ -76,10 +104,10 @@ impl Kind {
 impl Problem {
     /// A problem of a kind.
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let (status, word, title) = kind.facts();
+        let (status, kind, title) = kind.facts();
         Self {
-            kind: format!("urn:switchback:problem:{word}"),
-            title: title.to_owned(),
+            kind,
+            title,
             status: status.as_u16(),
             detail: detail.into(),
             phase: None,

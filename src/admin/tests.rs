@@ -280,7 +280,7 @@ async fn sockets_are_neither_stolen_nor_left() {
     let start = async |socket: &std::path::Path, listen, token: Option<&str>| {
         let (_, handle) = driver();
         let token = token.map(str::to_owned);
-        let settings = Settings { socket: Some(socket.to_owned()), listen, token };
+        let settings = Settings { socket: Some(socket.to_owned()), listen, token, rare: None };
         serve(handle, settings, Arc::new(Traffic::new(1)), CancellationToken::new()).await
     };
     let error = start(&fake.socket, None, None).await.expect_err("in use");
@@ -388,17 +388,19 @@ async fn metrics_are_a_page_that_prometheus_reads() {
     let fake = Fake::start().await;
     let reply = fake.get("/metrics").await;
     assert!(reply.head.contains("content-type: text/plain; version=0.0.4"), "{}", reply.head);
-    let web = r#"service="web",revision="4",side="canary",outcome="success""#;
+    let web = r#"service="web",revision="4",side="canary""#;
     for line in [
-        format!("switchback_requests_total{{{web}}} 3"),
+        format!("switchback_requests_total{{{web},outcome=\"success\"}} 3"),
         format!("switchback_request_duration_seconds_bucket{{{web},le=\"0.001024\"}} 1"),
-        format!("switchback_request_duration_seconds_bucket{{{web},le=\"0.065536\"}} 3"),
-        format!("switchback_request_duration_seconds_bucket{{{web},le=\"+Inf\"}} 3"),
-        format!("switchback_request_duration_seconds_count{{{web}}} 3"),
+        format!("switchback_request_duration_seconds_bucket{{{web},le=\"+Inf\"}} 4"),
+        format!("switchback_request_duration_seconds_count{{{web}}} 4"),
+        format!("switchback_delivered_share_ratio{{{web}}} 0.252"),
+        format!("switchback_requests_in_flight{{{web}}} 4"),
         r#"switchback_rollout_weight_ratio{service="web",side="canary"} 0.25"#.to_owned(),
         r#"switchback_rollout_phase{service="web",phase="baking"} 1"#.to_owned(),
         r#"switchback_rollout_check{service="web",check="p95",result="inconclusive"} 1"#.to_owned(),
-        "switchback_connections_total 1".to_owned(),
+        "switchback_connections_accepted_total 1".to_owned(),
+        "switchback_docker_up 1".to_owned(),
         "switchback_build_info{version=\"0.1.0\"} 1".to_owned(),
     ] {
         assert!(reply.body.lines().any(|found| found == line), "{line}\nnot in\n{}", reply.body);

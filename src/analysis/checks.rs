@@ -138,6 +138,8 @@ fn metric_check(judge: &Judge, metric: Metric, evidence: Evidence) -> (Check, Op
         (Finding::Inconclusive, "no canary requests yet".to_owned())
     } else if metric != Metric::Errors && judge.is_warming() {
         (Finding::Inconclusive, format!("{name} is left out while the canary warms up"))
+    } else if metric != Metric::Errors && !judge.is_alone() && !judge.promotion.knows_latency() {
+        (Finding::Inconclusive, format!("{name} is not yet known well enough on stable to compare"))
     } else {
         let against = metric_against(judge, metric);
         if blamed {

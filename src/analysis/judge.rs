@@ -239,6 +239,12 @@ impl Judge {
         named.into_iter().map(|(name, evidence)| (name.to_owned(), evidence)).chain(limits)
     }
 
+    /// Whether the step under way has this weight, so that there is nothing to begin.
+    #[must_use]
+    pub fn is_at(&self, canary: Weight) -> bool {
+        self.steps > 0 && self.weight == canary
+    }
+
     /// A step begins: the split has a new weight and both scorecards are new.
     pub fn begin_step(&mut self, canary: Weight, now: Moment) {
         let release = if self.steps == 0 { AT_START } else { AT_STEP };

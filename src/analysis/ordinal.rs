@@ -14,17 +14,19 @@ use super::normal::{expit, logit, quantile};
 pub const EXPERTS: usize = 15;
 /// Whole-distribution shifts, in standard deviations of log latency.
 const SHIFTS: [f64; 6] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2];
-/// Tails: the quantile above which, and the fraction of the canary's requests believed to lie there.
-const TAILS: [(f64, f64); 9] = [
-    (0.9, 0.14),
-    (0.9, 0.2),
-    (0.9, 0.4),
-    (0.99, 0.016),
-    (0.99, 0.03),
-    (0.99, 0.08),
-    (0.99, 0.3),
-    (0.999, 0.01),
-    (0.999, 0.1),
+/// Where a tail may begin.
+const QUANTILES: [f64; 3] = [0.9, 0.99, 0.999];
+/// Tails: which quantile they begin at, and the fraction of the canary's requests believed to lie there.
+const TAILS: [(usize, f64); 9] = [
+    (0, 0.14),
+    (0, 0.2),
+    (0, 0.4),
+    (1, 0.016),
+    (1, 0.03),
+    (1, 0.08),
+    (1, 0.3),
+    (2, 0.01),
+    (2, 0.1),
 ];
 
 /// What "slower" leaves out: the canary may take `factor ×` as long, or `plus` microseconds longer,
@@ -69,6 +71,8 @@ pub struct OrdinalStream {
     /// Payoffs by bucket, as logarithms, for a canary latency and for one of stable.
     canary: Vec<[f64; EXPERTS]>,
     stable: Vec<[f64; EXPERTS]>,
+    /// The first and last bucket with payoffs; what is faster or slower shares those of the ends.
+    known: (usize, usize),
     betting: bool,
     mixture: Mixture<EXPERTS>,
 }
@@ -89,6 +93,7 @@ impl OrdinalStream {
             shifted: (0..BUCKETS).map(shift).collect(),
             canary: vec![[0.0; EXPERTS]; BUCKETS],
             stable: vec![[0.0; EXPERTS]; BUCKETS],
+            known: (0, 0),
             betting: false,
             mixture: Mixture::new(prior),
         }
@@ -114,14 +119,15 @@ impl OrdinalStream {
             return;
         }
         let slot = self.mixture.slot_mut();
+        let (low, high) = self.known;
         for (bucket, count) in canary {
-            let payoffs = &self.canary[usize::from(self.shifted[*bucket])];
+            let payoffs = &self.canary[usize::from(self.shifted[*bucket]).clamp(low, high)];
             for (won, payoff) in slot.iter_mut().zip(payoffs) {
                 *won += *count as f64 * payoff;
             }
         }
         for (bucket, count) in stable {
-            for (won, payoff) in slot.iter_mut().zip(&self.stable[*bucket]) {
+            for (won, payoff) in slot.iter_mut().zip(&self.stable[(*bucket).clamp(low, high)]) {
                 *won += *count as f64 * payoff;
             }
         }
@@ -146,7 +152,7 @@ impl OrdinalStream {
         let leader = self.mixture.leader();
         TAILS
             .get(leader.wrapping_sub(SHIFTS.len()))
-            .map_or(Shape::Whole, |(quantile, _)| Shape::Tail(*quantile))
+            .map_or(Shape::Whole, |(which, _)| Shape::Tail(QUANTILES[*which]))
     }
 
     /// What is kept over a restart.
@@ -173,39 +179,43 @@ impl OrdinalStream {
         let first = counts.iter().position(|count| *count > 0.0).unwrap_or(0);
         let last = counts.iter().rposition(|count| *count > 0.0).unwrap_or(BUCKETS - 1);
         let extreme = 0.5 / (total + 1.0);
-        let tails = TAILS.map(|(q, believed)| {
+        let share = self.share;
+        // A payoff from the logarithm of an assumed density ratio, canary's first.
+        let payoffs = |ratio: f64| {
+            let norm = (share * ratio.exp() + 1.0 - share).ln();
+            (ratio - norm, -norm)
+        };
+        let edges = QUANTILES.map(|q| {
             let bucket = baseline.quantile_bucket(q);
-            let above = baseline.mass_from(bucket + 1).clamp(extreme, 1.0 - extreme);
-            // When the quantile falls inside a coarse bucket, the belief moves by the same odds.
-            let believed = expit(logit(above) + logit(believed) - logit(1.0 - q));
-            (bucket, (believed / above).ln(), ((1.0 - believed) / (1.0 - above)).ln())
+            (bucket, baseline.mass_from(bucket + 1).clamp(extreme, 1.0 - extreme))
         });
-        let mut highest = [f64::NEG_INFINITY; EXPERTS];
+        let tails = TAILS.map(|(which, believed)| {
+            let (q, (bucket, above)) = (QUANTILES[which], edges[which]);
+            // When the quantile falls inside a coarse bucket, the belief moves by the same odds.
+            let believed = expit(logit(above) + logit(believed) - logit(1.0 - q)).max(above);
+            let over = payoffs((believed / above).ln());
+            (bucket, over, payoffs(((1.0 - believed) / (1.0 - above)).ln()))
+        });
+        let mut highest = [f64::NEG_INFINITY; SHIFTS.len()];
         let mut below = 0.0;
         let (low, high) = (first.saturating_sub(1), (last + 1).min(BUCKETS - 1));
         for (bucket, count) in counts.iter().enumerate().take(high + 1).skip(low) {
             let rank = (below + count / 2.0) / total;
             below += count;
             let z = quantile(rank.clamp(extreme, 1.0 - extreme));
-            for (expert, highest) in highest.iter_mut().enumerate() {
-                let ratio = if let Some(shift) = SHIFTS.get(expert) {
-                    shift * z - shift * shift / 2.0
-                } else {
-                    let (edge, over, under) = tails[expert - SHIFTS.len()];
-                    if bucket > edge { over } else { under }
-                };
+            let (of_canary, of_stable) = (&mut self.canary[bucket], &mut self.stable[bucket]);
+            for (expert, (shift, highest)) in SHIFTS.iter().zip(&mut highest).enumerate() {
                 // Never falling: the only thing that validity asks of a payoff.
-                *highest = highest.max(ratio);
-                let norm = (self.share * highest.exp() + 1.0 - self.share).ln();
-                self.canary[bucket][expert] = *highest - norm;
-                self.stable[bucket][expert] = -norm;
+                *highest = highest.max(shift * z - shift * shift / 2.0);
+                (of_canary[expert], of_stable[expert]) = payoffs(*highest);
+            }
+            for (expert, (edge, over, under)) in tails.iter().enumerate() {
+                let expert = SHIFTS.len() + expert;
+                (of_canary[expert], of_stable[expert]) =
+                    if bucket > *edge { *over } else { *under };
             }
         }
-        for table in [&mut self.canary, &mut self.stable] {
-            let (fastest, slowest) = (table[low], table[high]);
-            table[..low].fill(fastest);
-            table[high..].fill(slowest);
-        }
+        self.known = (low, high);
     }
 }
 
@@ -235,15 +245,16 @@ mod tests {
             truth in prop::collection::vec(50..200_000_u64, 1..20),
         ) {
             let stream = stream(&latencies, share, LatencyMargin { factor: 1.0, plus: 0.0 });
+            let (low, high) = stream.known;
             for expert in 0..EXPERTS {
-                for bucket in 1..BUCKETS {
+                for bucket in low + 1..=high {
                     prop_assert!(stream.canary[bucket][expert] >= stream.canary[bucket - 1][expert]);
                     prop_assert!(stream.stable[bucket][expert] <= stream.stable[bucket - 1][expert]);
                 }
                 // Whatever the latencies are: if both sides have the same, expectation is 1.
                 let mut expectation = 0.0;
                 for micros in &truth {
-                    let bucket = bucket_of(*micros);
+                    let bucket = bucket_of(*micros).clamp(low, high);
                     expectation += share * stream.canary[bucket][expert].exp()
                         + (1.0 - share) * stream.stable[bucket][expert].exp();
                 }

@@ -233,6 +233,12 @@ impl Promotion {
         if self.ready { logs.fold(f64::INFINITY, f64::min).exp() } else { 0.0 }
     }
 
+    /// Whether stable's latency is known well enough to compare with.
+    #[must_use]
+    pub fn knows_latency(&self) -> bool {
+        self.ready
+    }
+
     /// About how many more canary requests are needed to show the errors to be within the margin.
     #[must_use]
     pub fn errors_need(&self, goal: f64) -> Option<u64> {

@@ -144,6 +144,26 @@ fn no_worse_is_not_taken_back() {
 }
 
 #[test]
+fn a_limit_that_stable_breaks_too_holds() {
+    let both = |_, _| Behaviour { errors: 0.03, ..HEALTHY };
+    let stay = Plan { steps: &[25.0], ..plan(200.0, 60.0) };
+    for ending in play_all("both over the limit", &stay, &both, 10) {
+        assert!(!ending.failed() && ending.held, "{}", ending.verdict.sentence);
+        assert!(ending.passed.is_empty());
+    }
+}
+
+#[test]
+fn a_time_limit_is_held_against_the_canary() {
+    let slow = fault(Behaviour { tail: (0.05, 0.6), ..HEALTHY });
+    let criteria = "p99 > 500ms".parse().expect("limits");
+    let stay = Plan { criteria, ..plan(200.0, 120.0) };
+    let endings = play_all("5 % take 600 ms more", &stay, &slow, 10);
+    assert!(median_failure(&endings) < 60.0);
+    assert!(endings.iter().all(|end| end.verdict.checks.iter().any(|check| check.name == "p99")));
+}
+
+#[test]
 fn a_fault_at_full_weight_is_taken_back() {
     for (name, canary) in [
         ("5 % errors", Behaviour { errors: 0.05, ..HEALTHY }),

@@ -244,7 +244,7 @@ impl Driver {
             pending: None,
             since: 0,
             diagnosis: None,
-            remembered: now,
+            remembered: 0,
             launch: None,
         });
         self.entered(name);

@@ -33,8 +33,6 @@ use crate::store::{Everything, StoreError};
 
 /// How often the evidence is weighed: often enough that a dead canary is gone within a second.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// How often a baking rollout's evidence is written down: the analysis' slot.
-pub(super) const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 /// Questions, completions and reports that may wait for the driver.
 const QUEUE: usize = 1024;
 /// Connects that fail in a row before an endpoint is given up without waiting for a probe.
@@ -347,10 +345,9 @@ impl Driver {
             judge.observe(&stable.since(&active.seen[0]), &canary.since(&active.seen[1]), now);
         active.seen = samples;
         active.verdict = Some(verdict.clone());
-        let remember = now.since(active.remembered) >= REMEMBER_EVERY;
-        if remember {
-            active.remembered = now;
-        }
+        let slots = judge.slots();
+        let remember = slots != active.remembered;
+        active.remembered = slots;
         self.step(name, Event::Sampled(verdict));
         if remember {
             self.save(name);

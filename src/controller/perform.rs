@@ -98,7 +98,9 @@ impl Driver {
             let judge = active.judge.get_or_insert_with(|| {
                 crate::analysis::judge::Judge::new(criteria.clone(), &history, now)
             });
-            judge.begin_step(weight, now);
+            if !judge.is_at(weight) {
+                judge.begin_step(weight, now);
+            }
         }
         let salt = active.rollout.id.0;
         self.fleet.shift(name, weight, salt);

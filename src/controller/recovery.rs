@@ -90,7 +90,7 @@ impl Driver {
                 pending: None,
                 since: jiff::Timestamp::now().as_millisecond(),
                 diagnosis: None,
-                remembered: now,
+                remembered: 0,
                 launch: None,
             });
         }

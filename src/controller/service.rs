@@ -79,9 +79,9 @@ pub struct Active {
     pub since: i64,
     /// What the last failing probe said.
     pub diagnosis: Option<String>,
-    /// When the judge's memory was last written.
-    pub remembered: Moment,
-    /// Who gets told when the rollout is settled in a phase that answers a person.
+    /// How many slots the judge's memory had when it was last written.
+    pub remembered: u64,
+    /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
 }
 

@@ -110,12 +110,14 @@ pub struct Stream {
     first: Option<Bytes>,
     /// `None` once it has ended.
     ongoing: Option<Ongoing>,
+    /// Told one poll later, so that hyper first sends what came before.
+    broken: Option<BodyError>,
 }
 
 impl Stream {
     /// A body whose exchange holds claim and connection, and its first piece if that is here.
     pub fn new(incoming: Incoming, first: Option<Bytes>, ongoing: Ongoing) -> Self {
-        Self { incoming, first, ongoing: Some(ongoing) }
+        Self { incoming, first, ongoing: Some(ongoing), broken: None }
     }
 
     fn poll_next(
@@ -124,6 +126,9 @@ impl Stream {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
         }
         let Some(ongoing) = &self.ongoing else { return Poll::Ready(None) };
         let exchange = ongoing.exchange();
@@ -164,7 +169,9 @@ impl Stream {
                     exchange.fault();
                 }
                 self.ongoing = None;
-                Poll::Ready(Some(Err(BodyError::Upstream(error))))
+                self.broken = Some(BodyError::Upstream(error));
+                context.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 self.end();
@@ -214,6 +221,7 @@ impl Body for ResponseBody {
             Self::Full(_) => false,
             Self::Stream(stream) => {
                 stream.first.is_none()
+                    && stream.broken.is_none()
                     && (stream.ongoing.is_none() || stream.incoming.is_end_stream())
             }
         }

@@ -113,3 +113,58 @@ fn addresses(spec: &RevisionSpec) -> Result<&[SocketAddr], RuntimeError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{RevisionId, RolloutId, ServiceName};
+    use crate::model::revision::{ContainerSpec, ProbeKind, ProbeSpec, UpstreamProtocol};
+
+    fn spec(addresses: &[&str]) -> RevisionSpec {
+        RevisionSpec {
+            source: Source::Endpoints(addresses.iter().map(|text| text.parse().unwrap()).collect()),
+            replicas: 1,
+            port: 0,
+            env: std::collections::BTreeMap::new(),
+            protocol: UpstreamProtocol::Http1,
+            probe: ProbeSpec {
+                kind: ProbeKind::Auto,
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                rise: 1,
+                fall: 1,
+                deadline: Duration::from_secs(1),
+            },
+            stop_grace: Duration::ZERO,
+            container: ContainerSpec::default(),
+        }
+    }
+
+    fn replica(replica: u32) -> Ownership {
+        let service = ServiceName::new("web").unwrap();
+        Ownership { service, revision: RevisionId(1), rollout: RolloutId(1), replica }
+    }
+
+    #[tokio::test]
+    async fn the_nth_address_is_the_nth_instance() {
+        let runtime = FixedRuntime;
+        let spec = runtime.prepare(&spec(&["10.0.0.5:3000", "[fd00::1]:80"])).await.unwrap();
+        assert_eq!(spec.replicas, 2);
+        let second = runtime.launch(&spec, &replica(1)).await.unwrap();
+        assert_eq!(second.id.0.as_ref(), "static-[fd00::1]:80");
+        let State::Running { instance, health: None } = runtime.inspect(&second.id).await.unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(instance, second);
+        assert!(runtime.launch(&spec, &replica(2)).await.is_err());
+        runtime.stop(&second.id, Duration::ZERO).await.unwrap();
+        assert!(runtime.list().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_address_is_no_revision() {
+        let error = FixedRuntime.prepare(&spec(&[])).await.unwrap_err().to_string();
+        assert!(error.contains("give one address at least"), "{error}");
+    }
+}

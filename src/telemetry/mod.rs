@@ -2,4 +2,6 @@
 //!
 //! Every metric name stands once, in one place. Nothing here decides.
 
+pub mod logging;
+pub mod metrics;
 pub mod traffic;

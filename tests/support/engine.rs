@@ -7,6 +7,7 @@
 //!
 //! Images are made of busybox alone, imported without a registry.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -55,30 +56,37 @@ pub fn engine() -> Option<DockerHost> {
 
 /// The test image: busybox and nothing else, on this engine.
 pub fn busybox(host: &DockerHost) -> &'static str {
-    const NAME: &str = "switchback-test:busybox";
-    static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| import(host, NAME, &[]));
-    NAME
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| import(host, &[]))
 }
 
-/// Imports an image of busybox with these Dockerfile instructions.
-pub fn import(host: &DockerHost, name: &str, changes: &[&str]) {
-    let (name, tag) = name.split_once(':').unwrap();
+/// The name of an image of busybox with these Dockerfile instructions; imported unless it is there.
+pub fn import(host: &DockerHost, changes: &[&str]) -> String {
+    let root = root_of_busybox();
+    let mut hasher = DefaultHasher::new();
+    (&root, changes).hash(&mut hasher);
+    let (name, tag) = ("switchback-test", format!("{:016x}", hasher.finish()));
+    let full = format!("{name}:{tag}");
+    let made = full.clone();
     let options = CreateImageOptions {
         from_src: Some("-".to_owned()),
         repo: Some(name.to_owned()),
-        tag: Some(tag.to_owned()),
+        tag: Some(tag),
         changes: changes.iter().map(ToString::to_string).collect(),
         ..CreateImageOptions::default()
     };
     let client = host.client();
     on_a_runtime(async move {
-        let body = bollard::body_full(root_of_busybox().into());
+        if client.inspect_image(&made).await.is_ok() {
+            return;
+        }
+        let body = bollard::body_full(root.into());
         let mut steps = std::pin::pin!(client.create_image(Some(options), Some(body), None));
         while let Some(step) = steps.next().await {
             step.unwrap();
         }
     });
+    full
 }
 
 /// Runs a future to its end, from inside or outside of another async runtime.

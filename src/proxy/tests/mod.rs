@@ -3,3 +3,8 @@
 mod support;
 
 mod basics;
+mod edge;
+mod failures;
+mod life;
+mod protocols;
+mod sides;

@@ -275,6 +275,17 @@ impl Client {
         read.expect("an answer in time").expect("an answer").0
     }
 
+    /// So many bytes.
+    pub async fn read_body(&mut self, length: usize) -> String {
+        let reading = async {
+            while self.buffer.len() < length {
+                assert!(self.stream.read_buf(&mut self.buffer).await.expect("bytes") > 0, "an end");
+            }
+        };
+        timeout(LONG, reading).await.expect("the body in time");
+        String::from_utf8_lossy(&self.buffer.drain(..length).collect::<Vec<_>>()).into_owned()
+    }
+
     /// Everything until the connection ends.
     pub async fn read_to_end(&mut self) -> String {
         let mut all = std::mem::take(&mut self.buffer);

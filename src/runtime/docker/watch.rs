@@ -18,7 +18,7 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::client::{ANSWER, Client, Trouble};
 use super::container;
@@ -50,14 +50,18 @@ pub async fn watch(client: Arc<Client>, daemon: String, events: mpsc::Sender<Run
     let mut pause = FIRST_PAUSE;
     let mut told = None;
     loop {
-        let mut connected = false;
+        let mut connected = None;
         let end = tokio::select! {
             end = session(&client, &daemon, &events, &mut connected) => end,
             () = events.closed() => End::Unwatched,
         };
         let End::Lost(reason) = end else { return };
-        if connected {
-            (pause, told) = (FIRST_PAUSE, None);
+        if let Some(since) = connected {
+            told = None;
+            // An engine that lets go at once (a socket proxy that forbids events) is not hurried.
+            if since.elapsed() > LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
         }
         if told.as_ref() != Some(&reason) {
             tracing::warn!(%reason, "the Docker Engine cannot be reached");
@@ -81,12 +85,14 @@ async fn session(
     client: &Client,
     daemon: &str,
     events: &mpsc::Sender<RuntimeEvent>,
-    connected: &mut bool,
+    connected: &mut Option<Instant>,
 ) -> End {
     let lost = |trouble: Trouble| End::Lost(RuntimeError::from(trouble).to_string());
     let info = |docker: Docker| async move { docker.info().await };
     let clock = match client.call("asking for its clock", ANSWER, info).await {
         Ok(info) => info.system_time.and_then(|time| since(&time)),
+        // A socket proxy may forbid the question; then what happens while we subscribe may be missed.
+        Err(Trouble::Refused { .. }) => None,
         Err(trouble) => return lost(trouble),
     };
     let docker = match client.engine().await {
@@ -99,7 +105,7 @@ async fn session(
     ]);
     let options = EventsOptions { since: clock, until: None, filters: Some(filters) };
     let mut stream = std::pin::pin!(docker.events(Some(options)));
-    *connected = true;
+    *connected = Some(Instant::now());
     if events.send(RuntimeEvent::Connected).await.is_err() {
         return End::Unwatched;
     }

@@ -4,9 +4,11 @@
 //! restart what ended, and does not probe.
 //!
 //! Invariants: one directory per instance under `<state>/instances`, named after its ownership, which
-//! makes launching idempotent; only under `starting` are directories made or judged; dropping the
-//! runtime stops nothing, and what is not taken over within `orphan_grace` stops by itself.
+//! makes launching idempotent; only through its gate is a directory made, judged or removed, so one slow
+//! instance holds up no other; dropping the runtime stops nothing, and what is not taken over within
+//! `orphan_grace` stops by itself.
 
+mod launch;
 mod port;
 mod program;
 mod tether;
@@ -15,16 +17,14 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{broadcast, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use self::tether::{Tether, bury};
@@ -33,16 +33,12 @@ use super::shim::record::{Record, Spec};
 use super::shim::wire::{self, Report};
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening, procfs};
 use crate::model::id::InstanceId;
-use crate::model::instance::{Exit, Instance, Ownership};
+use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Source};
 
 /// How long a shim has to say that its instance runs. It takes milliseconds; the rest is for a
 /// machine that swaps.
 const START_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a new instance is watched for ending at once (a wrong flag, a missing file), so that
-/// its launch can say so.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Beyond the grace, what a stop may take: SIGKILL, the last output, the farewell of the shim.
 const STOP_SLACK: Duration = Duration::from_secs(5);
@@ -51,17 +47,8 @@ const STOP_SLACK: Duration = Duration::from_secs(5);
 /// anybody's patience with processes left behind.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 
-/// Bytes of output kept per log file, two files per instance.
-const LOG_BYTES: u64 = 1024 * 1024;
-
-/// Lines of output that a failed launch carries.
-const LAST_LINES: usize = 50;
-
 /// Events that a slow listener may fall behind before it is told to list again.
 const EVENTS: usize = 256;
-
-/// Between tries to connect to a shim that is starting.
-const CONNECT_POLL: Duration = Duration::from_millis(5);
 
 /// Between tries to remove a directory that a leaving shim still writes to.
 const REMOVE_POLL: Duration = Duration::from_millis(20);
@@ -76,7 +63,8 @@ pub struct ProcessRuntime {
     program: PathBuf,
     orphan_grace: Duration,
     tethers: Mutex<HashMap<InstanceId, Arc<Tether>>>,
-    starting: tokio::sync::Mutex<()>,
+    gates: Mutex<HashMap<InstanceId, Arc<tokio::sync::Mutex<()>>>>,
+    ports: Mutex<HashMap<InstanceId, u16>>,
     events: broadcast::Sender<RuntimeEvent>,
     tasks: TaskTracker,
 }
@@ -93,7 +81,8 @@ impl ProcessRuntime {
             program,
             orphan_grace: ORPHAN_GRACE,
             tethers: Mutex::default(),
-            starting: tokio::sync::Mutex::default(),
+            gates: Mutex::default(),
+            ports: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
         }
@@ -107,8 +96,28 @@ impl ProcessRuntime {
     }
 
     fn tethers(&self) -> MutexGuard<'_, HashMap<InstanceId, Arc<Tether>>> {
-        // Only whole entries are put in and taken out: a panic elsewhere leaves the map sound.
-        self.tethers.lock().unwrap_or_else(PoisonError::into_inner)
+        whole(&self.tethers)
+    }
+
+    /// The right to make, judge or remove an instance's directory, one holder at a time.
+    async fn gate(&self, id: &InstanceId) -> OwnedMutexGuard<()> {
+        let gate = {
+            let mut gates = whole(&self.gates);
+            // A gate that nobody holds or waits for is only in the map.
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+            Arc::clone(gates.entry(id.clone()).or_default())
+        };
+        gate.lock_owned().await
+    }
+
+    /// Reserves a free port until the instance is forgotten.
+    fn reserve_port(&self, id: &InstanceId) -> Result<u16, RuntimeError> {
+        let mut ports = whole(&self.ports);
+        let taken: HashSet<u16> = ports.values().copied().collect();
+        let port = port::choose(&taken)
+            .map_err(|error| RuntimeError::Failed(format!("no free port on loopback: {error}")))?;
+        ports.insert(id.clone(), port);
+        Ok(port)
     }
 
     /// The directory of an instance; none for a name that is not one of ours.
@@ -116,133 +125,6 @@ impl ProcessRuntime {
         let mut parts = Path::new(id.0.as_ref()).components();
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
         plain.then(|| self.instances.join(id.0.as_ref()))
-    }
-
-    async fn start(
-        &self,
-        spec: &RevisionSpec,
-        ownership: &Ownership,
-    ) -> Result<Instance, RuntimeError> {
-        let command = command(spec)?;
-        let id = id(ownership);
-        let starting = self.starting.lock().await;
-        let tether = match self.tether(&id).await {
-            Some(tether) if !ended(&tether.report()) => tether,
-            _ => self.make(&id, spec, command, ownership).await?,
-        };
-        drop(starting);
-
-        let up = tether.wait_for(|report| !matches!(report, Report::Starting));
-        match timeout(START_DEADLINE, up).await {
-            Err(_) => {
-                self.end(&id, Duration::ZERO).await?;
-                return Err(RuntimeError::Timeout {
-                    what: "starting an instance",
-                    after: START_DEADLINE,
-                });
-            }
-            Ok(Report::Starting | Report::Running { .. }) => {
-                // Timing out is the good end.
-                let _runs = timeout(SETTLE, tether.wait_for(ended)).await;
-            }
-            Ok(Report::Ended(_) | Report::Failed(_)) => {}
-        }
-        let last = match tether.report() {
-            Report::Starting | Report::Running { .. } => {
-                return Ok(Instance { id, address: address(tether.port) });
-            }
-            last => last,
-        };
-        let logs = tail(&tether.dir, LAST_LINES).await.unwrap_or_default();
-        self.forget(&id, &tether.dir).await?;
-        Err(match last {
-            Report::Failed(failure) if failure.command => RuntimeError::NotFound(failure.reason),
-            Report::Failed(failure) => RuntimeError::Failed(failure.reason),
-            Report::Ended(exit) => RuntimeError::Ended { exit, logs },
-            Report::Starting | Report::Running { .. } => {
-                RuntimeError::Ended { exit: Exit::default(), logs }
-            }
-        })
-    }
-
-    /// Makes the directory and starts the shim. Only under `starting`.
-    async fn make(
-        &self,
-        id: &InstanceId,
-        spec: &RevisionSpec,
-        command: &[String],
-        ownership: &Ownership,
-    ) -> Result<Arc<Tether>, RuntimeError> {
-        let dir = self.instances.join(id.0.as_ref());
-        self.forget(id, &dir).await?;
-        let taken: HashSet<u16> = self.tethers().values().map(|tether| tether.port).collect();
-        let port = port::choose(&taken)
-            .map_err(|error| RuntimeError::Failed(format!("no free port on loopback: {error}")))?;
-        let spec = Spec {
-            ownership: ownership.clone(),
-            command: command.to_vec(),
-            port,
-            env: spec.env.clone(),
-            stop_grace: spec.stop_grace,
-            orphan_grace: self.orphan_grace,
-            log_bytes: LOG_BYTES,
-        };
-        let unwritable = |error: io::Error| {
-            RuntimeError::Failed(format!(
-                "{} cannot be written ({error}): make room or give the right to, or set [state] dir to another place",
-                dir.display()
-            ))
-        };
-        make_dir(&dir).map_err(unwritable)?;
-        spec.write(&dir).map_err(unwritable)?;
-        let log = fs::File::create(dir.join("shim.log")).map_err(unwritable)?;
-        let output = log.try_clone().map_err(unwritable)?;
-
-        let mut shim = tokio::process::Command::new(&self.program)
-            .args(["instance-shim".as_ref(), "--dir".as_ref(), dir.as_os_str()])
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| {
-                RuntimeError::Failed(format!(
-                    "{} cannot be started: {error}",
-                    self.program.display()
-                ))
-            })?;
-
-        let deadline = Instant::now() + START_DEADLINE;
-        let connected = loop {
-            if let Ok(stream) = wire::connect(&dir).await {
-                break Some(stream);
-            }
-            let left = shim.try_wait().map_or(true, |status| status.is_some());
-            if left || Instant::now() > deadline {
-                break None;
-            }
-            sleep(CONNECT_POLL).await;
-        };
-        // A child must be waited for, or it stays a zombie while we live.
-        self.tasks.spawn(async move { shim.wait().await });
-        if let Some(stream) = connected {
-            return Ok(self.tie(id, dir, port, stream));
-        }
-        // It left before we came: the record says why, or else what it complained of.
-        let failure = Record::read(&dir).ok().and_then(|record| record.failure);
-        let said = fs::read_to_string(dir.join("shim.log")).unwrap_or_default();
-        let exit = bury(&dir).await;
-        let logs = tail(&dir, LAST_LINES).await.unwrap_or_default();
-        self.forget(id, &dir).await?;
-        Err(match failure {
-            Some(failure) if failure.command => RuntimeError::NotFound(failure.reason),
-            Some(failure) => RuntimeError::Failed(failure.reason),
-            None if exit == Exit::default() => RuntimeError::Failed(format!(
-                "the process that watches over the instance ended at once: {}",
-                said.lines().last().unwrap_or("it said nothing")
-            )),
-            None => RuntimeError::Ended { exit, logs },
-        })
     }
 
     fn tie(
@@ -253,13 +135,14 @@ impl ProcessRuntime {
         stream: tokio::net::UnixStream,
     ) -> Arc<Tether> {
         let (id, events) = (id.clone(), self.events.clone());
+        whole(&self.ports).insert(id.clone(), port);
         let tether = Arc::new(Tether::new(id.clone(), dir, port, stream, events, &self.tasks));
         self.tethers().insert(id, Arc::clone(&tether));
         tether
     }
 
-    /// The tether to an instance, tied anew when its shim lives from an earlier daemon. Only under
-    /// `starting`.
+    /// The tether to an instance, tied anew when its shim lives from an earlier daemon. Only
+    /// through its gate.
     async fn tether(&self, id: &InstanceId) -> Option<Arc<Tether>> {
         let known = self.tethers().get(id).map(Arc::clone);
         if known.is_some() {
@@ -274,7 +157,7 @@ impl ProcessRuntime {
         Some(tether)
     }
 
-    /// How an instance is; what is left of a dead one is ended. Only under `starting`.
+    /// How an instance is; what is left of a dead one is ended. Only through its gate.
     async fn state(&self, id: &InstanceId) -> State {
         let Some(dir) = self.dir(id).filter(|dir| dir.is_dir()) else { return State::Gone };
         let last = match self.tether(id).await {
@@ -295,7 +178,6 @@ impl ProcessRuntime {
     }
 
     async fn find_all(&self) -> Result<Vec<Found>, RuntimeError> {
-        let starting = self.starting.lock().await;
         let entries = match fs::read_dir(&self.instances) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -310,41 +192,41 @@ impl ProcessRuntime {
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(id) = name.to_str().map(InstanceId::new) else { continue };
+            let _gate = self.gate(&id).await;
             let Ok(spec) = Spec::read(&entry.path()) else {
-                // A daemon died while it made the directory: no shim was started.
+                // A daemon died while it made the directory, and no shim was started; or the instance
+                // was removed while we waited.
                 remove(&entry.path()).await?;
                 continue;
             };
             let state = self.state(&id).await;
             found.push(Found { id, ownership: spec.ownership, state });
         }
-        drop(starting);
         Ok(found)
     }
 
     /// Stops an instance and removes what it leaves.
     async fn end(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
         let Some(dir) = self.dir(id) else { return Ok(()) };
-        let starting = self.starting.lock().await;
+        let gate = self.gate(id).await;
         let tether = self.tether(id).await;
-        drop(starting);
+        drop(gate);
         if let Some(tether) = tether {
             tether.stop(grace).await;
             if timeout(grace + STOP_SLACK, tether.wait_for(ended)).await.is_err() {
                 tracing::warn!(instance = %id, "the shim did not stop its instance: killing both");
             }
         }
-        let starting = self.starting.lock().await;
+        let _gate = self.gate(id).await;
         if dir.is_dir() {
             bury(&dir).await;
         }
-        self.forget(id, &dir).await?;
-        drop(starting);
-        Ok(())
+        self.forget(id, &dir).await
     }
 
     async fn forget(&self, id: &InstanceId, dir: &Path) -> Result<(), RuntimeError> {
         self.tethers().remove(id);
+        whole(&self.ports).remove(id);
         remove(dir).await
     }
 }
@@ -391,7 +273,7 @@ impl Runtime for ProcessRuntime {
         instance: &'a InstanceId,
     ) -> BoxFuture<'a, Result<State, RuntimeError>> {
         async move {
-            let _starting = self.starting.lock().await;
+            let _gate = self.gate(instance).await;
             Ok(self.state(instance).await)
         }
         .boxed()
@@ -453,6 +335,11 @@ impl Runtime for ProcessRuntime {
     }
 }
 
+/// Locks a map of which only whole entries are put in and taken out: a panic elsewhere leaves it sound.
+fn whole<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const fn ended(report: &Report) -> bool {
     matches!(report, Report::Ended(_) | Report::Failed(_))
 }
@@ -474,11 +361,6 @@ fn command(spec: &RevisionSpec) -> Result<&[String], RuntimeError> {
             spec.source
         ))),
     }
-}
-
-/// Others must not reach the socket or read the output.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 async fn tail(dir: &Path, lines: usize) -> io::Result<Vec<String>> {

@@ -170,6 +170,13 @@ pub async fn bury(dir: &Path) -> Exit {
             child.signal_group(Signal::KILL);
         }
         kill_marked(&marker);
+        // SIGKILL takes effect when the kernel gets to it.
+        let patience = std::time::Instant::now() + PATIENCE;
+        while record.child.as_ref().is_some_and(Identity::runs)
+            && std::time::Instant::now() < patience
+        {
+            std::thread::sleep(POLL);
+        }
         let signal = killed.then_some(Signal::KILL.as_raw());
         let exit = Exit { signal, ..Exit::default() };
         record.exit = Some(exit.clone());

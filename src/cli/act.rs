@@ -1,0 +1,148 @@
+//! `promote`, `abort`, `pause`, `resume`, `weight` and `rollback`: a person says something to a
+//! rollout, and is told in one sentence what came of it.
+
+use serde_json::json;
+
+use super::client::Client;
+use super::console::Console;
+use super::exit::Exit;
+use super::figures;
+use super::trouble::{self, Trouble};
+use super::watch::{self, Followed};
+use crate::controller::status::ServiceStatus;
+use crate::model::weight::Weight;
+
+/// What is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Skip the step under way, or (`full`) all that is left.
+    Promote {
+        /// Skip all steps.
+        full: bool,
+    },
+    /// Take the canary back.
+    Abort,
+    /// Stay at this weight.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give the canary this weight, and stay there.
+    Weight(Weight),
+}
+
+/// To whom something is said, and how the answer is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The service; may be left out where there is one.
+    pub service: Option<String>,
+    /// Answer with the service's status as JSON.
+    pub json: bool,
+}
+
+/// Says something to the rollout under way.
+pub async fn run(client: &Client, console: &mut Console, act: Act, options: Options) -> Exit {
+    let said = say(client, console, act, &options).await;
+    trouble::ended(console, said)
+}
+
+async fn say(
+    client: &Client,
+    console: &mut Console,
+    act: Act,
+    options: &Options,
+) -> Result<Exit, Trouble> {
+    let before = client.service(options.service.as_deref()).await?;
+    let name = &before.service;
+    let after = match act {
+        Act::Promote { full } => client.command(name, "promote", &json!({ "full": full })).await?,
+        Act::Abort => client.command(name, "abort", &json!({})).await?,
+        Act::Pause => client.command(name, "pause", &json!({})).await?,
+        Act::Resume => client.command(name, "resume", &json!({})).await?,
+        Act::Weight(weight) => client.weight(name, weight).await?,
+    };
+    if options.json {
+        console.json(&after);
+    } else {
+        console.data(sentence(act, &before, &after));
+    }
+    Ok(Exit::Done)
+}
+
+/// What came of it.
+fn sentence(act: Act, before: &ServiceStatus, after: &ServiceStatus) -> String {
+    let name = &after.service;
+    let revision = |side: &Option<super::super::controller::status::SideStatus>| {
+        side.as_ref().map(|side| side.revision)
+    };
+    // Whoever was the canary when this was said; it may be gone from the answer.
+    let canary = revision(&before.canary).or(revision(&after.canary));
+    let canary = canary.map_or_else(|| "the canary".to_owned(), |r| format!("revision {r}"));
+    let stable = revision(&before.stable);
+    let weight = figures::percent(after.weights.canary);
+    let step =
+        after.step.map_or_else(String::new, |n| format!("step {n} of {}, ", after.steps.len()));
+    match act {
+        Act::Promote { .. } if after.step.is_some() => {
+            format!("{name}: {canary} goes on to {step}{weight} of traffic")
+        }
+        Act::Promote { .. } => format!("{name}: {canary} becomes stable now"),
+        Act::Abort => match stable {
+            Some(stable) => {
+                format!("{name}: {canary} is taken back, all traffic goes to revision {stable}")
+            }
+            None => format!("{name}: {canary} is taken back, and there is no other revision"),
+        },
+        Act::Pause => format!(
+            "{name}: paused at {weight}; `switchback resume {name}` goes on, \
+             `switchback abort {name}` takes it back"
+        ),
+        Act::Resume => format!("{name}: goes on at {step}{weight} of traffic"),
+        Act::Weight(_) => format!(
+            "{name}: {canary} gets {weight} of traffic and stays there; `switchback resume {name}` goes on"
+        ),
+    }
+}
+
+/// Where to go back to, and how the way is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Rollback {
+    /// The service; may be left out where there is one.
+    pub service: Option<String>,
+    /// The revision; the former one where nothing is said.
+    pub to: Option<u32>,
+    /// Begin it and do not follow it.
+    pub detach: bool,
+    /// As JSON, one object per line.
+    pub json: bool,
+}
+
+/// Goes back to a former revision, and follows it there.
+pub async fn rollback(client: &Client, console: &mut Console, options: Rollback) -> Exit {
+    let returned = go_back(client, console, &options).await;
+    trouble::ended(console, returned)
+}
+
+async fn go_back(
+    client: &Client,
+    console: &mut Console,
+    options: &Rollback,
+) -> Result<Exit, Trouble> {
+    let service = client.service(options.service.as_deref()).await?.service;
+    let accepted = client.rollback(&service, options.to).await?;
+    let (rollout, revision) = (accepted.rollout, accepted.revision);
+    if options.json {
+        console.json(&json!({
+            "kind": "accepted", "service": service, "rollout": rollout, "revision": revision,
+        }));
+    }
+    if options.detach {
+        if !options.json {
+            console.data(rollout.to_string());
+        }
+        return Ok(Exit::Done);
+    }
+    if !options.json {
+        console.talk(format!("{service}: back to revision {revision}   rollout {rollout}"));
+    }
+    watch::to_the_end(client, console, &Followed { service, rollout }, options.json).await
+}

@@ -1,0 +1,201 @@
+//! `switchback deploy`: begins a rollout and follows it to its end.
+
+use serde_json::json;
+
+use super::client::Client;
+use super::console::{Console, Line, Look};
+use super::exit::Exit;
+use super::figures;
+use super::trouble::{self, Trouble};
+use super::watch::{self, Followed};
+use crate::controller::status::{DeployRequest, ServiceStatus};
+use crate::model::weight::Weight;
+use crate::rollout::plan::Steps;
+
+/// What to deploy, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `SERVICE` or `SERVICE:TAG`; may be left out where there is one service.
+    pub service: Option<String>,
+    /// A whole image reference.
+    pub image: Option<String>,
+    /// A command line.
+    pub command: Option<Vec<String>>,
+    /// Addresses that somebody else runs.
+    pub endpoints: Option<Vec<String>>,
+    /// Environment variables beside the configured ones.
+    pub env: std::collections::BTreeMap<String, String>,
+    /// Steps instead of the configured ones, as text.
+    pub steps: Option<String>,
+    /// The least time at a step instead of the configured one, as text.
+    pub bake: Option<String>,
+    /// Begin it and do not follow it.
+    pub detach: bool,
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// As JSON, one object per line.
+    pub json: bool,
+}
+
+/// Deploys.
+pub async fn run(client: &Client, console: &mut Console, options: Options) -> Exit {
+    let deployed = deploy(client, console, options).await;
+    trouble::ended(console, deployed)
+}
+
+async fn deploy(client: &Client, console: &mut Console, options: Options) -> Result<Exit, Trouble> {
+    let given = options.service.clone();
+    let (name, tag) = split(given.as_deref())?;
+    let (detach, dry_run, json) = (options.detach, options.dry_run, options.json);
+    let request = request(options, tag)?;
+    let service = client.service(name).await?;
+    let steps = match &request.steps {
+        Some(text) => parse_steps(text)?,
+        None => service.steps.clone(),
+    };
+    if dry_run {
+        return Ok(plan(console, &service, &request, &steps, json));
+    }
+
+    let from = service.stable.as_ref().map(|stable| stable.revision);
+    let accepted = client.deploy(&service.service, &request).await?;
+    let name = &service.service;
+    if json {
+        console.json(&json!({
+            "kind": "accepted", "service": name, "rollout": accepted.rollout, "revision": accepted.revision,
+        }));
+    }
+    if detach {
+        if !json {
+            console.data(accepted.rollout.to_string());
+            console.talk(format!("`switchback status {name} -w` shows how it goes"));
+        }
+        return Ok(Exit::Done);
+    }
+    if !json {
+        let what = what(&service, &request);
+        let line = headline(name, from, accepted.revision, &what, &steps, console);
+        console.talk(line.and(Look::Faint, &format!("   rollout {}", accepted.rollout)));
+    }
+    let followed = Followed { service: service.service, rollout: accepted.rollout };
+    watch::to_the_end(client, console, &followed, json).await
+}
+
+/// Splits `web:v2` into service and tag.
+fn split(text: Option<&str>) -> Result<(Option<&str>, Option<String>), Trouble> {
+    match text.map(|text| (text, text.split_once(':'))) {
+        None => Ok((None, None)),
+        Some((name, None)) => Ok((Some(name), None)),
+        Some((text, Some((name, tag)))) if tag.is_empty() || name.is_empty() => {
+            Err(Trouble::new(Exit::Usage, format!("{text:?} is not SERVICE:TAG, such as web:v2")))
+        }
+        Some((_, Some((name, tag)))) => Ok((Some(name), Some(tag.to_owned()))),
+    }
+}
+
+fn request(options: Options, tag: Option<String>) -> Result<DeployRequest, Trouble> {
+    let given = [
+        ("SERVICE:TAG", tag.is_some()),
+        ("--image", options.image.is_some()),
+        ("--command", options.command.is_some()),
+        ("--endpoints", options.endpoints.is_some()),
+    ];
+    let given: Vec<&str> = given.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+    if given.len() > 1 {
+        let sentence =
+            format!("{} cannot all say what runs: give one of them", given.join(" and "));
+        return Err(Trouble::new(Exit::Usage, sentence));
+    }
+    Ok(DeployRequest {
+        image: options.image,
+        tag,
+        command: options.command,
+        endpoints: options.endpoints,
+        env: options.env,
+        steps: options.steps,
+        bake: options.bake,
+    })
+}
+
+fn parse_steps(text: &str) -> Result<Vec<f64>, Trouble> {
+    let steps: Steps =
+        text.parse().map_err(|error| Trouble::new(Exit::Usage, format!("--steps: {error}")))?;
+    Ok(steps.weights().iter().copied().map(Weight::percent).collect())
+}
+
+/// What will run, as far as it can be told here.
+fn what(service: &ServiceStatus, request: &DeployRequest) -> String {
+    if let Some(image) = &request.image {
+        return image.clone();
+    }
+    if let Some(command) = &request.command {
+        return command.join(" ");
+    }
+    if let Some(endpoints) = &request.endpoints {
+        return endpoints.join(", ");
+    }
+    match &request.tag {
+        Some(tag) => format!("{}:{tag}", service.service),
+        None => "as configured".to_owned(),
+    }
+}
+
+/// `web  revision 3 → 4 (ghcr.io/acme/web:v4)  canary 5% → 25% → 50% → 100%`.
+fn headline(
+    name: &str,
+    from: Option<u32>,
+    to: u32,
+    what: &str,
+    steps: &[f64],
+    console: &Console,
+) -> Line {
+    let arrow = console.signs().arrow;
+    let line = Line::new().and(Look::Strong, name);
+    let Some(from) = from else {
+        return line.plain(&format!("  first revision {to} ({what}): all traffic at once"));
+    };
+    let steps: Vec<String> = steps.iter().map(|step| figures::percent(*step)).collect();
+    let steps = steps.join(&format!(" {arrow} "));
+    line.plain(&format!("  revision {from} {arrow} {to} ({what})  canary {steps}"))
+}
+
+fn plan(
+    console: &mut Console,
+    service: &ServiceStatus,
+    request: &DeployRequest,
+    steps: &[f64],
+    json: bool,
+) -> Exit {
+    let from = service.stable.as_ref().map(|stable| stable.revision);
+    let what = what(service, request);
+    let under_way = service.canary.is_some();
+    if json {
+        console.json(&json!({
+            "kind": "plan", "service": service.service, "from": from, "runs": what,
+            "steps": steps, "bake": request.bake, "possible_now": !under_way,
+        }));
+        return Exit::Done;
+    }
+    let arrow = console.signs().arrow;
+    let steps: Vec<String> = steps.iter().map(|step| figures::percent(*step)).collect();
+    let name = &service.service;
+    match from {
+        Some(from) => {
+            console.data(format!("{name}: revision {from} {arrow} a new one ({what})"));
+            console.data(format!("canary {}", steps.join(&format!(" {arrow} "))));
+        }
+        None => console
+            .data(format!("{name}: the first revision ({what}), all traffic at once when healthy")),
+    }
+    if let Some(bake) = &request.bake {
+        console.data(format!("at least {bake} at each step"));
+    }
+    if under_way {
+        console.talk(format!(
+            "not now: a rollout of {name} is under way ({}); `switchback abort {name}` ends it",
+            service.phase
+        ));
+    }
+    console.talk("nothing was done");
+    Exit::Done
+}
