@@ -11,3 +11,5 @@ pub mod routing;
 
 pub mod runtime;
 pub mod telemetry;
+
+pub mod cli;
