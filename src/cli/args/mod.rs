@@ -88,3 +88,6 @@ impl Output {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     scalar::duration(text)
 }
+
+#[cfg(test)]
+mod tests;
