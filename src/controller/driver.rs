@@ -288,7 +288,7 @@ impl Driver {
         let happening = Happening { kind, service: Some(name), rollout, phase: None, message };
         let recorded = self.journal.tell(happening);
         if let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) {
-            active.events.push(recorded);
+            active.remember(recorded);
         }
     }
 
@@ -377,7 +377,7 @@ impl Driver {
         }
         if !current {
             if let Completion::Launched(Ok(instances)) = what {
-                self.discard(&name, rollout, instances);
+                self.discard(&name, instances);
             }
             return;
         }
@@ -385,7 +385,7 @@ impl Driver {
             Completion::Launched(Ok(instances)) => {
                 if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
                     // Nobody waits for them any more: an abort came first.
-                    self.discard(&name, rollout, instances);
+                    self.discard(&name, instances);
                 }
             }
             Completion::Launched(Err(failure)) => {

@@ -142,13 +142,8 @@ impl Driver {
         self.executor.stop(name.clone(), id, attempt, runtime, instances, grace);
     }
 
-    /// Stops instances that were launched for a rollout that no longer wants them.
-    pub(super) fn discard(
-        &mut self,
-        name: &ServiceName,
-        _rollout: RolloutId,
-        instances: Vec<Instance>,
-    ) {
+    /// Stops instances that nobody wants any more, and clears what they left.
+    pub(super) fn discard(&mut self, name: &ServiceName, instances: Vec<Instance>) {
         let Some(service) = self.services.get(name) else { return };
         let (runtime, grace) = (Arc::clone(&service.runtime), service.config.template.stop_grace);
         self.executor.stop(name.clone(), RolloutId(0), 0, runtime, instances, grace);
@@ -203,7 +198,7 @@ impl Driver {
         };
         let recorded = self.journal.tell(happening);
         if let Some(active) = &mut service.active {
-            active.events.push(recorded);
+            active.remember(recorded);
         }
     }
 
