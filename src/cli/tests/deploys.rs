@@ -98,8 +98,8 @@ async fn deploy_on_a_terminal_draws_a_picture() {
     assert_eq!(exit, Exit::Done);
     let (out, err) = shell.said();
     assert_eq!(out, "✔ web: revision 4 (ghcr.io/acme/web:v4) is stable after 1m41s\n");
+    assert!(err.contains(" ✔ baking 25%     the canary takes 25% of traffic\n"), "{err}");
     let picture = "\
- ✔ baking 25%     the canary takes 25% of traffic
  ▸ 25%   ━━━━━━━─────────────────────  baking, step 2 of 4, at most 2m10s left
          revision  set  actual  req/s  errors   p50   p95    p99  requests
  stable         3  75%   74.8%    411   0.03%  18ms  61ms  104ms     18210
