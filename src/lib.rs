@@ -9,10 +9,17 @@ pub mod config;
 pub mod rollout;
 pub mod routing;
 
+pub mod prober;
 pub mod runtime;
+pub mod store;
 pub mod telemetry;
+
+pub mod proxy;
 
 pub mod controller;
 
 pub mod admin;
 pub mod cli;
+
+pub mod app;
+pub mod demo;

@@ -77,7 +77,7 @@ impl FromStr for Criteria {
             }
             limits.push(Limit { metric, bound: parse_bound(metric, &bound)? });
             match words.next() {
-                None => return Ok(Self { limits }),
+                None => return Ok(Self::of(limits)),
                 Some("or") => {}
                 Some(other) => return Err(InvalidCriteria::Join(other.to_owned())),
             }

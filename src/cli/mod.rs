@@ -14,6 +14,7 @@ pub mod history;
 mod live;
 pub mod logs;
 pub mod reload;
+pub mod run;
 pub mod status;
 mod stream;
 #[cfg(test)]

@@ -196,12 +196,13 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
         );
     }
     let labels = section.map("labels");
-    if let Some(ours) = labels.keys().find(|name| name.starts_with("switchback.")) {
+    if let Some(ours) = labels.keys().find(|name| name.starts_with("io.switchback.")) {
         let place = section.place_of("labels").unwrap_or_else(|| section.place.clone());
-        let expected = "labels below \"switchback.\" say what is ours; choose another name";
+        let expected = "labels below \"io.switchback.\" say what is ours; choose another name";
         section.wrong("labels", &place, format!("the label {ours:?} is taken"), expected);
     }
     ContainerSpec {
+        image_id: None,
         args: texts("args"),
         volumes: volumes.into_iter().map(|found| found.value).collect(),
         networks: texts("networks"),

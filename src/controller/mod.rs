@@ -4,5 +4,16 @@
 //! ([`crate::analysis::scorecard`]). Never waits for work: launches, probes, drains and stops are
 //! tasks whose completions come back as events.
 
+mod asks;
+pub mod driver;
+mod executor;
+pub mod fleet;
 pub mod handle;
+mod journal;
+mod keeper;
+mod perform;
+mod recovery;
+mod report;
+mod service;
+pub mod settings;
 pub mod status;

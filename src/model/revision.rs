@@ -44,6 +44,17 @@ pub struct RevisionSpec {
     pub container: ContainerSpec,
 }
 
+impl RevisionSpec {
+    /// How many instances there are: as many as addresses when those are given, else `replicas`.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        match &self.source {
+            Source::Endpoints(addresses) => u32::try_from(addresses.len()).unwrap_or(u32::MAX),
+            Source::Image(_) | Source::Command(_) => self.replicas.max(1),
+        }
+    }
+}
+
 /// Where the instances of a revision come from; decides the runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -122,6 +133,9 @@ pub enum ProbeKind {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerSpec {
+    /// The image id (`sha256:…`) that the typed reference meant when the revision was prepared. What
+    /// runs is this, so that a tag that moves later does not change a revision.
+    pub image_id: Option<String>,
     /// Replaces the image's CMD.
     pub args: Vec<String>,
     /// Bind mounts and volumes in Docker's words: `source:/target[:ro]`.

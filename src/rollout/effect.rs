@@ -5,8 +5,12 @@ use crate::model::weight::Weight;
 /// What to do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Write the rollout's state. What follows waits for it when `must` is set, and is not done if
-    /// it fails; otherwise what follows is done at once, because going back must not wait for a disk.
+    /// Write the rollout's state as it is now, after all that was to be written before. Answered by
+    /// `Saved` or `Unsaved`.
+    ///
+    /// When `must` is set, what follows is done once the machine has taken `Saved` without ignoring
+    /// it, and else never: by then the rollout may have gone elsewhere. Otherwise what follows is done
+    /// at once, because going back must not wait for a disk.
     Checkpoint {
         /// Whether the effects that follow depend on it.
         must: bool,
@@ -19,8 +23,12 @@ pub enum Effect {
     Shift(Weight),
     /// Give the canary no new requests and wait for those in flight. Answered by `Drained`.
     Drain,
-    /// Stop the canary's instances. Answered by `Stopped`.
+    /// Stop the canary's instances: all that this rollout launched or is still launching, whether or
+    /// not `Launched` told of them. Answered by `Stopped`.
     Stop,
-    /// Make the canary stable, the former stable warm. Answered by `Switched`.
+    /// Make the canary stable, the former stable warm. Answered by `Switched`. Doing it twice changes
+    /// nothing. The former stable may be stopped once the rollout [is done], not before.
+    ///
+    /// [is done]: super::machine::Rollout::is_done
     Switch,
 }

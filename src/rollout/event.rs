@@ -12,7 +12,8 @@ pub type Attempt = u32;
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// All instances run and have addresses.
+    /// All instances run and have addresses. When it comes too late it is ignored; the instances are
+    /// the rollout's all the same, and Stop stops them with the rest.
     Launched {
         /// Of the phase that asked.
         attempt: Attempt,
@@ -53,7 +54,12 @@ pub enum Event {
         /// Of the phase that asked.
         attempt: Attempt,
     },
-    /// A checkpoint that had to be written before going on could not be.
+    /// A checkpoint is on disk. When the machine does not ignore it, what waited for it is done now.
+    Saved {
+        /// Of the phase that asked.
+        attempt: Attempt,
+    },
+    /// A checkpoint could not be written; what waited for it is not done.
     Unsaved {
         /// Of the phase that asked.
         attempt: Attempt,

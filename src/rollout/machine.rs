@@ -6,19 +6,23 @@
 //!                       Paused{i} ⇄ Baking{i}
 //! ```
 //!
+//! Every checkpoint is answered by `Saved` or `Unsaved`. What follows a checkpoint with `must` in the
+//! list of effects is done when `Saved` comes back *and the machine does not ignore it*; else it is
+//! forgotten, for the rollout has gone elsewhere meanwhile.
+//!
 //! Invariants, asserted after every step in debug builds and swept by the simulator:
 //! * the canary has weight only while Baking, Paused or Promoting, and 0 in RollingBack;
 //! * its weight never rises without a pass, a person, or a plan that says to advance;
-//! * a Shift upwards and a Switch are preceded by a checkpoint they depend on;
+//! * a Shift upwards and a Switch are preceded by a checkpoint they depend on; a Shift downwards
+//!   waits for no disk;
 //! * nothing is stopped that was not shifted to 0 and drained first (or timed out);
-//! * every phase but Paused and the ends has a deadline;
-//! * from Promoting there is no way to RollingBack.
+//! * every phase but Paused and the ends has a deadline, and does something when it passes;
+//! * once the promotion's checkpoint is written there is no way to RollingBack.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Checkpoint;
 use super::command::Command;
 use super::effect::Effect;
 use super::event::{Attempt, Event};
@@ -34,6 +38,11 @@ use crate::model::weight::Weight;
 const STOP_SLACK: Duration = Duration::from_secs(60);
 /// How long a promotion may wait for its checkpoint; a disk that takes longer is broken.
 const PROMOTE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long after a step's time is up a verdict may still come. The driver weighs ten times a
+/// second, so this is a judge that has stopped speaking.
+const VERDICT_SLACK: Duration = Duration::from_secs(5);
+/// How long after a failed write the next is tried. A full disk is not freed any faster by asking.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What kind of rollout this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,10 +77,28 @@ pub struct Rollout {
     pub since: Moment,
     /// The canary's instances, once launched.
     pub instances: Vec<Instance>,
-    /// The canary's weight: what the last Shift or Switch asked for.
+    /// The canary's weight that is wanted: ahead of `settled` while a checkpoint is being written.
     pub weight: Weight,
-    /// The weight before that, to which we keep when the checkpoint in between cannot be written.
-    kept: Weight,
+    /// The canary's weight in force: that of the last Shift or Switch that was let through.
+    pub settled: Weight,
+    /// What became of this phase's checkpoint.
+    pub(super) record: Record,
+    /// The promotion is on disk, so the canary may hold all the traffic already: no way back.
+    pub(super) committed: bool,
+}
+
+/// What became of the last checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    /// It is being written.
+    Writing {
+        /// Effects wait for it.
+        must: bool,
+    },
+    /// It is on disk.
+    Saved,
+    /// It could not be written, as was heard at this moment.
+    Failed(Moment),
 }
 
 /// What a step made of an event.
@@ -94,65 +121,10 @@ impl Step {
 }
 
 impl Rollout {
-    /// Begins a rollout. The effects launch the canary, or switch to it at once when `warm` gives
-    /// instances that already run and are healthy.
+    /// Whether the driver may forget it: it is over, and the disk knows.
     #[must_use]
-    pub fn begin(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
-        let mut rollout = Self::restore(checkpoint, now);
-        let step = if rollout.instances.is_empty() {
-            rollout.enter(
-                Phase::Launching,
-                vec![Effect::Checkpoint { must: true }, Effect::Launch],
-                now,
-            )
-        } else {
-            rollout.promote(now)
-        };
-        (rollout, step.effects)
-    }
-
-    /// Takes a rollout up again after a restart. The effects put the world where the phase wants it;
-    /// performing them on a world that is already there changes nothing.
-    #[must_use]
-    pub fn resume(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
-        let mut rollout = Self::restore(checkpoint, now);
-        rollout.attempt = 1;
-        let effects = match &rollout.phase {
-            Phase::Launching => vec![Effect::Launch],
-            Phase::Probing => vec![Effect::Probe],
-            Phase::Baking { step } => {
-                rollout.weight = rollout.plan.steps.weight(*step);
-                vec![Effect::Shift(rollout.weight)]
-            }
-            Phase::Paused { weight, .. } => {
-                rollout.weight = *weight;
-                vec![Effect::Shift(*weight)]
-            }
-            Phase::Promoting => {
-                rollout.weight = Weight::FULL;
-                vec![Effect::Checkpoint { must: true }, Effect::Switch]
-            }
-            Phase::RollingBack { .. } => vec![Effect::Shift(Weight::ZERO), Effect::Drain],
-            Phase::Promoted | Phase::RolledBack { .. } => Vec::new(),
-        };
-        (rollout, effects)
-    }
-
-    fn restore(checkpoint: Checkpoint, now: Moment) -> Self {
-        Self {
-            id: checkpoint.id,
-            service: checkpoint.service,
-            kind: checkpoint.kind,
-            stable: checkpoint.stable,
-            canary: checkpoint.canary,
-            plan: checkpoint.plan,
-            phase: checkpoint.phase,
-            attempt: 0,
-            since: now,
-            instances: checkpoint.instances,
-            weight: Weight::ZERO,
-            kept: Weight::ZERO,
-        }
+    pub fn is_done(&self) -> bool {
+        self.phase.is_over() && self.record == Record::Saved
     }
 
     /// When this phase must have ended; `None` for Paused and the ends.
@@ -172,7 +144,7 @@ impl Rollout {
     /// What an event leads to.
     #[must_use]
     pub fn step(&mut self, event: Event, now: Moment) -> Step {
-        let before = self.weight;
+        let before = self.settled;
         let step = self.law(event, now);
         debug_assert!(self.invariants(before, &step), "{self:?} {step:?}");
         step
@@ -181,7 +153,15 @@ impl Rollout {
     fn law(&mut self, event: Event, now: Moment) -> Step {
         match (&self.phase, event) {
             (_, event) if self.is_stale(&event) => Step::ignored(),
-            (Phase::Promoted | Phase::RolledBack { .. }, _) => Step::ignored(),
+            (_, Event::Saved { .. }) => self.saved(),
+            (_, Event::Unsaved { .. }) if self.record != (Record::Writing { must: true }) => {
+                self.unsaved(now)
+            }
+            (Phase::Promoted | Phase::RolledBack { .. }, event)
+                if !matches!(event, Event::Tick { .. }) =>
+            {
+                Step::ignored()
+            }
 
             (Phase::Launching, Event::Launched { instances, .. }) => {
                 self.instances = instances;
@@ -203,10 +183,8 @@ impl Rollout {
                 self.roll_back(Cause::LaunchFailed { sentence }, now)
             }
 
-            (Phase::Probing, Event::Ready { .. }) => match self.kind {
-                Kind::Direct => self.promote(now),
-                Kind::Canary => self.bake(0, now),
-            },
+            (Phase::Probing, Event::Ready { .. }) if self.is_direct() => self.promote(now),
+            (Phase::Probing, Event::Ready { .. }) => self.bake(0, now),
             (Phase::Probing, Event::Tick { diagnosis }) if self.is_late(now) => {
                 let late = format!("not healthy within {:?}", self.plan.probe_deadline);
                 let sentence = diagnosis.map_or(late.clone(), |said| format!("{late}: {said}"));
@@ -232,33 +210,44 @@ impl Rollout {
                     _ => Step::nothing(),
                 }
             }
+            (Phase::Baking { step }, Event::Tick { .. }) if self.is_silent(now) => {
+                self.give_up_waiting(*step, now)
+            }
             (
                 Phase::Baking { step } | Phase::Paused { step, .. },
                 Event::Unsaved { sentence, .. },
-            ) => {
-                let step = *step;
-                self.weight = self.kept;
-                self.pause(step, PauseReason::Unsaved { sentence }, now)
+            ) => self.pause(*step, PauseReason::Unsaved { sentence }, now),
+
+            // Until the promotion is on disk the former stable holds its place and we can go back.
+            (Phase::Promoting, Event::Lost { sentence }) if !self.committed => {
+                self.roll_back(Cause::Lost { sentence }, now)
             }
-            (Phase::Promoting, Event::Unsaved { sentence, .. }) if self.kind == Kind::Canary => {
+            (Phase::Promoting, Event::Sampled(verdict))
+                if !self.committed && verdict.result == Finding::Fail =>
+            {
+                self.roll_back(Cause::Regression { sentence: verdict.sentence }, now)
+            }
+            (Phase::Promoting, Event::Unsaved { .. }) if self.is_direct() => self.unsaved(now),
+            (Phase::Promoting, Event::Unsaved { sentence, .. }) => {
                 let last = self.plan.steps.count() - 1;
-                self.weight = self.kept;
                 self.pause(last, PauseReason::Unsaved { sentence }, now)
             }
-            // A direct switch that could not be saved is tried again at its deadline; nothing has
-            // moved yet.
-            (Phase::Promoting, Event::Unsaved { .. }) => Step::nothing(),
-
             (Phase::Promoting, Event::Switched { .. }) => {
+                self.committed = true;
+                self.settled = self.weight;
                 self.enter(Phase::Promoted, vec![Effect::Checkpoint { must: false }], now)
             }
-            (Phase::Promoting, Event::Tick { .. }) if self.is_late(now) => self.promote(now),
+            (Phase::Promoting, Event::Tick { .. })
+                if self.is_late(now) || self.is_time_to_save_again(now) =>
+            {
+                self.promote(now)
+            }
 
             (Phase::RollingBack { drained: false, cause }, Event::Drained { .. }) => {
                 let phase = Phase::RollingBack { cause: cause.clone(), drained: true };
-                self.enter(phase, vec![Effect::Stop], now)
+                self.enter(phase, vec![Effect::Checkpoint { must: false }, Effect::Stop], now)
             }
-            (Phase::RollingBack { cause, .. }, Event::Stopped { .. }) => {
+            (Phase::RollingBack { drained: true, cause }, Event::Stopped { .. }) => {
                 let phase = Phase::RolledBack { cause: cause.clone() };
                 self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
             }
@@ -266,7 +255,7 @@ impl Rollout {
                 if self.is_late(now) =>
             {
                 let phase = Phase::RollingBack { cause: cause.clone(), drained: true };
-                self.enter(phase, vec![Effect::Stop], now)
+                self.enter(phase, vec![Effect::Checkpoint { must: false }, Effect::Stop], now)
             }
             (Phase::RollingBack { drained: true, cause }, Event::Tick { .. })
                 if self.is_late(now) =>
@@ -281,6 +270,7 @@ impl Rollout {
                 Ok(()) => self.obey(command, now),
                 Err(_) => Step::ignored(),
             },
+            (_, Event::Tick { .. }) if self.is_time_to_save_again(now) => self.save_again(),
             (_, Event::Tick { .. }) => Step::nothing(),
             _ => Step::ignored(),
         }
@@ -303,13 +293,13 @@ impl Rollout {
             }
             (Command::Resume, Phase::Paused { step, .. }) => self.bake(*step, now),
             (Command::Weight(weight), Phase::Baking { step } | Phase::Paused { step, .. }) => {
-                let step = *step;
-                self.reweigh(weight);
-                self.enter(
-                    Phase::Paused { step, weight, reason: PauseReason::Operator },
-                    vec![Effect::Checkpoint { must: true }, Effect::Shift(weight)],
-                    now,
-                )
+                let phase = Phase::Paused { step: *step, weight, reason: PauseReason::Operator };
+                let must = weight > self.settled;
+                self.weight = weight;
+                if !must {
+                    self.settled = weight;
+                }
+                self.enter(phase, vec![Effect::Checkpoint { must }, Effect::Shift(weight)], now)
             }
             _ => Step::ignored(),
         }
@@ -353,40 +343,89 @@ impl Rollout {
     }
 
     fn bake(&mut self, step: usize, now: Moment) -> Step {
-        self.reweigh(self.plan.steps.weight(step));
+        self.weight = self.plan.steps.weight(step);
         let effects = vec![Effect::Checkpoint { must: true }, Effect::Shift(self.weight)];
         self.enter(Phase::Baking { step }, effects, now)
     }
 
+    /// Waits at the weight in force, whatever was wanted.
     fn pause(&mut self, step: usize, reason: PauseReason, now: Moment) -> Step {
-        let weight = self.weight;
-        let phase = Phase::Paused { step, weight, reason };
+        self.weight = self.settled;
+        let phase = Phase::Paused { step, weight: self.weight, reason };
         self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
     }
 
-    fn promote(&mut self, now: Moment) -> Step {
-        self.reweigh(Weight::FULL);
-        let effects = vec![Effect::Checkpoint { must: true }, Effect::Switch];
-        self.enter(Phase::Promoting, effects, now)
+    /// The step's time is up and nobody has said anything about it. That is no reason to go on, not
+    /// even where the plan says to advance when nothing is shown.
+    fn give_up_waiting(&mut self, step: usize, now: Moment) -> Step {
+        let sentence = format!("the evidence was not weighed within {:?}", self.plan.bake_max);
+        match self.plan.on_inconclusive {
+            OnInconclusive::Rollback => self.roll_back(Cause::Inconclusive { sentence }, now),
+            OnInconclusive::Hold | OnInconclusive::Advance => {
+                self.pause(step, PauseReason::Hold { sentence }, now)
+            }
+        }
     }
 
-    fn reweigh(&mut self, weight: Weight) {
-        self.kept = self.weight;
-        self.weight = weight;
+    /// Switches, again if need be: once it is on disk, nothing is written a second time.
+    pub(super) fn promote(&mut self, now: Moment) -> Step {
+        self.weight = Weight::FULL;
+        let effects = if self.committed {
+            vec![Effect::Switch]
+        } else {
+            vec![Effect::Checkpoint { must: true }, Effect::Switch]
+        };
+        self.enter(Phase::Promoting, effects, now)
     }
 
     fn roll_back(&mut self, cause: Cause, now: Moment) -> Step {
         self.weight = Weight::ZERO;
+        self.settled = Weight::ZERO;
         let effects =
             vec![Effect::Checkpoint { must: false }, Effect::Shift(Weight::ZERO), Effect::Drain];
         self.enter(Phase::RollingBack { cause, drained: false }, effects, now)
     }
 
-    fn enter(&mut self, phase: Phase, effects: Vec<Effect>, now: Moment) -> Step {
+    pub(super) fn enter(&mut self, phase: Phase, effects: Vec<Effect>, now: Moment) -> Step {
+        if let Some(Effect::Checkpoint { must }) = effects.first() {
+            self.record = Record::Writing { must: *must };
+        }
         self.phase = phase;
         self.attempt += 1;
         self.since = now;
         Step { effects, ignored: false }
+    }
+
+    fn saved(&mut self) -> Step {
+        let Record::Writing { .. } = self.record else { return Step::ignored() };
+        self.record = Record::Saved;
+        self.settled = self.weight;
+        self.committed |= self.phase == Phase::Promoting;
+        Step::nothing()
+    }
+
+    fn unsaved(&mut self, now: Moment) -> Step {
+        let Record::Writing { .. } = self.record else { return Step::ignored() };
+        self.record = Record::Failed(now);
+        Step::nothing()
+    }
+
+    fn save_again(&mut self) -> Step {
+        self.record = Record::Writing { must: false };
+        Step { effects: vec![Effect::Checkpoint { must: false }], ignored: false }
+    }
+
+    fn is_time_to_save_again(&self, now: Moment) -> bool {
+        matches!(self.record, Record::Failed(heard) if now.since(heard) >= RETRY)
+    }
+
+    /// All at once when healthy: so it was asked, or there is nobody to compare with.
+    fn is_direct(&self) -> bool {
+        self.kind == Kind::Direct || self.stable.is_none()
+    }
+
+    fn is_silent(&self, now: Moment) -> bool {
+        self.deadline().is_some_and(|deadline| now >= deadline.after(VERDICT_SLACK))
     }
 
     fn is_late(&self, now: Moment) -> bool {
@@ -401,6 +440,7 @@ impl Rollout {
             | Event::Drained { attempt }
             | Event::Stopped { attempt }
             | Event::Switched { attempt }
+            | Event::Saved { attempt }
             | Event::Unsaved { attempt, .. } => *attempt != self.attempt,
             Event::Sampled(_) | Event::Lost { .. } | Event::Tick { .. } | Event::Command(_) => {
                 false
@@ -413,13 +453,19 @@ impl Rollout {
             self.phase,
             Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting | Phase::Promoted
         );
-        let rises = self.weight > before;
+        let goes_back = matches!(self.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. });
+        let does = |wanted: fn(&Effect, Weight) -> bool| {
+            step.effects.iter().any(|effect| wanted(effect, before))
+        };
+        let rises = does(|effect, before| matches!(effect, Effect::Shift(to) if *to > before));
+        let switches = does(|effect, _| *effect == Effect::Switch);
+        let stops = does(|effect, _| *effect == Effect::Stop);
         let saved_first = matches!(step.effects.first(), Some(Effect::Checkpoint { must: true }));
-        let switches = step.effects.contains(&Effect::Switch);
-        (has_weight || self.weight == Weight::ZERO)
-            && (!(rises || switches) || saved_first)
-            && (!step.effects.contains(&Effect::Stop)
-                || matches!(self.phase, Phase::RollingBack { drained: true, .. }))
+        (has_weight || (self.weight == Weight::ZERO && self.settled == Weight::ZERO))
+            && (!rises || saved_first)
+            && (!switches || saved_first || self.committed)
+            && (!stops || matches!(self.phase, Phase::RollingBack { drained: true, .. }))
+            && !(self.committed && goes_back)
             && (self.phase.is_over()
                 || matches!(self.phase, Phase::Paused { .. })
                 || self.deadline().is_some())

@@ -11,5 +11,6 @@ pub mod event;
 pub mod machine;
 pub mod phase;
 pub mod plan;
+mod recovery;
 #[cfg(test)]
 mod tests;

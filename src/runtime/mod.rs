@@ -4,6 +4,14 @@
 //! of rollouts or routes: it is told to launch and to stop, and reports. Every call has a deadline
 //! of its own and can fail without harm to what already serves.
 
+pub mod docker;
+pub mod fixed;
+pub mod process;
+pub mod shim;
+
+mod listening;
+mod procfs;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -60,6 +68,12 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
         instance: &'a InstanceId,
         lines: usize,
     ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>>;
+
+    /// What keeps a running instance from being reached, in one sentence, as far as can be told from
+    /// outside of it (it listens on another port, or for itself alone). None when that is unknown.
+    fn diagnose<'a>(&'a self, _instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
 
     /// Begins to watch. What happens to instances of ours, and to the runtime itself, is sent until
     /// the receiver is dropped. Events may be lost with the connection to an engine; after

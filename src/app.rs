@@ -1,0 +1,237 @@
+//! Builds the house from a configuration, opens it, closes it: the one place of wiring.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config::Config;
+use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
+use crate::controller::handle::Handle;
+use crate::proxy;
+use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
+use crate::routing::live::Live;
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::fixed::FixedRuntime;
+use crate::runtime::process::ProcessRuntime;
+use crate::store::redb::RedbStore;
+use crate::store::writer::Writer;
+use crate::store::{Store as _, StoreError};
+use crate::telemetry::metrics::Rare;
+use crate::telemetry::traffic::Traffic;
+
+/// Why the house cannot be opened. Each display says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The state cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be bound, or a certificate cannot be used.
+    #[error(transparent)]
+    Bind(#[from] proxy::listener::BindError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The admin API cannot be served.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// The engine's address makes no sense.
+    #[error("[runtime] docker: {0}")]
+    Docker(String),
+    /// The operating system refuses something that is always there.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The open house.
+pub struct House {
+    proxy: proxy::Proxy,
+    driver: JoinHandle<Driver>,
+    handle: Handle,
+    live: Live,
+    admin: admin::Admin,
+    admin_stop: CancellationToken,
+    shutdown: CancellationToken,
+    store: std::thread::JoinHandle<()>,
+}
+
+/// Builds from files again what a reload may change.
+pub type ReadConfig = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+impl House {
+    /// Opens everything, or says why not and leaves nothing behind.
+    pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
+        let dir = config.state.dir.clone();
+        let mut store = RedbStore::open(&dir)?;
+        let everything = store.load()?;
+        let program = std::env::current_exe()
+            .map_err(|source| OpenError::System { what: "where this program is", source })?;
+        let runtimes = runtimes(&config, program)?;
+        let workers = match config.listen.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            some => some,
+        };
+        let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
+        let settings = proxy_settings(&config, workers)?;
+        let certificates = settings.tls.clone();
+        let proxy = proxy::bind(settings, live.clone(), Arc::clone(&traffic))?;
+        let (writer, store) = Writer::start(Box::new(store))
+            .map_err(|source| OpenError::System { what: "the store's thread", source })?;
+        let shutdown = CancellationToken::new();
+        let addresses = proxy.addresses();
+        let listen = addresses
+            .http
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .chain(addresses.https.iter().map(|address| format!("https://{address}")));
+        let (driver, handle) = Driver::new(Parts {
+            live: live.clone(),
+            workers,
+            runtimes,
+            writer,
+            everything,
+            listen: listen.collect(),
+            reload: reload(config.clone(), read, certificates),
+            services: config.services,
+            shutdown: shutdown.clone(),
+        });
+        let admin_stop = CancellationToken::new();
+        let settings = admin::Settings {
+            socket: Some(config.admin.socket),
+            listen: config.admin.listen.first().copied(),
+            token: config.admin.token,
+            rare: Rare::install(),
+        };
+        let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
+        let driver = tokio::spawn(driver.run());
+        Ok(Self { proxy, driver, handle, live, admin, admin_stop, shutdown, store })
+    }
+
+    /// How the driver is spoken to.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The live routing table.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Addresses on which visitors connect.
+    #[must_use]
+    pub fn addresses(&self) -> &proxy::Addresses {
+        self.proxy.addresses()
+    }
+
+    /// Where the admin API listens by TCP.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.listen()
+    }
+
+    /// Closes: no new connections, requests in flight get `drain` to finish, then the driver stops
+    /// and what is not left behind ends.
+    pub async fn close(self, drain: Duration, leave: Leave) {
+        self.proxy.drain(drain).await;
+        self.shutdown.cancel();
+        if let Ok(driver) = self.driver.await {
+            driver.close(leave).await;
+        }
+        self.admin_stop.cancel();
+        self.admin.closed().await;
+        drop(self.handle);
+        // The store's thread ends when the last writer is gone, and with it the lock on the state.
+        let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
+    }
+}
+
+fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
+    // Two daemons on one engine tell their containers apart by where their state lies.
+    let dir = std::path::absolute(&config.state.dir).unwrap_or_else(|_| config.state.dir.clone());
+    let daemon = rapidhash::v3::rapidhash_v3(dir.to_string_lossy().as_bytes());
+    let daemon = format!("{daemon:016x}");
+    let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
+        .map_err(|error| OpenError::Docker(error.to_string()))?;
+    Ok(Runtimes {
+        docker: Arc::new(docker),
+        process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
+        fixed: Arc::new(FixedRuntime),
+    })
+}
+
+fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => Some(Certificates::load(certificate_files(tls))?),
+    };
+    let (listen, limits) = (&config.listen, &config.listen.limits);
+    Ok(proxy::Settings {
+        http: listen.http.clone(),
+        https: listen.https.clone(),
+        workers,
+        tls,
+        trusted_proxies: Vec::new(),
+        limits: proxy::limits::Limits {
+            header_bytes: limits.max_header_size,
+            headers: limits.max_headers,
+            target_bytes: limits.max_target,
+            handshake: limits.handshake_timeout,
+            header_read: limits.header_timeout,
+            keep_alive: limits.keep_alive,
+            requests_http1: limits.keep_alive_requests,
+            requests_http2: limits.keep_alive_requests.saturating_mul(10),
+            body_stall: limits.body_timeout,
+            write_stall: limits.write_timeout,
+            streams: limits.max_streams,
+        },
+        revision_header: false,
+    })
+}
+
+fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
+    let files = |certificate: &crate::config::Certificate| CertificateFiles {
+        certificate: certificate.cert.clone(),
+        key: certificate.key.clone(),
+    };
+    tls.certificates.iter().map(files).collect()
+}
+
+/// What a reload does: services go to the driver, certificates are read again, and what only a
+/// restart can change is named.
+fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificates>>) -> Reload {
+    Box::new(move || {
+        let config = read()?;
+        let mut said = Vec::new();
+        match (&config.tls, &certificates) {
+            (Some(tls), Some(certificates)) => {
+                let replaced = certificates.replace(&certificate_files(tls));
+                replaced.map_err(|error| error.to_string())?;
+                said.push("certificates read again");
+            }
+            (None, None) => {}
+            _ => said.push("[tls] needs a restart"),
+        }
+        for (same, needs) in [
+            (config.listen == running.listen, "[listen] needs a restart"),
+            (config.admin == running.admin, "[admin] needs a restart"),
+            (config.state == running.state, "[state] needs a restart"),
+            (config.runtime == running.runtime, "[runtime] needs a restart"),
+        ] {
+            if !same {
+                said.push(needs);
+            }
+        }
+        Ok((config.services, said.join(", ")))
+    })
+}

@@ -1,0 +1,484 @@
+//! What people ask of the driver, and the refusals they get.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::driver::{Driver, Prepared};
+use super::handle::{Ask, Refused, ServiceCounts};
+use super::journal::{Happening, Kind};
+use super::service::{Active, Service};
+use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus};
+use crate::config::Service as ServiceConfig;
+use crate::config::change::Change;
+use crate::model::id::{RevisionId, ServiceName};
+use crate::model::instance::Instance;
+use crate::model::revision::{Revision, RevisionSpec};
+use crate::rollout::checkpoint::Checkpoint;
+use crate::rollout::command::Command;
+use crate::rollout::event::Event;
+use crate::rollout::machine::{Kind as RolloutKind, Rollout};
+use crate::rollout::phase::Phase;
+use crate::rollout::plan::{Plan, Steps};
+use crate::runtime::RuntimeError;
+use crate::store::records::Placed;
+
+/// Revisions kept per service beside those in use, so that a rollback can name them.
+const KEPT_REVISIONS: usize = 20;
+
+type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
+
+impl Driver {
+    pub(super) fn asked(&mut self, ask: Ask) {
+        // An asker who went away is no reason not to have done it.
+        match ask {
+            Ask::Deploy(name, request, answer) => self.deploy(&name, &request, answer),
+            Ask::Command(name, command, answer) => {
+                let _ = answer.send(self.command(&name, command));
+            }
+            Ask::Rollback(name, to, answer) => {
+                let _ = answer.send(self.rollback(&name, to));
+            }
+            Ask::History(name, answer) => {
+                let history = self.known(&name).map(|service| {
+                    let past = service
+                        .history
+                        .iter()
+                        .rev()
+                        .map(|entry| super::report::past_of(service, entry));
+                    super::report::present(service).into_iter().chain(past).collect()
+                });
+                let _ = answer.send(history);
+            }
+            Ask::Rollout(id, answer) => {
+                let find = |record: &RolloutRecord| record.rollout == id.0;
+                let found = self.services.values().find_map(|service| {
+                    let past = || {
+                        service
+                            .history
+                            .iter()
+                            .map(|entry| super::report::past_of(service, entry))
+                            .find(find)
+                    };
+                    super::report::present(service).filter(find).or_else(past)
+                });
+                let none = || Refused::NotFound(format!("there is no rollout {id}"));
+                let _ = answer.send(found.ok_or_else(none));
+            }
+            Ask::Logs(name, revision, lines, answer) => self.logs(&name, revision, lines, answer),
+            Ask::Scorecards(answer) => {
+                let counts =
+                    self.fleet.totals().into_iter().map(|(service, revision, side, total)| {
+                        ServiceCounts { service, revision, side, total: Arc::new(total) }
+                    });
+                let _ = answer.send(counts.collect());
+            }
+            Ask::Reload(answer) => {
+                let _ = answer.send(self.reload_config());
+            }
+        }
+    }
+
+    fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
+        self.services.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
+            let there_are = if names.is_empty() {
+                "the configuration has none".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            Refused::NotFound(format!("there is no service {name}; {there_are}"))
+        })
+    }
+
+    fn deploy(&mut self, name: &ServiceName, request: &DeployRequest, answer: DeployAnswer) {
+        match self.admit_deploy(name, request) {
+            Ok((spec, plan)) => self.prepare(name, spec, plan, Some(answer)),
+            Err(refused) => {
+                let _ = answer.send(Err(refused));
+            }
+        }
+    }
+
+    fn admit_deploy(
+        &self,
+        name: &ServiceName,
+        request: &DeployRequest,
+    ) -> Result<(RevisionSpec, Plan), Refused> {
+        let service = self.known(name)?;
+        self.admit_new_rollout(service)?;
+        let spec = spec_of(&service.config, request)?;
+        let plan = plan_of(&service.config, request)?;
+        Ok((spec, plan))
+    }
+
+    fn admit_new_rollout(&self, service: &Service) -> Result<(), Refused> {
+        let name = &service.config.name;
+        if let Some(active) = &service.active {
+            let rollout = &active.rollout;
+            let at =
+                rollout.phase.step().map_or(String::new(), |_| format!(" at {}", rollout.weight));
+            return Err(Refused::Conflict {
+                sentence: format!(
+                    "rollout {} of {name} is {}{at}: wait for its end, or take it back with \
+                     `switchback abort {name}`, or finish it with `switchback promote {name} --full`",
+                    rollout.id,
+                    rollout.phase.as_str().replace('_', " "),
+                ),
+                phase: rollout.phase.as_str().to_owned(),
+            });
+        }
+        if service.preparing {
+            return Err(Refused::Conflict {
+                sentence: format!("a deploy of {name} is being prepared: wait for it"),
+                phase: "launching".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks the runtime whether a revision can be run; its answer begins the rollout.
+    pub(super) fn prepare(
+        &mut self,
+        name: &ServiceName,
+        spec: RevisionSpec,
+        plan: Plan,
+        answer: Option<DeployAnswer>,
+    ) {
+        let runtime = self.runtimes.of(&spec.source);
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.preparing = true;
+        let (service, prepared) = (name.clone(), self.prepared.clone());
+        self.tasks.spawn(async move {
+            let spec = runtime.prepare(&spec).await;
+            let _ = prepared.send(Prepared { service, spec, plan, answer }).await;
+        });
+    }
+
+    pub(super) fn begin_prepared(&mut self, prepared: Prepared) {
+        let Prepared { service: name, spec, plan, answer } = prepared;
+        let Some(service) = self.services.get_mut(&name) else { return };
+        service.preparing = false;
+        let result = match spec {
+            Err(error) => {
+                let sentence = error.to_string();
+                self.tell(&name, Kind::Note, format!("cannot deploy: {sentence}"));
+                Err(match error {
+                    RuntimeError::NotFound(_) => Refused::Invalid(sentence),
+                    _ => Refused::Unavailable(sentence),
+                })
+            }
+            Ok(spec) => {
+                let revision = self.add_revision(&name, spec);
+                Ok(self.begin(&name, revision, RolloutKind::Canary, plan, Vec::new()))
+            }
+        };
+        if let Some(answer) = answer {
+            let _ = answer.send(result);
+        }
+    }
+
+    fn add_revision(&mut self, name: &ServiceName, spec: RevisionSpec) -> RevisionId {
+        let created = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+        let Some(service) = self.services.get_mut(name) else { return RevisionId(0) };
+        service.record.last_revision += 1;
+        let id = RevisionId(service.record.last_revision);
+        let revision = Revision { id, spec, created };
+        service.revisions.insert(id, revision.clone());
+        let mut changes = vec![crate::store::Change::Revision(name.clone(), Box::new(revision))];
+        let in_use = [
+            service.record.stable.as_ref().map(|placed| placed.revision),
+            service.record.warm.as_ref().map(|warm| warm.placed.revision),
+            Some(id),
+        ];
+        while service.revisions.len() > KEPT_REVISIONS {
+            let oldest = service.revisions.keys().find(|id| !in_use.contains(&Some(**id))).copied();
+            let Some(oldest) = oldest else { break };
+            service.revisions.remove(&oldest);
+            changes.push(crate::store::Change::DropRevision(name.clone(), oldest));
+        }
+        // The rollout's own first checkpoint is queued behind this batch and must stand, so this one
+        // needs nobody to wait for it.
+        let written = self.writer.write(changes);
+        self.tasks.spawn(async move { written.await.is_ok() });
+        id
+    }
+
+    /// Begins a rollout to a revision that exists; with instances, if they run already.
+    fn begin(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+        kind: RolloutKind,
+        plan: Plan,
+        instances: Vec<Instance>,
+    ) -> DeployAccepted {
+        let now = self.now();
+        let id = self.next_rollout();
+        let started = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        let accepted = DeployAccepted { rollout: id.0, revision: revision.0 };
+        let Some(service) = self.services.get_mut(name) else { return accepted };
+        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
+        let checkpoint = Checkpoint {
+            id,
+            service: name.clone(),
+            kind: if stable.is_none() { RolloutKind::Direct } else { kind },
+            stable,
+            canary: revision,
+            plan,
+            phase: Phase::Launching,
+            instances,
+            memory: None,
+            started,
+        };
+        let (rollout, effects) = Rollout::begin(checkpoint, now);
+        service.active = Some(Active {
+            rollout,
+            judge: None,
+            seen: Default::default(),
+            verdict: None,
+            started,
+            events: Vec::new(),
+            pending: None,
+            since: 0,
+            diagnosis: None,
+            remembered: 0,
+            launch: None,
+        });
+        self.entered(name);
+        self.perform(name, effects);
+        accepted
+    }
+
+    fn command(&mut self, name: &ServiceName, command: Command) -> Result<ServiceStatus, Refused> {
+        let service = self.known(name)?;
+        let Some(active) = &service.active else {
+            return Err(Refused::Conflict {
+                sentence: format!(
+                    "cannot {} {name}: no rollout is under way; begin one with `switchback deploy \
+                     {name}`",
+                    command.verb()
+                ),
+                phase: "idle".to_owned(),
+            });
+        };
+        command.admit(&active.rollout.phase).map_err(|refusal| Refused::Conflict {
+            phase: refusal.phase.to_owned(),
+            sentence: refusal.to_string(),
+        })?;
+        self.tell(name, Kind::Note, format!("a person said: {}", spoken(command)));
+        self.step(name, Event::Command(command));
+        let now = self.now();
+        self.known(name).map(|service| self.status_of(service, now))
+    }
+
+    fn rollback(
+        &mut self,
+        name: &ServiceName,
+        to: Option<RevisionId>,
+    ) -> Result<DeployAccepted, Refused> {
+        let service = self.known(name)?;
+        if let Some(active) = &service.active {
+            let (id, stable) = (active.rollout.id, active.rollout.stable);
+            if to.is_some() && to != stable {
+                self.admit_new_rollout(service)?;
+            }
+            self.command(name, Command::Abort)?;
+            return Ok(DeployAccepted { rollout: id.0, revision: stable.map_or(0, |id| id.0) });
+        }
+        self.admit_new_rollout(service)?;
+        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
+        let Some(wanted) = to.or_else(|| service.previous()) else {
+            return Err(Refused::Conflict {
+                sentence: format!("{name} has no earlier revision to return to"),
+                phase: "idle".to_owned(),
+            });
+        };
+        if Some(wanted) == stable {
+            return Err(Refused::Conflict {
+                sentence: format!("revision {wanted} of {name} holds the traffic already"),
+                phase: "idle".to_owned(),
+            });
+        }
+        if !service.revisions.contains_key(&wanted) {
+            let kept: Vec<String> = service.revisions.keys().map(ToString::to_string).collect();
+            return Err(Refused::NotFound(format!(
+                "revision {wanted} of {name} is not kept; kept are: {}",
+                kept.join(", ")
+            )));
+        }
+        let plan = service.config.plan.clone();
+        let warm = service.record.warm.as_ref().filter(|warm| warm.placed.revision == wanted);
+        let serving = self.fleet.endpoints(name, wanted).iter().any(|e| e.is_healthy());
+        let instances = match warm {
+            Some(warm) if serving => warm.placed.instances.clone(),
+            _ => Vec::new(),
+        };
+        if !instances.is_empty() {
+            self.fleet.bring_back(name, wanted);
+        }
+        Ok(self.begin(name, wanted, RolloutKind::Direct, plan, instances))
+    }
+
+    fn logs(
+        &mut self,
+        name: &ServiceName,
+        revision: Option<RevisionId>,
+        lines: usize,
+        answer: oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
+    ) {
+        let service = match self.known(name) {
+            Ok(service) => service,
+            Err(refused) => {
+                let _ = answer.send(Err(refused));
+                return;
+            }
+        };
+        let found = service.placed();
+        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
+        let wanted = revision.or(stable).or(found.first().map(|placed| placed.revision));
+        let Some(Placed { revision: id, instances }) =
+            found.into_iter().find(|placed| Some(placed.revision) == wanted)
+        else {
+            let which = revision.map_or_else(String::new, |id| format!(" of revision {id}"));
+            let sentence = format!("no instance{which} of {name} runs");
+            let _ = answer.send(Err(Refused::NotFound(sentence)));
+            return;
+        };
+        let runtime = match service.source(id) {
+            Some(source) => self.runtimes.of(source),
+            None => Arc::clone(&service.runtime),
+        };
+        self.tasks.spawn(async move {
+            let mut logs = Vec::new();
+            for instance in instances {
+                match runtime.logs(&instance.id, lines).await {
+                    Ok(lines) => {
+                        logs.push(InstanceLogs { instance: instance.id.to_string(), lines });
+                    }
+                    Err(error) => {
+                        let _ = answer.send(Err(Refused::Unavailable(error.to_string())));
+                        return;
+                    }
+                }
+            }
+            let _ = answer.send(Ok(logs));
+        });
+    }
+
+    pub(super) fn reload_config(&mut self) -> Result<String, Refused> {
+        match (self.reload)() {
+            Err(sentence) => {
+                self.config_note = Some(format!("the configuration was not reloaded: {sentence}"));
+                let message = format!("configuration refused, the running one stays: {sentence}");
+                self.tell_all(Kind::Config, message);
+                Err(Refused::Invalid(sentence))
+            }
+            Ok((configs, also)) => {
+                self.config_note = None;
+                let sentence = self.reconfigure(configs);
+                let sentence =
+                    if also.is_empty() { sentence } else { format!("{sentence}; {also}") };
+                self.tell_all(Kind::Config, format!("configuration reloaded: {sentence}"));
+                Ok(sentence)
+            }
+        }
+    }
+
+    pub(super) fn tell_all(&mut self, kind: Kind, message: String) {
+        self.journal.tell(Happening { kind, service: None, rollout: None, phase: None, message });
+    }
+
+    fn reconfigure(&mut self, configs: Vec<ServiceConfig>) -> String {
+        let mut said = Vec::new();
+        let wanted: BTreeMap<ServiceName, ServiceConfig> =
+            configs.into_iter().map(|config| (config.name.clone(), config)).collect();
+        let gone: Vec<ServiceName> =
+            self.services.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
+        for name in gone {
+            said.push(format!("{name} removed"));
+            self.remove_service(&name);
+        }
+        for (name, config) in wanted {
+            match self.services.get_mut(&name) {
+                None => {
+                    said.push(format!("{name} added"));
+                    self.add_service(config);
+                    self.start_if_new(&name);
+                }
+                Some(service) if service.config != config => {
+                    let relaunch = service.config.template != config.template;
+                    service.config = config.clone();
+                    self.fleet.set_service(&name, config.routes, config.settings);
+                    said.push(if relaunch {
+                        format!(
+                            "{name} changed; what it runs changes with `switchback deploy {name}`"
+                        )
+                    } else {
+                        format!("{name} changed")
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+        self.fleet.publish();
+        if said.is_empty() { "no service changed".to_owned() } else { said.join(", ") }
+    }
+}
+
+fn spoken(command: Command) -> String {
+    match command {
+        Command::Promote { full: true } => "promote --full".to_owned(),
+        Command::Weight(weight) => format!("weight {weight}"),
+        other => other.verb().to_owned(),
+    }
+}
+
+fn spec_of(config: &ServiceConfig, request: &DeployRequest) -> Result<RevisionSpec, Refused> {
+    let mut changes = Vec::new();
+    changes.extend(request.image.clone().map(Change::Image));
+    changes.extend(request.tag.clone().map(Change::Tag));
+    changes.extend(request.command.clone().map(Change::Command));
+    if let Some(texts) = &request.endpoints {
+        let parse = |text: &String| {
+            let wrong = |_| format!("{text:?} is not an address such as 10.0.0.7:3000");
+            text.parse().map_err(wrong)
+        };
+        let addresses: Result<Vec<_>, String> = texts.iter().map(parse).collect();
+        changes.push(Change::Endpoints(addresses.map_err(Refused::Invalid)?));
+    }
+    let change = changes.pop().unwrap_or(Change::None);
+    if !changes.is_empty() {
+        let sentence = "give only one of image, tag, command and endpoints".to_owned();
+        return Err(Refused::Invalid(sentence));
+    }
+    if change == Change::None && !super::settings::names_a_version(config) {
+        let (name, image) = (&config.name, &config.template.source);
+        return Err(Refused::Invalid(format!(
+            "which version of {image}? Say `switchback deploy {name}:TAG`"
+        )));
+    }
+    let mut spec = config.revision(change).map_err(Refused::Invalid)?;
+    spec.env.extend(request.env.clone());
+    Ok(spec)
+}
+
+fn plan_of(config: &ServiceConfig, request: &DeployRequest) -> Result<Plan, Refused> {
+    let mut plan = config.plan.clone();
+    if let Some(steps) = &request.steps {
+        plan.steps = steps
+            .parse::<Steps>()
+            .map_err(|error| Refused::Invalid(format!("steps {steps:?}: {error}")))?;
+    }
+    if let Some(bake) = &request.bake {
+        let parsed: Result<jiff::SignedDuration, _> = bake.parse();
+        let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
+        plan.bake = duration.ok_or_else(|| {
+            Refused::Invalid(format!("bake {bake:?} is not a duration such as 30s or 5m"))
+        })?;
+        plan.bake_max = plan.bake_max.max(plan.bake);
+    }
+    Ok(plan)
+}

@@ -1,0 +1,494 @@
+//! The driver: one task that owns every service and every rollout, so that nothing needs a lock.
+//!
+//! It takes what was asked, what completed, what runtimes and probes report, and ten ticks a second;
+//! it hands events to the rollout machine and performs the effects that come out. It never waits for
+//! work: whatever takes time is a task of the executor or the store's thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::executor::{Completion, Done, Executor};
+use super::fleet::Fleet;
+use super::handle::{Ask, Handle};
+use super::journal::{Happening, Journal, Kind};
+use super::service::{Active, Service};
+use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
+use crate::config::Service as ServiceConfig;
+use crate::model::id::{InstanceId, RolloutId, ServiceName};
+use crate::model::moment::Moment;
+use crate::model::revision::{RevisionSpec, Source};
+use crate::model::weight::Side;
+use crate::rollout::event::Event;
+use crate::rollout::phase::Phase;
+use crate::routing::live::Live;
+use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
+use crate::store::writer::Writer;
+use crate::store::{Everything, StoreError};
+
+/// How often the evidence is weighed: often enough that a dead canary is gone within a second.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// Questions, completions and reports that may wait for the driver.
+const QUEUE: usize = 1024;
+/// Connects that fail in a row before an endpoint is given up without waiting for a probe.
+pub(super) const CONNECTS_LOST: u32 = 5;
+
+/// The runtimes that services may use.
+#[derive(Debug, Clone)]
+pub struct Runtimes {
+    /// For `image`.
+    pub docker: Arc<dyn Runtime>,
+    /// For `command`.
+    pub process: Arc<dyn Runtime>,
+    /// For `endpoints`.
+    pub fixed: Arc<dyn Runtime>,
+}
+
+impl Runtimes {
+    /// The runtime that a source needs.
+    #[must_use]
+    pub fn of(&self, source: &Source) -> Arc<dyn Runtime> {
+        match source {
+            Source::Image(_) => Arc::clone(&self.docker),
+            Source::Command(_) => Arc::clone(&self.process),
+            Source::Endpoints(_) => Arc::clone(&self.fixed),
+        }
+    }
+}
+
+/// Reads the configuration again: the services, and a sentence for what else changed.
+pub type Reload = Box<dyn Fn() -> Result<(Vec<ServiceConfig>, String), String> + Send>;
+
+/// What a driver is made of.
+pub struct Parts {
+    /// Where tables are published.
+    pub live: Live,
+    /// How many workers write scorecards.
+    pub workers: usize,
+    /// What launches.
+    pub runtimes: Runtimes,
+    /// Where state is written.
+    pub writer: Writer,
+    /// What was read from it.
+    pub everything: Everything,
+    /// The services as configured.
+    pub services: Vec<ServiceConfig>,
+    /// How to read the configuration again.
+    pub reload: Reload,
+    /// Addresses on which the proxy listens, for people.
+    pub listen: Vec<String>,
+    /// Stops the driver.
+    pub shutdown: CancellationToken,
+}
+
+/// A deploy that was prepared.
+pub(super) struct Prepared {
+    pub service: ServiceName,
+    pub spec: Result<RevisionSpec, RuntimeError>,
+    pub plan: crate::rollout::plan::Plan,
+    pub answer:
+        Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
+}
+
+/// What a probe concluded, with what the runtime added to the reason.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub instance: InstanceId,
+    pub healthy: bool,
+    pub why: String,
+}
+
+/// The driver.
+pub struct Driver {
+    pub(super) origin: Instant,
+    pub(super) fleet: Fleet,
+    pub(super) services: BTreeMap<ServiceName, Service>,
+    pub(super) runtimes: Runtimes,
+    pub(super) executor: Executor,
+    pub(super) tasks: TaskTracker,
+    pub(super) writer: Writer,
+    pub(super) journal: Journal,
+    pub(super) reload: Reload,
+    pub(super) last_rollout: u64,
+    pub(super) daemon: DaemonStatus,
+    pub(super) config_note: Option<String>,
+    pub(super) store_note: Option<String>,
+    pub(super) docker_note: Option<String>,
+    pub(super) prepared: mpsc::Sender<Prepared>,
+    pub(super) probes: mpsc::Sender<Probed>,
+    pub(super) reports: mpsc::Sender<RuntimeEvent>,
+    pub(super) shutdown: CancellationToken,
+    services_seen: watch::Sender<Arc<Vec<ServiceStatus>>>,
+    daemon_seen: watch::Sender<Arc<DaemonStatus>>,
+    inbox: Inbox,
+}
+
+struct Inbox {
+    asks: mpsc::Receiver<Ask>,
+    done: mpsc::Receiver<Done>,
+    prepared: mpsc::Receiver<Prepared>,
+    probes: mpsc::Receiver<Probed>,
+    runtime: mpsc::Receiver<RuntimeEvent>,
+}
+
+impl Driver {
+    /// Builds a driver and the handle by which it is spoken to. Nothing happens before
+    /// [`Driver::run`].
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, Handle) {
+        let (asks_in, asks) = mpsc::channel(QUEUE);
+        let (done_in, done) = mpsc::channel(QUEUE);
+        let (prepared_in, prepared) = mpsc::channel(QUEUE);
+        let (probes_in, probes) = mpsc::channel(QUEUE);
+        let (runtime_in, runtime) = mpsc::channel(QUEUE);
+        let tasks = TaskTracker::new();
+        let daemon = DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: format!("{:.3}", jiff::Timestamp::now()),
+            listen: parts.listen,
+            docker: None,
+            notes: Vec::new(),
+            stopping: false,
+        };
+        let last_event = parts
+            .everything
+            .active
+            .iter()
+            .map(|active| &active.events)
+            .chain(parts.everything.history.iter().map(|entry| &entry.events))
+            .flat_map(|events| events.iter().map(|event| event.id))
+            .max()
+            .unwrap_or(0);
+        let last_rollout = parts
+            .everything
+            .active
+            .iter()
+            .map(|active| active.checkpoint.id)
+            .chain(parts.everything.history.iter().map(|entry| entry.checkpoint.id))
+            .max()
+            .map_or(0, |id| id.0);
+        let (services_seen, services_watch) = watch::channel(Arc::default());
+        let (daemon_seen, daemon_watch) = watch::channel(Arc::new(daemon.clone()));
+        let journal = Journal::new(last_event);
+        let (events, recent) = journal.ends();
+        let handle = Handle::new(asks_in, services_watch, daemon_watch, events, recent);
+        for (runtime, needed) in [
+            (&parts.runtimes.docker, parts.services.iter().any(uses_docker)),
+            (&parts.runtimes.process, true),
+        ] {
+            if needed {
+                runtime.watch(runtime_in.clone());
+            }
+        }
+        let mut driver = Self {
+            origin: Instant::now(),
+            fleet: Fleet::new(parts.live, parts.workers),
+            services: BTreeMap::new(),
+            executor: Executor::new(done_in, tasks.clone()),
+            tasks,
+            runtimes: parts.runtimes,
+            writer: parts.writer,
+            journal,
+            reload: parts.reload,
+            last_rollout,
+            daemon,
+            config_note: None,
+            store_note: None,
+            docker_note: None,
+            prepared: prepared_in,
+            probes: probes_in,
+            reports: runtime_in,
+            shutdown: parts.shutdown,
+            services_seen,
+            daemon_seen,
+            inbox: Inbox { asks, done, prepared, probes, runtime },
+        };
+        for config in parts.services {
+            driver.add_service(config);
+        }
+        driver.remember(parts.everything);
+        (driver, handle)
+    }
+
+    /// Runs until it is told to stop. What serves goes on serving until the proxy is closed; child
+    /// processes and containers are left to [`Driver::close`].
+    pub async fn run(mut self) -> Self {
+        self.recover().await;
+        self.publish_status();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(done) = self.inbox.done.recv() => self.completed(done),
+                Some(event) = self.inbox.runtime.recv() => self.reported(event),
+                Some(event) = self.inbox.probes.recv() => self.probed(event),
+                Some(ask) = self.inbox.asks.recv() => self.asked(ask),
+                Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
+                _ = ticks.tick() => self.tick(),
+            }
+            self.publish_status();
+        }
+        self.daemon.stopping = true;
+        self.publish_status();
+        self
+    }
+
+    /// Stops what only lives while the daemon does: child processes, and containers too when nothing
+    /// shall be left. Containers that stay are found again at the next start. Call after the proxy
+    /// has drained.
+    pub async fn close(self, leave: Leave) {
+        let mut stops = Vec::new();
+        for service in self.services.values() {
+            for watched in service.watched.values() {
+                watched.cancel.cancel();
+            }
+            for placed in service.placed() {
+                let Some(revision) = service.revisions.get(&placed.revision) else { continue };
+                let process = matches!(revision.spec.source, Source::Command(_));
+                if !process && leave == Leave::Containers {
+                    continue;
+                }
+                let grace = revision.spec.stop_grace;
+                for instance in placed.instances {
+                    let runtime = self.runtimes.of(&revision.spec.source);
+                    stops.push(async move { runtime.stop(&instance.id, grace).await });
+                }
+            }
+        }
+        for result in futures_util::future::join_all(stops).await {
+            if let Err(error) = result {
+                tracing::warn!(%error, "an instance was not stopped");
+            }
+        }
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        Moment(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn next_rollout(&mut self) -> RolloutId {
+        self.last_rollout += 1;
+        RolloutId(self.last_rollout)
+    }
+
+    /// Tells of something that concerns a service; goes into its rollout's record when one is under
+    /// way.
+    pub(super) fn tell(&mut self, name: &ServiceName, kind: Kind, message: String) {
+        let rollout = self.services.get(name).and_then(|s| s.active.as_ref()).map(|a| a.rollout.id);
+        let happening = Happening { kind, service: Some(name), rollout, phase: None, message };
+        let recorded = self.journal.tell(happening);
+        if let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) {
+            active.events.push(recorded);
+        }
+    }
+
+    /// Hands an event to a service's rollout and performs what comes out.
+    pub(super) fn step(&mut self, name: &ServiceName, event: Event) -> bool {
+        let now = self.now();
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return false;
+        };
+        let before = active.rollout.attempt;
+        let step = active.rollout.step(event, now);
+        if active.rollout.attempt != before {
+            self.entered(name);
+        }
+        if !step.effects.is_empty() {
+            self.perform(name, step.effects);
+        }
+        !step.ignored
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in &names {
+            self.keep(name, now);
+            self.weigh(name, now);
+            self.look_for_lost(name);
+            self.look_for_ready(name);
+            let diagnosis = self
+                .services
+                .get(name)
+                .and_then(|s| s.active.as_ref())
+                .and_then(|active| active.diagnosis.clone());
+            self.step(name, Event::Tick { diagnosis });
+        }
+    }
+
+    /// Samples both sides and weighs them.
+    fn weigh(&mut self, name: &ServiceName, now: Moment) {
+        let samples = Side::BOTH.map(|side| self.fleet.sample(name, side));
+        let Some(service) = self.services.get_mut(name) else { return };
+        for (rate, sample) in service.rates.iter_mut().zip(&samples) {
+            rate.note(sample.requests(), now);
+        }
+        let Some(active) = &mut service.active else { return };
+        if !matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. })
+            || active.pending.is_some()
+        {
+            return;
+        }
+        let Some(judge) = &mut active.judge else { return };
+        let [stable, canary] = &samples;
+        let verdict =
+            judge.observe(&stable.since(&active.seen[0]), &canary.since(&active.seen[1]), now);
+        active.seen = samples;
+        active.verdict = Some(verdict.clone());
+        let slots = judge.slots();
+        let remember = slots != active.remembered;
+        active.remembered = slots;
+        self.step(name, Event::Sampled(verdict));
+        if remember {
+            self.save(name);
+        }
+    }
+
+    fn completed(&mut self, done: Done) {
+        let Done { service: name, rollout, attempt, what } = done;
+        match what {
+            Completion::Relaunched { replica, result } => {
+                self.relaunched(&name, replica, result);
+                return;
+            }
+            Completion::Retired { revision } => {
+                self.retired(&name, revision);
+                return;
+            }
+            _ => {}
+        }
+        let current = self
+            .services
+            .get(&name)
+            .and_then(|s| s.active.as_ref())
+            .is_some_and(|active| active.rollout.id == rollout);
+        if let Completion::Saved(result) = &what {
+            self.store_note = result.as_ref().err().map(ToString::to_string);
+        }
+        if !current {
+            return;
+        }
+        match what {
+            Completion::Launched(Ok(instances)) => {
+                if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
+                    // Nobody waits for them any more: an abort came first.
+                    self.discard(&name, rollout, instances);
+                }
+            }
+            Completion::Launched(Err(failure)) => {
+                self.tell_logs(&name, "the instance", &failure.logs);
+                self.step(&name, Event::LaunchFailed { attempt, sentence: failure.sentence });
+            }
+            Completion::Drained { cut } => {
+                if cut > 0 {
+                    let message = format!("{cut} requests were cut at the drain deadline");
+                    self.tell(&name, Kind::Note, message);
+                }
+                self.step(&name, Event::Drained { attempt });
+            }
+            Completion::Stopped { logs } => {
+                for (instance, lines) in logs {
+                    self.tell_logs(&name, &instance.to_string(), &lines);
+                }
+                self.step(&name, Event::Stopped { attempt });
+            }
+            Completion::Saved(result) => self.saved(&name, attempt, result),
+            Completion::Relaunched { .. } | Completion::Retired { .. } => {}
+        }
+    }
+
+    fn saved(&mut self, name: &ServiceName, attempt: u32, result: Result<(), StoreError>) {
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return;
+        };
+        let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
+        let Some((_, effects)) = waiting else { return };
+        match result {
+            Ok(()) => self.perform(name, effects),
+            Err(error) => {
+                self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
+            }
+        }
+    }
+
+    fn tell_logs(&mut self, name: &ServiceName, who: &str, lines: &[String]) {
+        if !lines.is_empty() {
+            let message = format!("last output of {who}:\n  {}", lines.join("\n  "));
+            self.tell(name, Kind::Instance, message);
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let now = self.now();
+        let services: Vec<ServiceStatus> =
+            self.services.values().map(|service| self.status_of(service, now)).collect();
+        self.services_seen.send_replace(Arc::new(services));
+        let notes = [&self.config_note, &self.store_note, &self.docker_note];
+        self.daemon.notes = notes.into_iter().flatten().cloned().collect();
+        if **self.daemon_seen.borrow() != self.daemon {
+            self.daemon_seen.send_replace(Arc::new(self.daemon.clone()));
+        }
+    }
+
+    /// Finds the owner of an instance.
+    pub(super) fn owner(&self, instance: &InstanceId) -> Option<(ServiceName, Owner)> {
+        let holds =
+            |list: &[crate::model::instance::Instance]| list.iter().any(|i| i.id == *instance);
+        for (name, service) in &self.services {
+            if service
+                .active
+                .as_ref()
+                .is_some_and(|a| !a.rollout.phase.is_over() && holds(&a.rollout.instances))
+            {
+                return Some((name.clone(), Owner::Canary));
+            }
+            if let Some(stable) = &service.record.stable {
+                if let Some(replica) = stable.instances.iter().position(|i| i.id == *instance) {
+                    return Some((name.clone(), Owner::Stable(replica as u32)));
+                }
+            }
+            if service.record.warm.as_ref().is_some_and(|warm| holds(&warm.placed.instances)) {
+                return Some((name.clone(), Owner::Warm));
+            }
+        }
+        None
+    }
+}
+
+/// What a daemon leaves running when it stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Containers, to be found again.
+    Containers,
+    /// Nothing.
+    Nothing,
+}
+
+/// Whose an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Stable(u32),
+    Canary,
+    Warm,
+}
+
+fn uses_docker(config: &ServiceConfig) -> bool {
+    matches!(config.template.source, Source::Image(_))
+}
+
+impl Active {
+    /// Whether the rollout is past the point where a canary instance's end means anything.
+    pub(super) fn is_going_back(&self) -> bool {
+        matches!(self.rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
+    }
+}

@@ -1,0 +1,248 @@
+//! Performs what takes time: launches, drains, stops. Each is a task whose completion comes back as
+//! a [`Done`], named by service, rollout and attempt; the driver drops those that are not current.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
+use crate::model::instance::{Instance, Ownership};
+use crate::model::revision::RevisionSpec;
+use crate::rollout::event::Attempt;
+use crate::routing::endpoint::Endpoint;
+use crate::runtime::{Runtime, RuntimeError};
+use crate::store::StoreError;
+
+/// How often a drain looks whether requests have finished.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// What workers need to cut what is left after the deadline: a few of their ticks.
+const CUT_SLACK: Duration = Duration::from_millis(500);
+/// How many lines of output are kept of an instance of a failed rollout.
+pub const LOG_LINES: usize = 50;
+
+/// A completion: who asked, and what came of it.
+#[derive(Debug)]
+pub struct Done {
+    pub service: ServiceName,
+    pub rollout: RolloutId,
+    pub attempt: Attempt,
+    pub what: Completion,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Completion {
+    /// All instances run, or why not.
+    Launched(Result<Vec<Instance>, Failure>),
+    /// No request is in flight any more; how many were cut.
+    Drained { cut: u32 },
+    /// The instances are gone; what they last said.
+    Stopped { logs: Vec<(InstanceId, Vec<String>)> },
+    /// A checkpoint was written, or not.
+    Saved(Result<(), StoreError>),
+    /// A replica of stable was launched again, or not.
+    Relaunched { replica: u32, result: Result<Instance, RuntimeError> },
+    /// A former revision is gone.
+    Retired { revision: RevisionId },
+}
+
+/// Why a launch failed, with what the instance last said.
+#[derive(Debug)]
+pub struct Failure {
+    pub sentence: String,
+    pub logs: Vec<String>,
+}
+
+/// Starts the tasks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Executor {
+    done: mpsc::Sender<Done>,
+    tasks: tokio_util::task::TaskTracker,
+}
+
+impl Executor {
+    pub fn new(done: mpsc::Sender<Done>, tasks: tokio_util::task::TaskTracker) -> Self {
+        Self { done, tasks }
+    }
+
+    fn spawn(
+        &self,
+        service: ServiceName,
+        rollout: RolloutId,
+        attempt: Attempt,
+        work: impl Future<Output = Completion> + Send + 'static,
+    ) {
+        let done = self.done.clone();
+        self.tasks.spawn(async move {
+            let what = work.await;
+            // The driver is gone only when the daemon is.
+            let _ = done.send(Done { service, rollout, attempt, what }).await;
+        });
+    }
+
+    /// Launches all replicas at once. When one fails, those that run are stopped again. Cancelling
+    /// `cancel` stops them too.
+    pub fn launch(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        spec: RevisionSpec,
+        ownership: Ownership,
+        attempt: Attempt,
+        cancel: CancellationToken,
+    ) {
+        let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let work = async move {
+            let launches = (0..spec.instances()).map(|replica| {
+                let ownership = Ownership { replica, ..ownership.clone() };
+                let (runtime, spec) = (Arc::clone(&runtime), &spec);
+                async move { runtime.launch(spec, &ownership).await }
+            });
+            let results = join_all(launches).await;
+            let mut instances = Vec::new();
+            let mut failure = None;
+            for result in results {
+                match result {
+                    Ok(instance) => instances.push(instance),
+                    Err(error) => failure = failure.or(Some(Failure::from(error))),
+                }
+            }
+            if cancel.is_cancelled() && failure.is_none() {
+                failure =
+                    Some(Failure { sentence: "not wanted any more".to_owned(), logs: Vec::new() });
+            }
+            match failure {
+                None => Completion::Launched(Ok(instances)),
+                Some(failure) => {
+                    join_all(instances.iter().map(|i| runtime.stop(&i.id, spec.stop_grace))).await;
+                    Completion::Launched(Err(failure))
+                }
+            }
+        };
+        self.spawn(service, rollout, attempt, work);
+    }
+
+    /// Launches one replica of stable again.
+    pub fn relaunch(&self, runtime: Arc<dyn Runtime>, spec: RevisionSpec, ownership: Ownership) {
+        let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let work = async move {
+            let result = runtime.launch(&spec, &ownership).await;
+            Completion::Relaunched { replica: ownership.replica, result }
+        };
+        self.spawn(service, rollout, 0, work);
+    }
+
+    /// Waits until no request is in flight on endpoints whose drain has begun; cuts at the deadline.
+    pub fn drain(
+        &self,
+        service: ServiceName,
+        rollout: RolloutId,
+        attempt: Attempt,
+        endpoints: Vec<Arc<Endpoint>>,
+        deadline: Duration,
+    ) {
+        let work = async move { Completion::Drained { cut: drained(&endpoints, deadline).await } };
+        self.spawn(service, rollout, attempt, work);
+    }
+
+    /// Reads the last output of instances, then stops them.
+    pub fn stop(
+        &self,
+        service: ServiceName,
+        rollout: RolloutId,
+        attempt: Attempt,
+        runtime: Arc<dyn Runtime>,
+        instances: Vec<Instance>,
+        grace: Duration,
+    ) {
+        let work = async move {
+            let stops = instances.iter().map(|instance| {
+                let runtime = &runtime;
+                async move {
+                    let logs = runtime.logs(&instance.id, LOG_LINES).await.unwrap_or_default();
+                    if let Err(error) = runtime.stop(&instance.id, grace).await {
+                        tracing::warn!(instance = %instance.id, %error, "not stopped");
+                    }
+                    (instance.id.clone(), logs)
+                }
+            });
+            Completion::Stopped { logs: join_all(stops).await }
+        };
+        self.spawn(service, rollout, attempt, work);
+    }
+
+    /// Drains a former revision and stops it.
+    pub fn retire(
+        &self,
+        service: ServiceName,
+        runtime: Arc<dyn Runtime>,
+        revision: RevisionId,
+        endpoints: Vec<Arc<Endpoint>>,
+        instances: Vec<Instance>,
+        times: (Duration, Duration),
+    ) {
+        let (drain_deadline, grace) = times;
+        let work = async move {
+            drained(&endpoints, drain_deadline).await;
+            for result in join_all(instances.iter().map(|i| runtime.stop(&i.id, grace))).await {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "a former instance was not stopped");
+                }
+            }
+            Completion::Retired { revision }
+        };
+        self.spawn(service, RolloutId(0), 0, work);
+    }
+
+    /// Reports whether a batch was written.
+    pub fn saved(
+        &self,
+        service: ServiceName,
+        rollout: RolloutId,
+        attempt: Attempt,
+        written: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    ) {
+        self.spawn(service, rollout, attempt, async move { Completion::Saved(written.await) });
+    }
+}
+
+/// Begins to drain, waits, cuts at the deadline; returns how many requests were cut.
+async fn drained(endpoints: &[Arc<Endpoint>], deadline: Duration) -> u32 {
+    for endpoint in endpoints {
+        endpoint.begin_drain();
+    }
+    let in_flight = || endpoints.iter().map(|e| e.in_flight()).sum::<u32>();
+    let quiet = async {
+        while in_flight() > 0 {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    if tokio::time::timeout(deadline, quiet).await.is_ok() {
+        return 0;
+    }
+    let cut = in_flight();
+    for endpoint in endpoints {
+        endpoint.cut();
+    }
+    let gone = async {
+        while in_flight() > 0 {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    // What does not go even now is left to the stop.
+    let _ = tokio::time::timeout(CUT_SLACK, gone).await;
+    cut
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let sentence = error.to_string();
+        let logs = match error {
+            RuntimeError::Ended { logs, .. } => logs,
+            _ => Vec::new(),
+        };
+        Self { sentence, logs }
+    }
+}

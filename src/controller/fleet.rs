@@ -1,0 +1,381 @@
+//! The pools and endpoints that exist now, and the only one who publishes them.
+//!
+//! Owned by the driver. Every change builds a new routing table from the fleet's own state and
+//! publishes it; nothing is ever read back from the live table. Scorecards are per epoch: a change
+//! of weight retires both sides' cards, whose counts go on in a ledger for `/metrics`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::analysis::scorecard::{Sample, Scorecard};
+use crate::model::id::{InstanceId, RevisionId, ServiceName};
+use crate::model::instance::Instance;
+use crate::model::revision::UpstreamProtocol;
+use crate::model::weight::{Side, Weight};
+use crate::routing::endpoint::{Endpoint, EndpointId};
+use crate::routing::live::Live;
+use crate::routing::pool::Pool;
+use crate::routing::settings::ServiceSettings;
+use crate::routing::table::{Route, RoutingTable, ServiceEntry, SideEntry};
+
+/// The least age at which an unanswered request counts as overdue, and how many times stable's 99th
+/// percentile it must have: from the analysis (section 1), so that a hung canary shows within a
+/// second or so instead of at the proxy's timeout.
+const OVERDUE_LEAST: Duration = Duration::from_secs(1);
+const OVERDUE_TIMES_P99: f64 = 8.0;
+
+/// All that can be routed to.
+#[derive(Debug)]
+pub struct Fleet {
+    live: Live,
+    workers: usize,
+    generation: u64,
+    last_endpoint: u64,
+    services: BTreeMap<ServiceName, Deployment>,
+}
+
+/// What a service has in the data plane.
+#[derive(Debug)]
+struct Deployment {
+    routes: Vec<Route>,
+    settings: Arc<ServiceSettings>,
+    salt: u64,
+    weight: Weight,
+    overdue: Duration,
+    stable: Option<Group>,
+    canary: Option<Group>,
+    /// Former revisions that run but have no side.
+    aside: Vec<Group>,
+}
+
+/// A revision's endpoints with what was counted of them.
+#[derive(Debug)]
+struct Group {
+    pool: Arc<Pool>,
+    card: Arc<Scorecard>,
+    /// Cards of earlier epochs that a request may still hold.
+    retired: Vec<Arc<Scorecard>>,
+    /// What cards counted that nobody holds any more.
+    folded: Sample,
+}
+
+impl Group {
+    fn new(revision: RevisionId, endpoints: Vec<Arc<Endpoint>>, workers: usize) -> Self {
+        Self {
+            pool: Arc::new(Pool::new(revision, endpoints)),
+            card: Arc::new(Scorecard::new(workers)),
+            retired: Vec::new(),
+            folded: Sample::default(),
+        }
+    }
+
+    fn begin_epoch(&mut self, workers: usize) {
+        let card = std::mem::replace(&mut self.card, Arc::new(Scorecard::new(workers)));
+        self.retired.push(card);
+        let folded = &mut self.folded;
+        self.retired.retain(|card| {
+            let held = Arc::strong_count(card) > 1;
+            if !held {
+                card.add_to(folded);
+            }
+            held
+        });
+    }
+
+    fn total(&self) -> Sample {
+        let mut total = self.folded.clone();
+        for card in self.retired.iter().chain(std::iter::once(&self.card)) {
+            card.add_to(&mut total);
+        }
+        total
+    }
+
+    fn entry(&self) -> SideEntry {
+        SideEntry {
+            revision: self.pool.revision,
+            pool: Arc::clone(&self.pool),
+            scorecard: Arc::clone(&self.card),
+        }
+    }
+}
+
+impl Deployment {
+    fn group(&self, revision: RevisionId) -> Option<&Group> {
+        self.groups().find(|group| group.pool.revision == revision)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.stable.iter().chain(&self.canary).chain(&self.aside)
+    }
+
+    fn group_mut(&mut self, revision: RevisionId) -> Option<&mut Group> {
+        self.stable
+            .iter_mut()
+            .chain(&mut self.canary)
+            .chain(&mut self.aside)
+            .find(|group| group.pool.revision == revision)
+    }
+
+    fn begin_epoch(&mut self, workers: usize) {
+        self.overdue = self.overdue_age();
+        for group in self.stable.iter_mut().chain(&mut self.canary) {
+            group.begin_epoch(workers);
+        }
+    }
+
+    fn overdue_age(&self) -> Duration {
+        let p99 = self.stable.as_ref().and_then(|group| group.total().latency().quantile(0.99));
+        let age = p99.map_or(OVERDUE_LEAST, |micros| {
+            Duration::from_micros((micros * OVERDUE_TIMES_P99) as u64)
+        });
+        age.max(OVERDUE_LEAST).min(self.settings.response_timeout)
+    }
+}
+
+impl Fleet {
+    /// An empty fleet for so many workers.
+    #[must_use]
+    pub fn new(live: Live, workers: usize) -> Self {
+        Self { live, workers, generation: 0, last_endpoint: 0, services: BTreeMap::new() }
+    }
+
+    /// Adds a service or changes how its requests are routed and treated.
+    pub fn set_service(
+        &mut self,
+        name: &ServiceName,
+        routes: Vec<Route>,
+        settings: ServiceSettings,
+    ) {
+        let settings = Arc::new(settings);
+        match self.services.get_mut(name) {
+            Some(deployment) => {
+                deployment.routes = routes;
+                deployment.settings = settings;
+            }
+            None => {
+                let deployment = Deployment {
+                    routes,
+                    overdue: OVERDUE_LEAST.min(settings.response_timeout),
+                    settings,
+                    salt: 0,
+                    weight: Weight::ZERO,
+                    stable: None,
+                    canary: None,
+                    aside: Vec::new(),
+                };
+                self.services.insert(name.clone(), deployment);
+            }
+        }
+    }
+
+    /// Forgets a service: its hosts answer 404 from now on.
+    pub fn remove_service(&mut self, name: &ServiceName) {
+        self.services.remove(name);
+    }
+
+    /// Makes instances of a revision one side of a service. Endpoints of instances that were known
+    /// keep their health and their requests.
+    pub fn place(
+        &mut self,
+        name: &ServiceName,
+        side: Side,
+        revision: RevisionId,
+        instances: &[Instance],
+        protocol: UpstreamProtocol,
+    ) {
+        let workers = self.workers;
+        let mut last = self.last_endpoint;
+        let Some(deployment) = self.services.get_mut(name) else { return };
+        let known: Vec<Arc<Endpoint>> = deployment
+            .group(revision)
+            .map(|group| group.pool.endpoints.to_vec())
+            .unwrap_or_default();
+        let endpoints: Vec<Arc<Endpoint>> = instances
+            .iter()
+            .map(|instance| {
+                let same =
+                    |e: &&Arc<Endpoint>| e.instance == instance.id && e.address == instance.address;
+                known.iter().find(same).cloned().unwrap_or_else(|| {
+                    last += 1;
+                    Endpoint::new(EndpointId(last), instance.id.clone(), instance.address, protocol)
+                })
+            })
+            .collect();
+        self.last_endpoint = last;
+        for gone in known.iter().filter(|old| !endpoints.iter().any(|new| new.id == old.id)) {
+            gone.begin_drain();
+            gone.cut();
+        }
+        match deployment.group_mut(revision) {
+            Some(group) => group.pool = Arc::new(Pool::new(revision, endpoints)),
+            None => {
+                let group = Group::new(revision, endpoints, workers);
+                match side {
+                    Side::Stable => deployment.stable = Some(group),
+                    Side::Canary => deployment.canary = Some(group),
+                }
+            }
+        }
+    }
+
+    /// Keeps instances of a former revision at hand, without a side.
+    pub fn place_aside(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+        instances: &[Instance],
+        protocol: UpstreamProtocol,
+    ) {
+        let stable = self.services.get_mut(name).and_then(|d| d.stable.take());
+        self.place(name, Side::Stable, revision, instances, protocol);
+        if let Some(deployment) = self.services.get_mut(name) {
+            if let Some(group) = std::mem::replace(&mut deployment.stable, stable) {
+                deployment.aside.push(group);
+            }
+        }
+    }
+
+    /// Moves a revision that is at hand to the canary's side, at weight 0.
+    pub fn bring_back(&mut self, name: &ServiceName, revision: RevisionId) {
+        let Some(deployment) = self.services.get_mut(name) else { return };
+        if let Some(at) = deployment.aside.iter().position(|g| g.pool.revision == revision) {
+            let group = deployment.aside.remove(at);
+            for endpoint in &group.pool.endpoints {
+                endpoint.end_drain();
+            }
+            deployment.canary = Some(group);
+        }
+    }
+
+    /// Gives the canary a weight and begins an epoch. `salt` chooses whom affinity sends there.
+    pub fn shift(&mut self, name: &ServiceName, weight: Weight, salt: u64) {
+        let workers = self.workers;
+        if let Some(deployment) = self.services.get_mut(name) {
+            deployment.weight = weight;
+            deployment.salt = salt;
+            deployment.begin_epoch(workers);
+        }
+        self.publish();
+    }
+
+    /// Makes the canary stable and puts the former stable aside. One publish.
+    pub fn switch(&mut self, name: &ServiceName) {
+        let workers = self.workers;
+        if let Some(deployment) = self.services.get_mut(name) {
+            if let Some(canary) = deployment.canary.take() {
+                deployment.aside.extend(deployment.stable.replace(canary));
+            }
+            deployment.weight = Weight::ZERO;
+            deployment.begin_epoch(workers);
+        }
+        self.publish();
+    }
+
+    /// Forgets a revision that has no requests any more.
+    pub fn remove(&mut self, name: &ServiceName, revision: RevisionId) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            let is_it = |group: &Group| group.pool.revision == revision;
+            if deployment.canary.as_ref().is_some_and(is_it) {
+                deployment.canary = None;
+                deployment.weight = Weight::ZERO;
+            }
+            if deployment.stable.as_ref().is_some_and(is_it) {
+                deployment.stable = None;
+            }
+            deployment.aside.retain(|group| !is_it(group));
+        }
+        self.publish();
+    }
+
+    /// Makes the fleet as it is now live.
+    pub fn publish(&mut self) {
+        self.generation += 1;
+        let services = self.services.iter().map(|(name, deployment)| {
+            let entry = ServiceEntry {
+                name: name.clone(),
+                settings: Arc::clone(&deployment.settings),
+                canary_weight: if deployment.canary.is_some() {
+                    deployment.weight
+                } else {
+                    Weight::ZERO
+                },
+                salt: deployment.salt,
+                overdue: deployment.overdue,
+                stable: deployment.stable.as_ref().map(Group::entry),
+                canary: deployment.canary.as_ref().map(Group::entry),
+            };
+            (entry, deployment.routes.clone())
+        });
+        self.live.publish(RoutingTable::new(self.generation, services.collect()));
+    }
+
+    /// The generation of the live table.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The canary's weight.
+    #[must_use]
+    pub fn weight(&self, name: &ServiceName) -> Weight {
+        self.services.get(name).map_or(Weight::ZERO, |deployment| deployment.weight)
+    }
+
+    /// The endpoints of a revision.
+    #[must_use]
+    pub fn endpoints(&self, name: &ServiceName, revision: RevisionId) -> Vec<Arc<Endpoint>> {
+        let group = self.services.get(name).and_then(|d| d.group(revision));
+        group.map(|group| group.pool.endpoints.to_vec()).unwrap_or_default()
+    }
+
+    /// Notes what probes concluded of an instance. Says whether it is known.
+    pub fn set_healthy(&self, instance: &InstanceId, healthy: bool) -> bool {
+        let mut known = false;
+        for deployment in self.services.values() {
+            for group in deployment.groups() {
+                for endpoint in group.pool.endpoints.iter().filter(|e| e.instance == *instance) {
+                    endpoint.set_healthy(healthy);
+                    known = true;
+                }
+            }
+        }
+        known
+    }
+
+    /// What a side counted in this epoch.
+    #[must_use]
+    pub fn sample(&self, name: &ServiceName, side: Side) -> Sample {
+        let Some(deployment) = self.services.get(name) else { return Sample::default() };
+        let group = match side {
+            Side::Stable => &deployment.stable,
+            Side::Canary => &deployment.canary,
+        };
+        group.as_ref().map(|group| group.card.sample()).unwrap_or_default()
+    }
+
+    /// What every revision counted since it came: (service, revision, side, counts). A revision that
+    /// was put aside is told as stable, which it was.
+    #[must_use]
+    pub fn totals(&self) -> Vec<(ServiceName, RevisionId, Side, Sample)> {
+        let mut totals = Vec::new();
+        for (name, deployment) in &self.services {
+            for group in deployment.groups() {
+                let is_canary = deployment
+                    .canary
+                    .as_ref()
+                    .is_some_and(|canary| canary.pool.revision == group.pool.revision);
+                let side = if is_canary { Side::Canary } else { Side::Stable };
+                totals.push((name.clone(), group.pool.revision, side, group.total()));
+            }
+        }
+        totals
+    }
+
+    /// What stable counted since it came.
+    #[must_use]
+    pub fn stable_history(&self, name: &ServiceName) -> Sample {
+        let stable = self.services.get(name).and_then(|d| d.stable.as_ref());
+        stable.map(Group::total).unwrap_or_default()
+    }
+}

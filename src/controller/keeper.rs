@@ -1,0 +1,353 @@
+//! Keeps what serves serving: probes, instances that end, warm revisions whose time is up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::driver::{CONNECTS_LOST, Driver, Owner, Probed};
+use super::journal::Kind;
+use super::service::{Relaunch, Watched};
+use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
+use crate::model::instance::{Exit, Instance, Ownership};
+use crate::model::moment::Moment;
+use crate::model::revision::ProbeKind;
+use crate::model::revision::{RevisionSpec, Source};
+use crate::prober::{self, Target};
+use crate::rollout::event::Event;
+use crate::rollout::phase::Phase;
+use crate::runtime::{Runtime, RuntimeError, RuntimeEvent, State};
+use crate::store::records::Placed;
+
+/// The wait before an ended instance of stable is started again doubles from the first to the last:
+/// at once for the common single crash, and not more often than this for one that cannot live.
+const RELAUNCH_FIRST: Duration = Duration::from_millis(500);
+const RELAUNCH_LAST: Duration = Duration::from_secs(30);
+
+impl Driver {
+    /// Begins to probe an instance, unless it is probed already.
+    pub(super) fn watch_instance(
+        &mut self,
+        name: &ServiceName,
+        instance: &Instance,
+        spec: &RevisionSpec,
+    ) {
+        let probes = self.probes.clone();
+        let runtime = self.runtimes.of(&spec.source);
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.watched.contains_key(&instance.id) {
+            return;
+        }
+        let cancel = CancellationToken::new();
+        let (engine, engine_says) = watch::channel(None);
+        let watched = Watched { cancel: cancel.clone(), healthy: false, diagnosis: None, engine };
+        service.watched.insert(instance.id.clone(), watched);
+        let target = Target {
+            instance: instance.clone(),
+            spec: spec.probe.clone(),
+            protocol: spec.protocol,
+            engine: None,
+        };
+        self.tasks.spawn(watch_on(target, engine_says, runtime, probes, cancel));
+    }
+
+    /// A probe changed its mind, or said why it has not.
+    pub(super) fn probed(&mut self, probed: Probed) {
+        let Probed { instance, healthy, why } = probed;
+        let Some((name, owner)) = self.owner(&instance) else { return };
+        let Some(service) = self.services.get_mut(&name) else { return };
+        let Some(watched) = service.watched.get_mut(&instance) else { return };
+        let changed = watched.healthy != healthy;
+        watched.healthy = healthy;
+        watched.diagnosis = (!healthy).then(|| why.clone());
+        self.fleet.set_healthy(&instance, healthy);
+        if owner == Owner::Canary && !healthy {
+            if let Some(active) = &mut service.active {
+                active.diagnosis = Some(why.clone());
+            }
+        }
+        if changed {
+            let is = if healthy { "is healthy" } else { "is not healthy" };
+            self.tell(&name, Kind::Instance, format!("{instance} {is}: {why}"));
+        }
+        self.look_for_ready(&name);
+    }
+
+    /// A canary whose instances are all healthy is ready.
+    pub(super) fn look_for_ready(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        let Some(active) = &service.active else { return };
+        if active.rollout.phase != Phase::Probing || active.rollout.instances.is_empty() {
+            return;
+        }
+        let healthy =
+            |i: &Instance| service.watched.get(&i.id).is_some_and(|watched| watched.healthy);
+        if active.rollout.instances.iter().all(healthy) {
+            let attempt = active.rollout.attempt;
+            self.step(name, Event::Ready { attempt });
+        }
+    }
+
+    /// The fast lane: a canary that cannot be connected to, or whose probes all fail while stable's
+    /// do not, is given up without waiting for evidence.
+    pub(super) fn look_for_lost(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        let Some(active) = &service.active else { return };
+        if !matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. }) {
+            return;
+        }
+        let canary = self.fleet.endpoints(name, active.rollout.canary);
+        let stable = active.rollout.stable.map(|id| self.fleet.endpoints(name, id));
+        let stable_serves = stable.is_none_or(|endpoints| {
+            endpoints.iter().any(|e| e.is_healthy() && e.connect_failures() == 0)
+        });
+        if !stable_serves || canary.is_empty() {
+            return;
+        }
+        let sentence = if canary.iter().all(|e| e.connect_failures() >= CONNECTS_LOST) {
+            let endpoint = &canary[0];
+            format!(
+                "the canary cannot be connected to: {} connects in a row failed at {}",
+                endpoint.connect_failures(),
+                endpoint.address
+            )
+        } else if canary.iter().all(|e| !e.is_healthy()) {
+            let why = active.diagnosis.as_deref().unwrap_or("its probes fail");
+            format!("the canary is not healthy any more: {why}")
+        } else {
+            return;
+        };
+        self.step(name, Event::Lost { sentence });
+    }
+
+    /// A runtime reports.
+    pub(super) fn reported(&mut self, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::Ended { instance, exit } => self.ended(&instance, &exit),
+            RuntimeEvent::Health { instance, healthy } => {
+                for service in self.services.values() {
+                    if let Some(watched) = service.watched.get(&instance) {
+                        watched.engine.send_replace(Some(healthy));
+                    }
+                }
+            }
+            RuntimeEvent::Connected => {
+                if self.daemon.docker.replace(true) == Some(false) {
+                    self.docker_note = None;
+                    self.tell_all(Kind::Runtime, "the Docker engine is back".to_owned());
+                }
+                self.look_again();
+            }
+            RuntimeEvent::Disconnected { reason } => {
+                if self.daemon.docker.replace(false) != Some(false) {
+                    let message = format!(
+                        "the Docker engine cannot be reached ({reason}); what serves goes on serving"
+                    );
+                    self.docker_note = Some(message.clone());
+                    self.tell_all(Kind::Runtime, message);
+                }
+            }
+        }
+    }
+
+    /// Asks for every instance that is thought to run, because events may have been lost.
+    fn look_again(&mut self) {
+        let mut asked = Vec::new();
+        for service in self.services.values() {
+            for placed in service.placed() {
+                let Some(source) = service.source(placed.revision) else { continue };
+                if matches!(source, Source::Image(_)) {
+                    let runtime = self.runtimes.of(source);
+                    asked.extend(placed.instances.into_iter().map(|i| (Arc::clone(&runtime), i)));
+                }
+            }
+        }
+        let ended = self.reports.clone();
+        self.tasks.spawn(async move {
+            for (runtime, instance) in asked {
+                let exit = match runtime.inspect(&instance.id).await {
+                    Ok(crate::runtime::State::Ended(exit)) => exit,
+                    Ok(crate::runtime::State::Gone) => Exit::default(),
+                    _ => continue,
+                };
+                let _ = ended.send(RuntimeEvent::Ended { instance: instance.id, exit }).await;
+            }
+        });
+    }
+
+    fn ended(&mut self, instance: &InstanceId, exit: &Exit) {
+        let Some((name, owner)) = self.owner(instance) else { return };
+        self.fleet.set_healthy(instance, false);
+        let now = self.now();
+        let Some(service) = self.services.get_mut(&name) else { return };
+        if let Some(watched) = service.watched.remove(instance) {
+            watched.cancel.cancel();
+        }
+        match owner {
+            Owner::Canary => {
+                if service.active.as_ref().is_some_and(super::service::Active::is_going_back) {
+                    return;
+                }
+                let sentence = format!("{instance} {exit}");
+                self.tell(&name, Kind::Instance, sentence.clone());
+                self.step(&name, Event::Lost { sentence });
+            }
+            Owner::Stable(replica) => {
+                let relaunch = service.relaunches.entry(replica).or_insert(Relaunch {
+                    failures: 0,
+                    not_before: now,
+                    under_way: false,
+                });
+                relaunch.under_way = false;
+                self.tell(&name, Kind::Instance, format!("{instance} {exit}; starting it again"));
+            }
+            Owner::Warm => {
+                let message = format!("{instance} {exit}; it was warm and is not started again");
+                self.tell(&name, Kind::Instance, message);
+                let Some(service) = self.services.get_mut(&name) else { return };
+                if let Some(warm) = &mut service.record.warm {
+                    warm.placed.instances.retain(|i| i.id != *instance);
+                    if warm.placed.instances.is_empty() {
+                        let revision = warm.placed.revision;
+                        service.record.warm = None;
+                        self.fleet.remove(&name, revision);
+                    }
+                }
+                self.save(&name);
+            }
+        }
+    }
+
+    /// Starts ended replicas of stable again when their time has come, and retires a warm revision
+    /// whose time is up.
+    pub(super) fn keep(&mut self, name: &ServiceName, now: Moment) {
+        let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.active.is_none() && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+        {
+            if let Some(warm) = service.record.warm.take() {
+                let message = format!("revision {} was warm long enough", warm.placed.revision);
+                self.tell(name, Kind::Note, message);
+                self.retire(name, warm.placed);
+                self.save(name);
+            }
+        }
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(stable) = &service.record.stable else { return };
+        let Some(revision) = service.revisions.get(&stable.revision) else { return };
+        for (replica, relaunch) in &mut service.relaunches {
+            if !relaunch.under_way && now >= relaunch.not_before {
+                relaunch.under_way = true;
+                let ownership = Ownership {
+                    service: name.clone(),
+                    revision: revision.id,
+                    rollout: RolloutId(0),
+                    replica: *replica,
+                };
+                let runtime = self.runtimes.of(&revision.spec.source);
+                self.executor.relaunch(runtime, revision.spec.clone(), ownership);
+            }
+        }
+    }
+
+    pub(super) fn relaunched(
+        &mut self,
+        name: &ServiceName,
+        replica: u32,
+        result: Result<Instance, RuntimeError>,
+    ) {
+        let now = self.now();
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(relaunch) = service.relaunches.get_mut(&replica) else { return };
+        relaunch.under_way = false;
+        match result {
+            Err(error) => {
+                let wait = RELAUNCH_FIRST * 2_u32.saturating_pow(relaunch.failures.min(16));
+                relaunch.failures += 1;
+                relaunch.not_before = now.after(wait.min(RELAUNCH_LAST));
+                if relaunch.failures.is_power_of_two() {
+                    let message = format!("replica {replica} of stable was not started: {error}");
+                    self.tell(name, Kind::Instance, message);
+                }
+            }
+            Ok(instance) => {
+                let failures = relaunch.failures;
+                // Whoever ends again soon waits longer: the count stays until the next switch.
+                relaunch.failures = failures + 1;
+                let wait = RELAUNCH_FIRST * 2_u32.saturating_pow(failures.min(16));
+                relaunch.not_before = now.after(wait.min(RELAUNCH_LAST));
+                relaunch.under_way = true;
+                let Some(stable) = &mut service.record.stable else { return };
+                let revision = stable.revision;
+                match stable.instances.get_mut(replica as usize) {
+                    Some(old) => *old = instance.clone(),
+                    None => stable.instances.push(instance.clone()),
+                }
+                let instances = stable.instances.clone();
+                let Some(spec) = service.revisions.get(&revision).map(|r| r.spec.clone()) else {
+                    return;
+                };
+                let side = crate::model::weight::Side::Stable;
+                self.fleet.place(name, side, revision, &instances, spec.protocol);
+                self.fleet.publish();
+                self.watch_instance(name, &instance, &spec);
+                self.save(name);
+            }
+        }
+    }
+
+    /// Drains and stops a revision that is not wanted any more.
+    pub(super) fn retire(&mut self, name: &ServiceName, placed: Placed) {
+        let endpoints = self.fleet.endpoints(name, placed.revision);
+        let Some(service) = self.services.get_mut(name) else { return };
+        for instance in &placed.instances {
+            if let Some(watched) = service.watched.remove(&instance.id) {
+                watched.cancel.cancel();
+            }
+        }
+        let (runtime, grace) = match service.revisions.get(&placed.revision) {
+            Some(revision) => (self.runtimes.of(&revision.spec.source), revision.spec.stop_grace),
+            None => (Arc::clone(&service.runtime), service.config.template.stop_grace),
+        };
+        let times = (service.config.plan.drain_deadline, grace);
+        let revision = placed.revision;
+        self.executor.retire(name.clone(), runtime, revision, endpoints, placed.instances, times);
+    }
+
+    pub(super) fn retired(&mut self, name: &ServiceName, revision: RevisionId) {
+        self.fleet.remove(name, revision);
+        self.tell(name, Kind::Instance, format!("revision {revision} is stopped"));
+    }
+}
+
+/// Probes an instance until cancelled, adding what the runtime knows to the reasons.
+async fn watch_on(
+    mut target: Target,
+    engine: watch::Receiver<Option<bool>>,
+    runtime: Arc<dyn Runtime>,
+    probes: mpsc::Sender<Probed>,
+    cancel: CancellationToken,
+) {
+    let instance = target.instance.clone();
+    if target.spec.kind == ProbeKind::Auto {
+        if let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await {
+            target.engine = Some(engine);
+        }
+    }
+    let (events_in, mut events) = mpsc::channel(8);
+    let asking = prober::watch(target, events_in, cancel.clone());
+    let telling = async {
+        while let Some(event) = events.recv().await {
+            let mut why = event.diagnosis.to_string();
+            if !event.healthy && event.diagnosis.wants_a_closer_look() {
+                why = runtime.diagnose(&instance).await.unwrap_or(why);
+            }
+            let probed = Probed { instance: event.instance, healthy: event.healthy, why };
+            if probes.send(probed).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(asking, telling);
+}

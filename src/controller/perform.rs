@@ -1,0 +1,242 @@
+//! Effects, performed in order; and what follows from entering a phase.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::driver::Driver;
+use super::journal::{Happening, Kind};
+use crate::model::id::{RolloutId, ServiceName};
+use crate::model::instance::{Instance, Ownership};
+use crate::model::weight::{Side, Weight};
+use crate::rollout::effect::Effect;
+use crate::rollout::event::Event;
+use crate::rollout::phase::Phase;
+use crate::store::Change;
+use crate::store::records::{Placed, RolloutEntry, Warm};
+
+/// Past rollouts remembered per service.
+const HISTORY: usize = 100;
+
+impl Driver {
+    /// Performs effects. After a checkpoint that must stand, the rest waits for the store's answer.
+    pub(super) fn perform(&mut self, name: &ServiceName, effects: Vec<Effect>) {
+        let mut effects = effects.into_iter();
+        while let Some(effect) = effects.next() {
+            let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+                return;
+            };
+            let (rollout, attempt) = (active.rollout.id, active.rollout.attempt);
+            match effect {
+                Effect::Checkpoint { must } => {
+                    if must {
+                        active.pending = Some((attempt, effects.by_ref().collect()));
+                    }
+                    let changes = self.changes(name);
+                    let written = self.writer.write(changes);
+                    self.executor.saved(name.clone(), rollout, attempt, written);
+                    if must {
+                        return;
+                    }
+                }
+                Effect::Launch => self.launch(name),
+                Effect::Probe => {
+                    self.place_canary(name);
+                    self.fleet.publish();
+                    self.look_for_ready(name);
+                }
+                Effect::Shift(weight) => self.shift(name, weight),
+                Effect::Drain => self.drain(name),
+                Effect::Stop => self.stop(name),
+                Effect::Switch => {
+                    self.switch(name);
+                    self.step(name, Event::Switched { attempt });
+                }
+            }
+        }
+    }
+
+    fn launch(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(active) = &mut service.active else { return };
+        let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
+        let ownership = Ownership {
+            service: name.clone(),
+            revision: revision.id,
+            rollout: active.rollout.id,
+            replica: 0,
+        };
+        let cancel = CancellationToken::new();
+        active.launch = Some(cancel.clone());
+        let runtime = self.runtimes.of(&revision.spec.source);
+        let spec = revision.spec.clone();
+        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+    }
+
+    /// Puts the canary's instances into the fleet, at the weight it has, and begins to probe them.
+    pub(super) fn place_canary(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        let Some(active) = &service.active else { return };
+        let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
+        let (id, spec) = (revision.id, revision.spec.clone());
+        let instances = active.rollout.instances.clone();
+        self.fleet.place(name, Side::Canary, id, &instances, spec.protocol);
+        for instance in instances {
+            self.watch_instance(name, &instance, &spec);
+        }
+    }
+
+    fn shift(&mut self, name: &ServiceName, weight: Weight) {
+        let now = self.now();
+        let history = self.fleet.stable_history(name);
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return;
+        };
+        active.seen = Default::default();
+        if weight > Weight::ZERO {
+            let criteria = &active.rollout.plan.criteria;
+            let judge = active.judge.get_or_insert_with(|| {
+                crate::analysis::judge::Judge::new(criteria.clone(), &history, now)
+            });
+            if !judge.is_at(weight) {
+                judge.begin_step(weight, now);
+            }
+        }
+        let salt = active.rollout.id.0;
+        self.fleet.shift(name, weight, salt);
+        self.restart_rates(name);
+    }
+
+    fn restart_rates(&mut self, name: &ServiceName) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.rates = Default::default();
+        }
+    }
+
+    fn drain(&mut self, name: &ServiceName) {
+        let Some(active) = self.services.get(name).and_then(|s| s.active.as_ref()) else { return };
+        if let Some(launch) = &active.launch {
+            launch.cancel();
+        }
+        let rollout = &active.rollout;
+        let endpoints = self.fleet.endpoints(name, rollout.canary);
+        let deadline = rollout.plan.drain_deadline;
+        self.executor.drain(name.clone(), rollout.id, rollout.attempt, endpoints, deadline);
+    }
+
+    fn stop(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(active) = &service.active else { return };
+        let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
+        let runtime = self.runtimes.of(&revision.spec.source);
+        let grace = revision.spec.stop_grace;
+        let (instances, id) = (active.rollout.instances.clone(), active.rollout.id);
+        let attempt = active.rollout.attempt;
+        let revision = revision.id;
+        for instance in &instances {
+            if let Some(watched) = service.watched.remove(&instance.id) {
+                watched.cancel.cancel();
+            }
+        }
+        self.fleet.remove(name, revision);
+        self.executor.stop(name.clone(), id, attempt, runtime, instances, grace);
+    }
+
+    /// Stops instances that were launched for a rollout that no longer wants them.
+    pub(super) fn discard(
+        &mut self,
+        name: &ServiceName,
+        _rollout: RolloutId,
+        instances: Vec<Instance>,
+    ) {
+        let Some(service) = self.services.get(name) else { return };
+        let (runtime, grace) = (Arc::clone(&service.runtime), service.config.template.stop_grace);
+        self.executor.stop(name.clone(), RolloutId(0), 0, runtime, instances, grace);
+    }
+
+    fn switch(&mut self, name: &ServiceName) {
+        self.fleet.switch(name);
+        self.restart_rates(name);
+        let now = jiff::Timestamp::now().as_millisecond();
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(active) = &service.active else { return };
+        let canary =
+            Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
+        let keep = active.rollout.plan.keep_warm;
+        let former = service.record.stable.replace(canary);
+        service.relaunches.clear();
+        service.since = now;
+        // The one that was warm until now gives up its place; the one that comes back is stable.
+        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
+        let before = service.record.warm.take().filter(|w| Some(w.placed.revision) != stable);
+        service.record.warm = former.map(|placed| Warm {
+            placed,
+            until: u64::try_from(now).unwrap_or(0)
+                + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX / 2),
+        });
+        if let Some(before) = before {
+            self.retire(name, before.placed);
+        }
+    }
+
+    /// Tells of the phase that was entered; ends the rollout when it is over.
+    pub(super) fn entered(&mut self, name: &ServiceName) {
+        let millis = jiff::Timestamp::now().as_millisecond();
+        let Some(service) = self.services.get_mut(name) else { return };
+        if let Some(active) = &mut service.active {
+            active.since = millis;
+        }
+        let Some(active) = &service.active else { return };
+        let rollout = &active.rollout;
+        let message = super::report::sentence(service, rollout);
+        let phase = Some((rollout.phase.as_str(), rollout.weight.percent()));
+        let repeated = matches!(rollout.phase, Phase::RollingBack { drained: true, .. });
+        if repeated {
+            return;
+        }
+        let happening = Happening {
+            kind: Kind::Phase,
+            service: Some(name),
+            rollout: Some(rollout.id),
+            phase,
+            message,
+        };
+        let recorded = self.journal.tell(happening);
+        if let Some(active) = &mut service.active {
+            active.events.push(recorded);
+        }
+    }
+
+    /// The changes that write a service; a rollout that is over moves to the history with them.
+    pub(super) fn changes(&mut self, name: &ServiceName) -> Vec<Change> {
+        let Some(service) = self.services.get_mut(name) else { return Vec::new() };
+        let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
+        let mut changes = Vec::new();
+        if over {
+            if let Some(active) = service.active.take() {
+                let entry = RolloutEntry {
+                    checkpoint: active.checkpoint(),
+                    events: active.events,
+                    verdict: active.verdict,
+                    ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+                };
+                service.since = jiff::Timestamp::now().as_millisecond();
+                changes.push(Change::History(Box::new(entry.clone())));
+                service.history.push(entry);
+                if service.history.len() > HISTORY {
+                    let oldest = service.history.remove(0);
+                    changes.push(Change::DropHistory(oldest.checkpoint.id));
+                }
+            }
+        }
+        changes.extend(service.changes());
+        changes
+    }
+
+    /// Writes a service down; nothing waits for it.
+    pub(super) fn save(&mut self, name: &ServiceName) {
+        let changes = self.changes(name);
+        let written = self.writer.write(changes);
+        self.executor.saved(name.clone(), RolloutId(0), 0, written);
+    }
+}

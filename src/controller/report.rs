@@ -1,0 +1,264 @@
+//! What is told of services and rollouts: the JSON of the contract, and the sentences.
+
+use super::driver::Driver;
+use super::service::{Active, Service};
+use super::status::{
+    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, SideStatus, TrafficStatus,
+    WarmStatus, Weights,
+};
+use crate::analysis::scorecard::Sample;
+use crate::model::id::RevisionId;
+use crate::model::instance::Instance;
+use crate::model::moment::Moment;
+use crate::model::weight::Side;
+use crate::rollout::machine::{Kind, Rollout};
+use crate::rollout::phase::{Cause, Phase};
+use crate::store::records::{RecordedEvent, RolloutEntry};
+
+impl Driver {
+    /// A service as the outside sees it.
+    pub(super) fn status_of(&self, service: &Service, now: Moment) -> ServiceStatus {
+        let name = &service.config.name;
+        let active = service.active.as_ref();
+        let weight = self.fleet.weight(name);
+        let samples = Side::BOTH.map(|side| self.fleet.sample(name, side));
+        let rates = [service.rates[0].per_second(), service.rates[1].per_second()];
+        let traffic = |side: Side| {
+            traffic_of(&samples[side.index()], rates[side.index()], rates[0] + rates[1])
+        };
+        let record = &service.record;
+        let stable = record.stable.as_ref().map(|placed| {
+            let traffic = Some(traffic(Side::Stable));
+            self.side_of(service, placed.revision, &placed.instances, traffic)
+        });
+        let canary = active.filter(|a| !a.rollout.phase.is_over()).map(|active| {
+            let rollout = &active.rollout;
+            let traffic = Some(traffic(Side::Canary));
+            self.side_of(service, rollout.canary, &rollout.instances, traffic)
+        });
+        let last = service.history.last();
+        let phase = match (active, last) {
+            (Some(active), _) => active.rollout.phase.as_str(),
+            (None, Some(entry)) => entry.checkpoint.phase.as_str(),
+            (None, None) => "idle",
+        };
+        let plan = active.map_or(&service.config.plan, |active| &active.rollout.plan);
+        let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        ServiceStatus {
+            service: name.to_string(),
+            phase: phase.to_owned(),
+            step: active.and_then(|a| a.rollout.phase.step()).map(|step| step + 1),
+            steps: plan.steps.weights().iter().map(|weight| weight.percent()).collect(),
+            weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },
+            stable,
+            canary,
+            warm: record.warm.as_ref().map(|warm| WarmStatus {
+                revision: warm.placed.revision.0,
+                image: image_of(service, warm.placed.revision),
+                seconds_left: warm.until.saturating_sub(wall) as f64 / 1e3,
+            }),
+            verdict: active.and_then(|a| a.verdict.clone()).or_else(|| {
+                active.is_none().then(|| last.and_then(|l| l.verdict.clone())).flatten()
+            }),
+            rollout: active
+                .map(|a| a.rollout.id.0)
+                .or_else(|| last.map(|entry| entry.checkpoint.id.0)),
+            since: time(active.map_or(service.since, |a| a.since)),
+            seconds_left: active
+                .and_then(|a| a.rollout.deadline())
+                .map(|deadline| deadline.since(now).as_secs_f64()),
+            notes: notes_of(service, active, last),
+            routes: super::settings::route_texts(&service.config),
+            generation: self.fleet.generation(),
+        }
+    }
+
+    fn side_of(
+        &self,
+        service: &Service,
+        revision: RevisionId,
+        instances: &[Instance],
+        traffic: Option<TrafficStatus>,
+    ) -> SideStatus {
+        let endpoints = self.fleet.endpoints(&service.config.name, revision);
+        let instance = |instance: &Instance| {
+            let endpoint = endpoints.iter().find(|e| e.instance == instance.id);
+            let watched = service.watched.get(&instance.id);
+            InstanceStatus {
+                id: instance.id.to_string(),
+                address: instance.address.to_string(),
+                healthy: endpoint.is_some_and(|e| e.is_healthy()),
+                in_flight: endpoint.map_or(0, |e| e.in_flight()),
+                diagnosis: watched.filter(|w| !w.healthy).and_then(|w| w.diagnosis.clone()),
+            }
+        };
+        SideStatus {
+            revision: revision.0,
+            image: image_of(service, revision),
+            instances: instances.iter().map(instance).collect(),
+            traffic,
+        }
+    }
+}
+
+fn traffic_of(sample: &Sample, rate: f64, all: f64) -> TrafficStatus {
+    let latency = sample.latency();
+    let seconds = |q| latency.quantile(q).map(|micros| micros / 1e6);
+    let (requests, errors) = (sample.requests(), sample.errors());
+    TrafficStatus {
+        share: if all > 0.0 { rate / all * 100.0 } else { 0.0 },
+        requests_per_second: rate,
+        requests,
+        errors,
+        error_rate: if requests > 0 { errors as f64 / requests as f64 } else { 0.0 },
+        p50: seconds(0.5),
+        p95: seconds(0.95),
+        p99: seconds(0.99),
+    }
+}
+
+fn notes_of(
+    service: &Service,
+    active: Option<&Active>,
+    last: Option<&RolloutEntry>,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    match active.map(|a| &a.rollout.phase).or_else(|| last.map(|l| &l.checkpoint.phase)) {
+        Some(Phase::Paused { reason, .. }) => notes.push(reason.to_string()),
+        Some(Phase::RollingBack { cause, .. } | Phase::RolledBack { cause }) => {
+            notes.push(cause.to_string());
+        }
+        _ => {}
+    }
+    if let Some(hold) = active.and_then(|a| a.verdict.as_ref()).and_then(|v| v.hold.clone()) {
+        notes.push(hold);
+    }
+    for (replica, relaunch) in &service.relaunches {
+        if relaunch.failures > 1 {
+            notes.push(format!(
+                "replica {replica} of stable was started {} times",
+                relaunch.failures
+            ));
+        }
+    }
+    let name = &service.config.name;
+    if service.record.stable.is_none() && active.is_none() {
+        let what = if service.preparing { "being prepared" } else { "not deployed yet" };
+        notes.push(format!("{name} is {what}"));
+    }
+    notes
+}
+
+/// What a revision runs, as text.
+pub(super) fn image_of(service: &Service, revision: RevisionId) -> String {
+    service.source(revision).map(ToString::to_string).unwrap_or_default()
+}
+
+/// The sentence for a phase that was entered.
+pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
+    let (to, steps) = (rollout.canary, rollout.plan.steps.count());
+    let image = image_of(service, to);
+    let from = rollout.stable.map_or_else(String::new, |from| format!("revision {from} → "));
+    match &rollout.phase {
+        Phase::Launching => {
+            let replicas = service.revisions.get(&to).map_or(1, |r| r.spec.instances());
+            let noun = if replicas == 1 { "instance" } else { "instances" };
+            let plan = match rollout.kind {
+                Kind::Canary => format!(", then {}", rollout.plan.steps),
+                Kind::Direct => String::new(),
+            };
+            format!("{from}revision {to} ({image}): starting {replicas} {noun}{plan}")
+        }
+        Phase::Probing => {
+            let addresses: Vec<String> =
+                rollout.instances.iter().map(|i| format!("{} {}", i.id, i.address)).collect();
+            format!("started {}; asking whether it is healthy", addresses.join(", "))
+        }
+        Phase::Baking { step } => {
+            format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
+        }
+        Phase::Paused { reason, .. } => format!("paused at {}: {reason}", rollout.weight),
+        Phase::Promoting => format!("revision {to} takes all traffic"),
+        Phase::Promoted => {
+            let warm = match rollout.stable {
+                Some(from) if !rollout.plan.keep_warm.is_zero() => {
+                    let keep = jiff::SignedDuration::try_from(rollout.plan.keep_warm);
+                    let keep = keep.map_or_else(|_| String::new(), |keep| format!(" for {keep:#}"));
+                    format!("; revision {from} stays warm{keep}")
+                }
+                _ => String::new(),
+            };
+            format!("promoted: revision {to} ({image}) is stable{warm}")
+        }
+        Phase::RollingBack { cause, .. } => format!("rolling back: {cause}"),
+        Phase::RolledBack { cause } => format!("rolled back: {cause}"),
+    }
+}
+
+/// The rollout under way, as a record.
+pub(super) fn present(service: &Service) -> Option<RolloutRecord> {
+    let active = service.active.as_ref()?;
+    let entry = RolloutEntry {
+        checkpoint: active.checkpoint(),
+        events: active.events.clone(),
+        verdict: active.verdict.clone(),
+        ended: 0,
+    };
+    Some(RolloutRecord { outcome: None, ended: None, ..past_of(service, &entry) })
+}
+
+/// A past rollout, as a record.
+pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord {
+    let checkpoint = &entry.checkpoint;
+    let (outcome, cause) = match &checkpoint.phase {
+        Phase::Promoted => (Some("promoted"), None),
+        Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => {
+            let outcome = match cause {
+                Cause::Aborted => "aborted",
+                Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
+                Cause::Regression { .. } | Cause::Lost { .. } | Cause::Inconclusive { .. } => {
+                    "rolled_back"
+                }
+            };
+            (Some(outcome), Some(cause.to_string()))
+        }
+        _ => (None, None),
+    };
+    RolloutRecord {
+        rollout: checkpoint.id.0,
+        service: checkpoint.service.to_string(),
+        from: checkpoint.stable.map(|id| id.0),
+        to: checkpoint.canary.0,
+        image: image_of(service, checkpoint.canary),
+        kind: match checkpoint.kind {
+            Kind::Canary => "canary".to_owned(),
+            Kind::Direct => "direct".to_owned(),
+        },
+        phase: checkpoint.phase.as_str().to_owned(),
+        outcome: outcome.map(str::to_owned),
+        cause,
+        started: time(i64::try_from(checkpoint.started).unwrap_or(0)),
+        ended: Some(time(i64::try_from(entry.ended).unwrap_or(0))),
+        verdict: entry.verdict.clone(),
+        events: entry.events.iter().map(|event| told(entry, event)).collect(),
+    }
+}
+
+fn told(entry: &RolloutEntry, event: &RecordedEvent) -> EventRecord {
+    EventRecord {
+        id: event.id,
+        at: time(i64::try_from(event.at).unwrap_or(0)),
+        service: Some(entry.checkpoint.service.to_string()),
+        rollout: Some(entry.checkpoint.id.0),
+        kind: if event.phase.is_some() { "phase" } else { "note" }.to_owned(),
+        phase: event.phase.clone(),
+        weight: event.weight,
+        message: event.message.clone(),
+    }
+}
+
+/// Milliseconds since the Unix epoch as RFC 3339.
+fn time(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+}

@@ -1,0 +1,198 @@
+//! What the driver holds of one service.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::analysis::judge::Judge;
+use crate::analysis::scorecard::Sample;
+use crate::analysis::verdict::Verdict;
+use crate::config::Service as ServiceConfig;
+use crate::model::id::{InstanceId, RevisionId};
+use crate::model::moment::Moment;
+use crate::model::revision::{Revision, Source};
+use crate::rollout::checkpoint::Checkpoint;
+use crate::rollout::effect::Effect;
+use crate::rollout::event::Attempt;
+use crate::rollout::machine::Rollout;
+use crate::runtime::Runtime;
+use crate::store::Change;
+use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
+
+/// Over how long requests per second are averaged: long enough to be steady, short enough to follow.
+const RATE_OVER: Duration = Duration::from_secs(2);
+
+/// A service as the driver knows it.
+#[derive(Debug)]
+pub struct Service {
+    pub config: ServiceConfig,
+    pub runtime: Arc<dyn Runtime>,
+    pub record: ServiceRecord,
+    pub revisions: BTreeMap<RevisionId, Revision>,
+    pub active: Option<Active>,
+    /// Past rollouts, oldest first.
+    pub history: Vec<RolloutEntry>,
+    /// A deploy is being prepared.
+    pub preparing: bool,
+    /// Instances being launched again by the keeper: replica and when to try next.
+    pub relaunches: BTreeMap<u32, Relaunch>,
+    /// When the stable side began to look as it does.
+    pub since: i64,
+    pub rates: [Rate; 2],
+    pub watched: HashMap<InstanceId, Watched>,
+}
+
+/// An instance that is probed.
+#[derive(Debug)]
+pub struct Watched {
+    pub cancel: CancellationToken,
+    pub healthy: bool,
+    pub diagnosis: Option<String>,
+    /// What the engine's own health check says, handed on to the prober.
+    pub engine: tokio::sync::watch::Sender<Option<bool>>,
+}
+
+/// A replica of stable that ended and is wanted back.
+#[derive(Debug)]
+pub struct Relaunch {
+    pub failures: u32,
+    pub not_before: Moment,
+    pub under_way: bool,
+}
+
+/// A rollout under way.
+#[derive(Debug)]
+pub struct Active {
+    pub rollout: Rollout,
+    pub judge: Option<Judge>,
+    /// What each side had counted in this epoch when last sampled.
+    pub seen: [Sample; 2],
+    pub verdict: Option<Verdict>,
+    /// Milliseconds since the Unix epoch.
+    pub started: u64,
+    pub events: Vec<RecordedEvent>,
+    /// Effects that wait for a checkpoint.
+    pub pending: Option<(Attempt, Vec<Effect>)>,
+    /// When this phase was entered, in milliseconds since the Unix epoch.
+    pub since: i64,
+    /// What the last failing probe said.
+    pub diagnosis: Option<String>,
+    /// How many slots the judge's memory had when it was last written.
+    pub remembered: u64,
+    /// Takes back the launch under way.
+    pub launch: Option<CancellationToken>,
+}
+
+impl Active {
+    pub fn checkpoint(&self) -> Checkpoint {
+        let memory = self.judge.as_ref().map(Judge::memory);
+        Checkpoint::of(&self.rollout, memory, self.started)
+    }
+
+    pub fn record(&self) -> ActiveRecord {
+        ActiveRecord { checkpoint: self.checkpoint(), events: self.events.clone() }
+    }
+}
+
+impl Service {
+    /// What the revision of this number runs.
+    pub fn source(&self, revision: RevisionId) -> Option<&Source> {
+        self.revisions.get(&revision).map(|revision| &revision.spec.source)
+    }
+
+    /// Every revision that has instances, with them: stable, warm, canary.
+    pub fn placed(&self) -> Vec<Placed> {
+        let record = &self.record;
+        let mut placed: Vec<Placed> = record
+            .stable
+            .iter()
+            .chain(record.warm.as_ref().map(|warm| &warm.placed))
+            .cloned()
+            .collect();
+        if let Some(active) = &self.active {
+            let (revision, instances) = (active.rollout.canary, active.rollout.instances.clone());
+            if !placed.iter().any(|placed| placed.revision == revision) {
+                placed.push(Placed { revision, instances });
+            }
+        }
+        placed
+    }
+
+    /// The revision that a rollback without a number returns to: the warm one, else the newest that
+    /// was promoted before the present stable.
+    pub fn previous(&self) -> Option<RevisionId> {
+        let stable = self.record.stable.as_ref().map(|placed| placed.revision);
+        let warm = self.record.warm.as_ref().map(|warm| warm.placed.revision);
+        warm.or_else(|| {
+            self.history
+                .iter()
+                .rev()
+                .filter(|entry| entry.checkpoint.phase == crate::rollout::phase::Phase::Promoted)
+                .flat_map(|entry| [Some(entry.checkpoint.canary), entry.checkpoint.stable])
+                .flatten()
+                .find(|id| Some(*id) != stable && self.revisions.contains_key(id))
+        })
+    }
+
+    /// The changes that write this service and its rollout under way.
+    pub fn changes(&self) -> Vec<Change> {
+        let name = self.config.name.clone();
+        let mut changes = vec![Change::Service(name.clone(), Box::new(self.record.clone()))];
+        match &self.active {
+            Some(active) => changes.push(Change::Active(Box::new(active.record()))),
+            None => changes.push(Change::DropActive(name)),
+        }
+        changes
+    }
+}
+
+/// Requests per second of one side, from cumulative counts.
+#[derive(Debug, Default)]
+pub struct Rate {
+    counts: VecDeque<(Moment, u64)>,
+}
+
+impl Rate {
+    /// Notes a cumulative count. A count that fell belongs to a new epoch and begins anew.
+    pub fn note(&mut self, count: u64, now: Moment) {
+        if self.counts.back().is_some_and(|(_, last)| *last > count) {
+            self.counts.clear();
+        }
+        self.counts.push_back((now, count));
+        while self.counts.len() > 2
+            && self.counts.get(1).is_some_and(|(at, _)| now.since(*at) >= RATE_OVER)
+        {
+            self.counts.pop_front();
+        }
+    }
+
+    /// Requests per second.
+    pub fn per_second(&self) -> f64 {
+        let (Some((first, from)), Some((last, to))) = (self.counts.front(), self.counts.back())
+        else {
+            return 0.0;
+        };
+        let seconds = last.since(*first).as_secs_f64();
+        if seconds > 0.0 { (to - from) as f64 / seconds } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_follows_the_last_seconds_and_a_new_epoch() {
+        let mut rate = Rate::default();
+        for tick in 0..50_u64 {
+            rate.note(tick * 10, Moment(tick * 100));
+        }
+        assert!((rate.per_second() - 100.0).abs() < 1.0);
+        rate.note(0, Moment(5_000));
+        assert!(rate.per_second().abs() < f64::EPSILON);
+        rate.note(5, Moment(5_100));
+        assert!((rate.per_second() - 50.0).abs() < 1.0);
+    }
+}

@@ -1,0 +1,125 @@
+//! What keeps a user on a side: reading cookies, and issuing the one that the proxy gives itself.
+//!
+//! The key in the cookie is random and says nothing; the side follows from its hash and the weight.
+//! The cookie is issued only while there is a canary: before, nobody has a side to be kept on.
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+
+use super::ids::hex;
+
+/// How long a user stays known: longer than any rollout.
+const MAX_AGE: &str = "2592000";
+/// The longest key that is taken from a cookie or header; what is beyond it does not count.
+const LONGEST_KEY: usize = 256;
+
+/// The value of a cookie, from however many `Cookie` fields there are.
+#[must_use]
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get_all(COOKIE).iter().find_map(|field| cookie_in(field, name))
+}
+
+/// The value of a cookie in one `Cookie` field.
+#[must_use]
+pub fn cookie_in<'a>(field: &'a HeaderValue, name: &str) -> Option<&'a str> {
+    field.to_str().ok()?.split(';').find_map(|pair| {
+        let (found, value) = pair.trim().split_once('=')?;
+        (found == name).then_some(value)
+    })
+}
+
+/// A key cut to what counts.
+#[must_use]
+pub fn key(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(LONGEST_KEY)]
+}
+
+/// A new key for a user.
+#[must_use]
+pub fn new_key(random: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    hex(random, &mut key);
+    key
+}
+
+/// The `Set-Cookie` that gives a user this key.
+#[must_use]
+pub fn set_cookie(name: &str, key: [u8; 16], secure: bool) -> Option<HeaderValue> {
+    let key = std::str::from_utf8(&key).ok()?;
+    let secure = if secure { "; Secure" } else { "" };
+    let text = format!("{name}={key}; Path=/; Max-Age={MAX_AGE}; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::try_from(text).ok()
+}
+
+/// Takes a cookie out of what goes upstream, leaving the others as they were.
+pub fn strip_cookie(headers: &mut HeaderMap, name: &str) {
+    if cookie(headers, name).is_none() {
+        return;
+    }
+    let mut kept = String::new();
+    for field in headers.get_all(COOKIE) {
+        let Ok(text) = field.to_str() else { return };
+        for pair in text.split(';').map(str::trim) {
+            if pair.is_empty() || pair.split_once('=').is_some_and(|(found, _)| found == name) {
+                continue;
+            }
+            if !kept.is_empty() {
+                kept.push_str("; ");
+            }
+            kept.push_str(pair);
+        }
+    }
+    headers.remove(COOKIE);
+    if !kept.is_empty()
+        && let Ok(value) = HeaderValue::try_from(kept)
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(fields: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(COOKIE, HeaderValue::from_static(field));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others_and_among_crumbs() {
+        let headers = with(&["a=1; user=two;b=3", "c=4"]);
+        assert_eq!(cookie(&headers, "user"), Some("two"));
+        assert_eq!(cookie(&headers, "c"), Some("4"));
+        assert_eq!(cookie(&headers, "use"), None);
+        assert_eq!(cookie(&HeaderMap::new(), "a"), None);
+    }
+
+    #[test]
+    fn a_cookie_can_be_taken_out() {
+        let mut headers = with(&["a=1; user=two;b=3", "user=x"]);
+        strip_cookie(&mut headers, "user");
+        assert_eq!(headers.get(COOKIE).expect("the others"), "a=1; b=3");
+        strip_cookie(&mut headers, "a");
+        strip_cookie(&mut headers, "b");
+        assert!(headers.get(COOKIE).is_none());
+    }
+
+    #[test]
+    fn the_cookie_is_for_the_server_only() {
+        let value = set_cookie("who", new_key(0xabc), true).expect("a value");
+        assert_eq!(
+            value,
+            "who=0000000000000abc; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax; Secure"
+        );
+        assert!(
+            !set_cookie("who", new_key(1), false)
+                .expect("a value")
+                .to_str()
+                .expect("text")
+                .contains("Secure")
+        );
+    }
+}

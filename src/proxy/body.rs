@@ -1,0 +1,271 @@
+//! Bodies both ways, as enums: no box and no dynamic call on the common path.
+//!
+//! Back-pressure is hyper's: a body is polled when there is room for its next piece, and nothing is
+//! read ahead. The claim rides on the response's body (in its exchange) until the upstream's last
+//! byte is here. Trailers pass, less what RFC 9110 forbids in them.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::downstream::Busy;
+use super::error::BodyError;
+use super::exchange::{Exchange, Fired, Stage};
+use super::headers::strip_trailers;
+use super::worker::Ongoing;
+
+/// A request's body on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// None.
+    Empty,
+    /// What the client sends.
+    Stream {
+        /// Its pieces.
+        incoming: Incoming,
+        /// The exchange that is told of progress.
+        exchange: Rc<Exchange>,
+    },
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Stream { incoming, exchange } = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(&mut *incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                exchange.uploaded();
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                    exchange.upload_done();
+                } else if incoming.is_end_stream() {
+                    exchange.upload_done();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                exchange.upload_done();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                exchange.upload_broke();
+                Poll::Ready(Some(Err(BodyError::Downstream(error))))
+            }
+            Poll::Pending => {
+                exchange.upload_waits();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// A response's body on its way to the client.
+#[derive(Debug)]
+pub enum ResponseBody {
+    /// None, or nothing left.
+    Empty,
+    /// All of it.
+    Full(Bytes),
+    /// As it comes from the upstream.
+    Stream(Stream),
+}
+
+impl ResponseBody {
+    /// A body that is here as a whole.
+    pub fn full(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+/// A body as it comes from the upstream.
+#[derive(Debug)]
+pub struct Stream {
+    incoming: Incoming,
+    /// A piece that is here already.
+    first: Option<Bytes>,
+    /// `None` once it has ended.
+    ongoing: Option<Ongoing>,
+    /// Told one poll later, so that hyper first sends what came before.
+    broken: Option<BodyError>,
+}
+
+impl Stream {
+    /// A body whose exchange holds claim and connection, and its first piece if that is here.
+    pub fn new(incoming: Incoming, first: Option<Bytes>, ongoing: Ongoing) -> Self {
+        Self { incoming, first, ongoing: Some(ongoing), broken: None }
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        let Some(ongoing) = &self.ongoing else { return Poll::Ready(None) };
+        let exchange = ongoing.exchange();
+        if let Some(fired) = exchange.fired() {
+            self.ongoing = None;
+            let error = if fired == Fired::Cut { BodyError::Cut } else { BodyError::Stalled };
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = {
+            let mut held = exchange.held.borrow_mut();
+            match held.as_mut().and_then(|held| held.connection.as_mut()) {
+                Some(connection) => connection.poll_body(&mut self.incoming, context),
+                None => Pin::new(&mut self.incoming).poll_frame(context),
+            }
+        };
+        match polled {
+            Poll::Pending => {
+                if exchange.stage() == Stage::Blocked {
+                    exchange.moved(Stage::Streaming);
+                }
+                exchange.park(context);
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(mut frame))) => {
+                exchange.moved(Stage::Blocked);
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                    self.end();
+                } else if self.incoming.is_end_stream() {
+                    self.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                if exchange.is_upload_broken() {
+                    exchange.abandon();
+                } else {
+                    exchange.fault();
+                }
+                self.ongoing = None;
+                self.broken = Some(BodyError::Upstream(error));
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(ongoing) = self.ongoing.take() {
+            ongoing.complete();
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // hyper drops a body whose announced length was sent without asking for its end.
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Stream(stream) => stream.poll_next(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Stream(stream) => {
+                stream.first.is_none()
+                    && stream.broken.is_none()
+                    && (stream.ongoing.is_none() || stream.incoming.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => stream.incoming.size_hint(),
+        }
+    }
+}
+
+/// A response's body, and the fact that its connection is busy with it.
+#[derive(Debug)]
+pub struct Outgoing {
+    body: ResponseBody,
+    _busy: Busy,
+}
+
+impl Outgoing {
+    /// A body on a connection.
+    pub fn new(body: ResponseBody, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,429 @@
+//! A client's connection: from accept to close.
+//!
+//! ```text
+//! accept ─▶ TLS handshake, or a look at the first bytes ─▶ HTTP/1.1 ─▶ tunnel
+//!            (both under one deadline)                  └▶ HTTP/2
+//! ```
+//!
+//! hyper reads and writes; here are the deadlines that it does not have, the drain, and the end: an
+//! answer to a malformed request is not lost to a reset, because what the client still sends is read
+//! for a while. A panic ends one connection and is counted.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::clock::{Clock, Tick};
+use super::forwarded::{address_value, is_trusted};
+use super::handler;
+use super::limits::Limits;
+use super::stream::{Io, Transport};
+use super::tunnel::{self, Tunnel};
+use super::upstream::http1::BUFFER;
+use super::upstream::http2::Local;
+use super::worker::{Worker, limit};
+use crate::telemetry::traffic::Count;
+
+/// What every HTTP/2 connection with prior knowledge begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How often a preface that has begun is looked at again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+/// HTTP/2 flow control: bytes a client may send ahead on a stream, and in all. Envoy's at the edge.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 pings that find dead peers: every 30 s, answered within 20 s.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams that we may reset for a client's errors before it is sent away (CVE-2025-8671).
+const LOCAL_RESETS: usize = 500;
+/// How long, and for how many bytes, what a client still sends is read after our last word, so that
+/// a reset does not take that word from it (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// How a listener secures its connections.
+pub type Secure = Arc<rustls::ServerConfig>;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// A request's head has begun and is not complete. HTTP/1.1 only.
+    Head,
+    /// Requests are being served.
+    Busy,
+}
+
+/// Why a connection must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doom {
+    Idle,
+    Head,
+    Stalled,
+}
+
+/// What is known about a client's connection, shared by its parts.
+#[derive(Debug)]
+pub struct Downstream {
+    /// Whom we talk to: the client, or a proxy before us.
+    pub peer: SocketAddr,
+    /// Its address as a header value.
+    pub peer_value: HeaderValue,
+    /// Whether what it says about the client is believed.
+    pub trusted: bool,
+    /// Whether it came by TLS.
+    pub secure: bool,
+    /// Set by the handler with a 101; taken when hyper has let go of the connection.
+    pub tunnel: RefCell<Option<Tunnel>>,
+    multiplexed: bool,
+    clock: Clock,
+    limits: Deadlines,
+    phase: Cell<Phase>,
+    since: Cell<Tick>,
+    blocked: Cell<Option<Tick>>,
+    doom: Cell<Option<Doom>>,
+    active: Cell<u32>,
+    served: Cell<u32>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Deadlines {
+    keep_alive: Tick,
+    header_read: Tick,
+    write_stall: Tick,
+    requests: u32,
+}
+
+impl Deadlines {
+    fn of(limits: &Limits, multiplexed: bool) -> Self {
+        Self {
+            keep_alive: limit(limits.keep_alive),
+            header_read: limit(limits.header_read),
+            write_stall: limit(limits.write_stall),
+            requests: if multiplexed { limits.requests_http2 } else { limits.requests_http1 },
+        }
+    }
+}
+
+impl Downstream {
+    fn new(worker: &Worker, peer: SocketAddr, secure: bool, multiplexed: bool) -> Rc<Self> {
+        Rc::new(Self {
+            peer,
+            peer_value: address_value(peer.ip()),
+            trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
+            secure,
+            tunnel: RefCell::new(None),
+            multiplexed,
+            clock: worker.clock.clone(),
+            limits: Deadlines::of(&worker.settings.limits, multiplexed),
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(worker.clock.now()),
+            blocked: Cell::new(None),
+            doom: Cell::new(None),
+            active: Cell::new(0),
+            served: Cell::new(0),
+            waker: RefCell::new(None),
+        })
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.clock.now());
+    }
+
+    /// Bytes came.
+    #[inline]
+    pub fn read(&self) {
+        if self.phase.get() == Phase::Idle && !self.multiplexed {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// Bytes went, or would not go.
+    #[inline]
+    pub fn wrote(&self, went: bool) {
+        if went {
+            self.blocked.set(None);
+        } else if self.blocked.get().is_none() {
+            self.blocked.set(Some(self.clock.now()));
+        }
+    }
+
+    /// Whether this is the connection's last request.
+    pub fn is_last(&self) -> bool {
+        self.served.get() >= self.limits.requests
+    }
+
+    /// One look of the worker's tick.
+    pub fn tick(&self) {
+        let now = self.clock.now();
+        let quiet = now.saturating_sub(self.since.get());
+        let doom = match self.phase.get() {
+            Phase::Idle if quiet >= self.limits.keep_alive => Doom::Idle,
+            Phase::Head if quiet >= self.limits.header_read => Doom::Head,
+            _ => match self.blocked.get() {
+                Some(since) if now.saturating_sub(since) >= self.limits.write_stall => {
+                    Doom::Stalled
+                }
+                _ => return,
+            },
+        };
+        self.doom.set(Some(doom));
+        self.wake();
+    }
+
+    /// Has the connection's task look around.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn park(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+}
+
+/// A request is being served on a connection, until its response's body is dropped.
+#[derive(Debug)]
+pub struct Busy(Rc<Downstream>);
+
+impl Busy {
+    fn new(connection: &Rc<Downstream>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        connection.served.set(connection.served.get().saturating_add(1));
+        connection.phase.set(Phase::Busy);
+        Self(Rc::clone(connection))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let active = self.0.active.get() - 1;
+        self.0.active.set(active);
+        if active == 0 {
+            self.0.enter(Phase::Idle);
+        }
+    }
+}
+
+/// Counts a connection's end, and whether it was a panic.
+struct Life {
+    worker: Rc<Worker>,
+    slot: Option<usize>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.worker.count(Count::Closed);
+        if std::thread::panicking() {
+            self.worker.count(Count::Panics);
+        }
+        if let Some(slot) = self.slot {
+            self.worker.connection_ended(slot);
+        }
+    }
+}
+
+/// Serves a connection in a task of its own.
+pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<&Secure>) {
+    worker.count(Count::Accepted);
+    // A refusal costs latency at most.
+    let _ = stream.set_nodelay(true);
+    let acceptor = secure.map(|config| TlsAcceptor::from(Arc::clone(config)));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, acceptor));
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+) {
+    let mut life = Life { worker: Rc::clone(&worker), slot: None };
+    let secure = acceptor.is_some();
+    let opening = Box::pin(open(&worker, stream, acceptor));
+    let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
+    let Ok(Some((transport, multiplexed))) = opened else { return };
+    let connection = Downstream::new(&worker, peer, secure, multiplexed);
+    life.slot = Some(worker.connection_began(Rc::clone(&connection)));
+    let io = TokioIo::new(Io::new(transport, Rc::clone(&connection)));
+    if multiplexed {
+        serve_http2(&worker, &connection, io).await;
+    } else {
+        serve_http1(&worker, &connection, io).await;
+    }
+}
+
+/// The transport, and whether it speaks HTTP/2. `None` when there is nothing to serve.
+async fn open(
+    worker: &Worker,
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+) -> Option<(Transport, bool)> {
+    let Some(acceptor) = acceptor else {
+        let multiplexed = tokio::select! {
+            biased;
+            sniffed = sniff(&stream) => sniffed?,
+            () = worker.drain_began() => return None,
+        };
+        return Some((Transport::Plain(stream), multiplexed));
+    };
+    match acceptor.accept(stream).await {
+        Ok(stream) => {
+            worker.count(Count::TlsHandshakes);
+            let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
+            Some((Transport::Tls(Box::new(stream)), multiplexed))
+        }
+        Err(_) => {
+            worker.count(Count::TlsFailures);
+            None
+        }
+    }
+}
+
+/// Looks at the first bytes without taking them: HTTP/2 begins with its preface.
+async fn sniff(stream: &TcpStream) -> Option<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await.ok().filter(|seen| *seen > 0)?;
+        if first[..seen] != PREFACE[..seen] {
+            return Some(false);
+        }
+        if seen == PREFACE.len() {
+            return Some(true);
+        }
+        tokio::time::sleep(PREFACE_PAUSE).await;
+    }
+}
+
+async fn serve_http1(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: TokioIo<Io>) {
+    let service = service_fn(|request| {
+        let (worker, connection) = (Rc::clone(worker), Rc::clone(connection));
+        let busy = Busy::new(&connection);
+        // Boxed, so that an idle connection keeps no room for a request's state.
+        Box::pin(async move {
+            let response = handler::handle(&worker, &connection, request).await;
+            Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
+        })
+    });
+    let mut builder = http1::Builder::new();
+    // Header deadlines are the tick's: hyper's would cost a timer per request.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER);
+    builder.max_header_size(worker.settings.limits.header_bytes);
+    let mut http = builder.serve_connection(io, service);
+    let mut told = false;
+    let ended = std::future::poll_fn(|context| {
+        if let Some(doom) = connection.doom.get() {
+            return Poll::Ready(Err(doom));
+        }
+        if worker.is_draining() && !told {
+            told = true;
+            std::pin::Pin::new(&mut http).graceful_shutdown();
+        }
+        connection.park(context);
+        http.poll_without_shutdown(context).map(Ok)
+    })
+    .await;
+    let parts = http.into_parts();
+    let mut io = parts.io.into_inner();
+    match ended {
+        Ok(Ok(())) => {
+            if let Some(tunnel) = connection.tunnel.take() {
+                connection.phase.set(Phase::Busy);
+                tunnel::run(io, parts.read_buf, tunnel).await;
+            } else {
+                close(&mut io, worker.is_draining()).await;
+            }
+        }
+        Ok(Err(_)) => close(&mut io, true).await,
+        Err(Doom::Head) => {
+            worker.count(Count::Refused);
+            let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+                           content-length: 0\r\n\r\n";
+            let _ = tokio::time::timeout(LINGER, io.write_all(answer)).await;
+            close(&mut io, true).await;
+        }
+        Err(Doom::Idle) => close(&mut io, false).await,
+        Err(Doom::Stalled) => {}
+    }
+}
+
+/// Says that nothing more will come, and reads what the client still sends for a while.
+async fn close(io: &mut Io, linger: bool) {
+    let closing = async {
+        if io.shutdown().await.is_err() || !linger {
+            return;
+        }
+        let mut scratch = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while let Ok(read @ 1..) = io.read(&mut scratch).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, Box::pin(closing)).await;
+}
+
+async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: TokioIo<Io>) {
+    let (sharer, shared) = (Rc::clone(worker), Rc::clone(connection));
+    let service = service_fn(move |request| {
+        let (worker, connection) = (Rc::clone(&sharer), Rc::clone(&shared));
+        let busy = Busy::new(&connection);
+        async move {
+            let response = handler::handle(&worker, &connection, request).await;
+            Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
+        }
+    });
+    let limits = &worker.settings.limits;
+    let http = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(io, service);
+    let mut http = std::pin::pin!(http);
+    let mut told = false;
+    std::future::poll_fn(|context| {
+        match connection.doom.take() {
+            // A second time: the client does not hang up although it was told to.
+            Some(Doom::Idle) if told => return Poll::Ready(()),
+            Some(Doom::Stalled | Doom::Head) => return Poll::Ready(()),
+            Some(Doom::Idle) => {
+                told = true;
+                http.as_mut().graceful_shutdown();
+            }
+            None => {}
+        }
+        if (worker.is_draining() || connection.is_last()) && !told {
+            told = true;
+            http.as_mut().graceful_shutdown();
+        }
+        connection.park(context);
+        http.as_mut().poll(context).map(|_| ())
+    })
+    .await;
+}

@@ -1,0 +1,94 @@
+//! What goes wrong on a request's way, whose fault it is, and what the client is told.
+//!
+//! Only an upstream's fault counts against a revision. A client that hangs up is nobody's error.
+
+use http::StatusCode;
+
+/// Whose failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's.
+    Downstream,
+    /// The instance's: the only one that counts against a side.
+    Upstream,
+    /// Ours, or the operator's.
+    Proxy,
+}
+
+/// Why a request got no answer from an instance.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing could be claimed.
+    #[error("no instance is available")]
+    Unavailable,
+    /// No connection could be made.
+    #[error("cannot connect to the instance: {0}")]
+    Connect(std::io::Error),
+    /// No connection was made in time.
+    #[error("the instance did not accept a connection in time")]
+    ConnectTimeout,
+    /// The connection broke, or what came was not HTTP.
+    #[error("the instance broke the connection: {0}")]
+    Broken(hyper::Error),
+    /// It answered with a change of protocol that nobody asked for.
+    #[error("the instance changed the protocol without being asked")]
+    Unasked,
+    /// No response headers in time.
+    #[error("the instance did not answer in time")]
+    Timeout,
+    /// The client broke off its request body.
+    #[error("the client broke off its request")]
+    Upload,
+    /// The client's request body did not go on in time.
+    #[error("the client's request body stalled")]
+    UploadStall,
+    /// The drain deadline of the instance passed.
+    #[error("the instance was drained, and its time is up")]
+    Cut,
+}
+
+impl Failure {
+    /// Whose failure it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Unavailable
+            | Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::Broken(_)
+            | Self::Unasked
+            | Self::Timeout => Fault::Upstream,
+            Self::Upload | Self::UploadStall => Fault::Downstream,
+            Self::Cut => Fault::Proxy,
+        }
+    }
+
+    /// What the client is told.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Broken(_) | Self::Unasked | Self::Cut => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upload => StatusCode::BAD_REQUEST,
+            Self::UploadStall => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+}
+
+/// Why a response body ends before its end. The client sees its connection or stream broken off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream broke off.
+    #[error("the upstream's body broke off: {0}")]
+    Upstream(hyper::Error),
+    /// The client broke off its request body.
+    #[error("the client's body broke off: {0}")]
+    Downstream(hyper::Error),
+    /// Nothing came for too long.
+    #[error("the body stalled")]
+    Stalled,
+    /// The drain deadline of the instance passed.
+    #[error("the instance was drained, and its time is up")]
+    Cut,
+}

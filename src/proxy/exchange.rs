@@ -1,0 +1,390 @@
+//! One request on its way: what the worker's tick must know of it, and what is written on a
+//! scorecard when it ends.
+//!
+//! An exchange is shared by the handler, the bodies and the worker's list. The tick looks at each
+//! once per 100 ms: it records an overdue answer, fires deadlines, and cuts what a drain has no more
+//! patience for. A fired exchange has lost its claim and its connection already; whoever polls it
+//! next only learns so.
+//!
+//! An observation is recorded exactly once, and only for the first attempt of a request whose side
+//! was drawn:
+//!
+//! * an answer whose body ended: by its status, with the latency to its headers;
+//! * a body that the upstream broke off: a fault; that the client broke off: abandoned, unless the
+//!   status was a failure already;
+//! * a body that still runs [`JUDGED_AFTER`] behind its headers (downloads), and at once an event
+//!   stream or a tunnel: as if it had ended, so that evidence is not late;
+//! * no answer after the service's `overdue`: a fault, at that moment.
+//!
+//! Latency runs from the last byte of the request (its head, when there is no body), so that a slow
+//! upload does not look like a slow instance.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use super::clock::{Clock, Tick, ticks};
+use super::upstream::http1::Connection;
+use crate::analysis::scorecard::Row;
+use crate::model::weight::Side;
+use crate::routing::endpoint::{Claim, EndpointId};
+use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
+
+/// A body that runs longer than this behind its headers is judged as it stands. Long enough for a
+/// page to break off within it, short against the steps of a rollout.
+pub const JUDGED_AFTER: Duration = Duration::from_secs(5);
+
+/// The table under which a request goes its whole way, shared within a worker without atomics.
+pub type Snapshot = Rc<Arc<RoutingTable>>;
+
+/// A service and a side of it, in the table that a request goes by.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The table.
+    pub table: Snapshot,
+    /// The service's place in it.
+    pub service: usize,
+}
+
+impl Route {
+    /// The service.
+    pub fn service(&self) -> &ServiceEntry {
+        // In range: the index came from this very table.
+        &self.table.services[self.service]
+    }
+
+    /// One side of it.
+    pub fn side(&self, side: Side) -> Option<&SideEntry> {
+        self.service().side(side)
+    }
+}
+
+/// What is to be written on which scorecard.
+#[derive(Debug)]
+struct Observation {
+    route: Route,
+    side: Side,
+    worker: usize,
+    /// Known from the response's headers on.
+    answer: Option<(Row, u64)>,
+}
+
+impl Observation {
+    fn record(self, row: Row, micros: u64) {
+        if let Some(side) = self.route.side(self.side) {
+            side.scorecard.record(self.worker, row, micros);
+        }
+    }
+}
+
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Finding an endpoint and a connection; has time limits of its own.
+    Claiming,
+    /// The request's body is on its way.
+    Uploading,
+    /// The request is sent, the answer is not there.
+    Waiting,
+    /// The answer's body waits for the upstream.
+    Streaming,
+    /// The answer's body waits for the client.
+    Blocked,
+    /// Bytes both ways.
+    Tunnel,
+}
+
+/// Why an exchange was ended by the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fired {
+    /// The upstream took too long.
+    Upstream,
+    /// The client took too long.
+    Downstream,
+    /// The endpoint's drain deadline has passed.
+    Cut,
+}
+
+/// How long each stage may last, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// To the response's headers.
+    pub response: Tick,
+    /// To count as an error already.
+    pub overdue: Tick,
+    /// Without a byte from the upstream, and in tunnels.
+    pub idle: Tick,
+    /// Without a byte of the client's body.
+    pub upload: Tick,
+    /// Without the client taking a byte.
+    pub write: Tick,
+}
+
+/// What a streaming exchange holds on to.
+#[derive(Debug)]
+pub struct Held {
+    /// The right to the endpoint.
+    pub claim: Claim,
+    /// The HTTP/1.1 connection, when this exchange drives it.
+    pub connection: Option<Box<Connection>>,
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Exchange {
+    clock: Clock,
+    patience: Patience,
+    stage: Cell<Stage>,
+    /// When the last progress of this stage was.
+    touched: Cell<Tick>,
+    /// When the request's last byte was sent.
+    sent: Cell<Instant>,
+    /// When the response's headers came.
+    answered: Cell<Tick>,
+    upload_waits: Cell<bool>,
+    upload_broken: Cell<bool>,
+    endpoint: Cell<Option<EndpointId>>,
+    fired: Cell<Option<Fired>>,
+    waker: RefCell<Option<Waker>>,
+    observation: RefCell<Option<Observation>>,
+    /// What a streaming body holds on to; here, so that a cut can take it away.
+    pub held: RefCell<Option<Held>>,
+}
+
+impl Exchange {
+    /// A request that arrived at `arrived`.
+    pub fn new(clock: Clock, patience: Patience, arrived: Instant) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            patience,
+            stage: Cell::new(Stage::Claiming),
+            touched: Cell::new(now),
+            sent: Cell::new(arrived),
+            answered: Cell::new(now),
+            upload_waits: Cell::new(false),
+            upload_broken: Cell::new(false),
+            endpoint: Cell::new(None),
+            fired: Cell::new(None),
+            waker: RefCell::new(None),
+            observation: RefCell::new(None),
+            held: RefCell::new(None),
+        }
+    }
+
+    /// From now on this exchange is an observation of a side, written to the shard of `worker`.
+    pub fn observe(&self, route: Route, side: Side, worker: usize) {
+        *self.observation.borrow_mut() = Some(Observation { route, side, worker, answer: None });
+    }
+
+    /// An attempt has a connection to this endpoint, and begins to send.
+    pub fn begin(&self, endpoint: EndpointId, uploads: bool) {
+        self.endpoint.set(Some(endpoint));
+        self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
+    }
+
+    /// An attempt failed; another one begins.
+    pub fn begin_again(&self) {
+        self.endpoint.set(None);
+        self.enter(Stage::Claiming);
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.touched.set(self.clock.now());
+    }
+
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// A piece of the request's body went on.
+    pub fn uploaded(&self) {
+        self.upload_waits.set(false);
+        self.touched.set(self.clock.now());
+    }
+
+    /// The upstream waits for the request's body.
+    pub fn upload_waits(&self) {
+        self.upload_waits.set(true);
+    }
+
+    /// The request's last byte went on: from now the upstream is awaited.
+    pub fn upload_done(&self) {
+        if self.stage.get() == Stage::Uploading {
+            self.sent.set(Instant::now());
+            self.enter(Stage::Waiting);
+        }
+    }
+
+    /// The client broke off its body.
+    pub fn upload_broke(&self) {
+        self.upload_broken.set(true);
+    }
+
+    /// Whether the client broke off its body.
+    pub fn is_upload_broken(&self) -> bool {
+        self.upload_broken.get()
+    }
+
+    /// Whether the whole request was sent.
+    pub fn is_sent(&self) -> bool {
+        self.stage.get() != Stage::Uploading
+    }
+
+    /// The response's headers came: its row, and its latency in microseconds are known.
+    pub fn answered(&self, row: Row, at_once: bool) {
+        self.answered.set(self.clock.now());
+        let mut observation = self.observation.borrow_mut();
+        if observation.is_none() {
+            return;
+        }
+        let micros = self.age();
+        if at_once {
+            if let Some(observation) = observation.take() {
+                observation.record(row, micros);
+            }
+        } else if let Some(observation) = observation.as_mut() {
+            observation.answer = Some((row, micros));
+        }
+    }
+
+    /// The response's body begins; it waits for the upstream.
+    pub fn stream(&self, held: Held) {
+        *self.held.borrow_mut() = Some(held);
+        self.enter(Stage::Streaming);
+    }
+
+    /// A tunnel begins.
+    pub fn tunnel(&self) {
+        self.enter(Stage::Tunnel);
+    }
+
+    /// Bytes moved.
+    #[inline]
+    pub fn moved(&self, stage: Stage) {
+        self.enter(stage);
+    }
+
+    /// The body ended as it should: the observation is what the headers said.
+    pub fn complete(&self) {
+        if let Some(observation) = self.observation.borrow_mut().take()
+            && let Some((row, micros)) = observation.answer
+        {
+            observation.record(row, micros);
+        }
+    }
+
+    /// The upstream failed.
+    pub fn fault(&self) {
+        if let Some(observation) = self.observation.borrow_mut().take() {
+            let micros = observation.answer.map_or_else(|| self.age(), |(_, micros)| micros);
+            observation.record(Row::Fault, micros);
+        }
+    }
+
+    /// The client went away. An error that it was told of before remains one.
+    pub fn abandon(&self) {
+        if let Some(observation) = self.observation.borrow_mut().take() {
+            match observation.answer {
+                Some((row @ Row::Failure, micros)) => observation.record(row, micros),
+                _ => {
+                    let micros = self.age();
+                    observation.record(Row::Abandoned, micros);
+                }
+            }
+        }
+    }
+
+    /// Neither side's doing: nothing is recorded.
+    pub fn forget(&self) {
+        self.observation.borrow_mut().take();
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.sent.get().elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Why it was ended, if it was.
+    #[inline]
+    pub fn fired(&self) -> Option<Fired> {
+        self.fired.get()
+    }
+
+    /// Whoever polls this is woken when it fires.
+    #[inline]
+    pub fn park(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    /// One look of the worker's tick.
+    pub fn tick(&self, is_cut: &dyn Fn(EndpointId) -> bool) {
+        if self.fired.get().is_some() {
+            return;
+        }
+        let now = self.clock.now();
+        let quiet = now.saturating_sub(self.touched.get());
+        let stage = self.stage.get();
+        if self.endpoint.get().is_some_and(is_cut) {
+            self.fire(Fired::Cut);
+            return;
+        }
+        match stage {
+            Stage::Claiming => {}
+            Stage::Uploading if self.upload_waits.get() => {
+                self.fire_after(quiet, self.patience.upload, Fired::Downstream);
+            }
+            Stage::Uploading => self.fire_after(quiet, self.patience.idle, Fired::Upstream),
+            Stage::Waiting => {
+                if quiet >= self.patience.overdue {
+                    self.fault();
+                }
+                self.fire_after(quiet, self.patience.response, Fired::Upstream);
+            }
+            Stage::Streaming | Stage::Blocked => {
+                if now.saturating_sub(self.answered.get()) >= ticks(JUDGED_AFTER) {
+                    self.complete();
+                }
+                if stage == Stage::Blocked {
+                    self.fire_after(quiet, self.patience.write, Fired::Downstream);
+                } else {
+                    self.fire_after(quiet, self.patience.idle, Fired::Upstream);
+                }
+            }
+            Stage::Tunnel => self.fire_after(quiet, self.patience.idle, Fired::Upstream),
+        }
+    }
+
+    fn fire_after(&self, quiet: Tick, patience: Tick, fired: Fired) {
+        if quiet >= patience {
+            self.fire(fired);
+        }
+    }
+
+    fn fire(&self, fired: Fired) {
+        self.fired.set(Some(fired));
+        match fired {
+            Fired::Upstream => self.fault(),
+            Fired::Downstream => self.abandon(),
+            Fired::Cut => self.forget(),
+        }
+        // The claim and the connection go now, even if nobody polls the body any more.
+        drop(self.held.borrow_mut().take());
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// An exchange that ends without a word was abandoned.
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}

@@ -1,0 +1,274 @@
+//! A request's way through the proxy.
+//!
+//! ```text
+//! client ─▶ downstream (TLS, ALPN, hyper)
+//!              │ request
+//!              ▼
+//!           handle ─ look ─▶ check ──refused──▶ page 400 405 414 417 431
+//!              │ one look over the header fields
+//!              ▼
+//!           table.load() once ─▶ route(host, path) ──none──▶ page 404
+//!              │ service
+//!              ▼
+//!           choice: coin, affinity's hash, or a tester's wish ─▶ side
+//!              │
+//!              ▼
+//!           rewrite: hop-by-hop off, forwarded and ids on ─▶ parcel
+//!              │
+//!              ▼
+//!           forward: pool.claim() ─▶ connection ─▶ send ──failed──▶ again, or page 502 503 504
+//!              │ response's headers: its row and its latency are known
+//!              ▼
+//!           answer: hop-by-hop off, id and cookie on ─▶ client
+//!              │ body: the claim rides on it
+//!              ▼
+//!           last byte ─▶ scorecard.record(row, latency), connection and claim given back
+//! ```
+//!
+//! A change of protocol leaves the drawing at the response's headers: the claim goes into the tunnel.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{ALLOW, CONNECTION, EXPECT, HOST, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::affinity;
+use super::answer::{Given, answer};
+use super::body::{RequestBody, ResponseBody};
+use super::check::{Checked, check};
+use super::choice::{Asker, Choice};
+use super::downstream::Downstream;
+use super::error::{Failure, Fault};
+use super::exchange::{Exchange, Patience, Route};
+use super::forward::forward;
+use super::forwarded;
+use super::headers::{
+    Found, Seen, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+    strip_request,
+};
+use super::ids::Names;
+use super::page::{Format, page};
+use super::parcel::{Head, Parcel};
+use super::tester;
+use super::worker::{Ongoing, Worker, limit};
+use crate::routing::table::ServiceEntry;
+use crate::telemetry::traffic::Count;
+
+/// What the upstream is told of a client that named no host: HTTP/1.0 need not.
+const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
+
+/// Answers a request.
+pub async fn handle(
+    worker: &Rc<Worker>,
+    connection: &Rc<Downstream>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    worker.count(Count::Requests);
+    let multiplexed = request.version() == Version::HTTP_2;
+    let mut response = route(worker, connection, request).await;
+    if !multiplexed && (connection.is_last() || worker.is_draining()) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn route(
+    worker: &Rc<Worker>,
+    connection: &Rc<Downstream>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let arrived = Instant::now();
+    let (head, body) = request.into_parts();
+    let seen = Seen::look(&head.headers);
+    let names = worker.names(seen.traceparent, seen.request_id.filter(|_| connection.trusted));
+    let host = match check(&head, &seen, &worker.settings.limits) {
+        Ok(Checked::Route(host)) => host,
+        Ok(Checked::Ping) => return ping(names),
+        Err(status) => return refuse(worker, &head, status, names),
+    };
+    let table = worker.table();
+    let Some(service) = table.service_of(host, head.uri.path()) else {
+        worker.count(Count::Unrouted);
+        return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
+    };
+    let route = Route { table, service };
+    let (chain, client) = client(worker, connection, &head);
+    let asker = Asker {
+        headers: &head.headers,
+        found: seen.found,
+        has_cookie: seen.cookies > 0,
+        client,
+        secure: connection.secure,
+    };
+    let choice = Choice::new(route.service(), &asker, || worker.random(), unix_now);
+    let accept = Accept::of(&head);
+    let rewriting = Rewriting {
+        found: seen.found,
+        crumbs: seen.cookies > 1,
+        host: host_value(&head, &seen, host),
+        chain,
+        secure: connection.secure,
+        trusted: connection.trusted,
+        strip_cookie: choice.strip_cookie,
+    };
+    let request_id = names.request_id.clone();
+    let ongoing = Ongoing::new(worker, exchange(worker, route.service(), arrived));
+    let parcel = rewriting.rewrite(head, body, names, &ongoing);
+    let asked = parcel.asked;
+    let settings = std::sync::Arc::clone(&route.service().settings);
+    match forward(worker, route, &choice, parcel, &ongoing).await {
+        Ok(got) => {
+            let given = Given {
+                request_id: request_id.clone(),
+                set_cookie: choice.set_cookie,
+                revision: worker.settings.revision_header,
+            };
+            match answer(worker, connection, &settings, got, ongoing, given, asked).await {
+                Ok(response) => response,
+                Err(failure) => failed(worker, &failure, accept.format(), request_id),
+            }
+        }
+        Err(failure) => failed(worker, &failure, accept.format(), request_id),
+    }
+}
+
+/// What is remembered of `Accept` for a page that is rarely needed: a reference count, no parsing.
+struct Accept(Option<HeaderValue>);
+
+impl Accept {
+    fn of(head: &Parts) -> Self {
+        Self(head.headers.get(http::header::ACCEPT).cloned())
+    }
+
+    fn format(&self) -> Format {
+        Format::of_accept(self.0.as_ref())
+    }
+}
+
+/// What is to be changed on a request's head, gathered while it can still be looked at.
+struct Rewriting {
+    found: Found,
+    crumbs: bool,
+    /// To be set as `Host`, where it is not there or says something else.
+    host: Option<HeaderValue>,
+    chain: HeaderValue,
+    secure: bool,
+    trusted: bool,
+    strip_cookie: bool,
+}
+
+impl Rewriting {
+    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Parcel {
+        let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
+        head.normalise(self.host);
+        let asked = strip_request(&mut head.headers, self.found);
+        if self.found.has(Found::EXPECT) {
+            // Answered by hyper when the upstream's connection first asks for the body.
+            head.headers.remove(EXPECT);
+        }
+        if self.crumbs {
+            head.join_cookies();
+        }
+        if self.strip_cookie {
+            affinity::strip_cookie(&mut head.headers, tester::COOKIE);
+        }
+        head.headers.insert(X_FORWARDED_FOR, self.chain);
+        if !(self.trusted && self.found.has(Found::FORWARDED_PROTO)) {
+            let proto = if self.secure { "https" } else { "http" };
+            head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+        }
+        if !(self.trusted && self.found.has(Found::FORWARDED_HOST))
+            && let Some(host) = head.headers.get(HOST).cloned()
+        {
+            head.headers.insert(X_FORWARDED_HOST, host);
+        }
+        head.headers.insert(X_REQUEST_ID, names.request_id);
+        if let Some(traceparent) = names.traceparent {
+            head.headers.insert(TRACEPARENT, traceparent);
+        }
+        let body = if body.is_end_stream() {
+            RequestBody::Empty
+        } else {
+            RequestBody::Stream { incoming: body, exchange: Rc::clone(ongoing.exchange()) }
+        };
+        Parcel { head, body, asked }
+    }
+}
+
+/// What `Host` must be set to; `None` when it is right as it stands.
+fn host_value(head: &Parts, seen: &Seen<'_>, host: &str) -> Option<HeaderValue> {
+    if head.uri.authority().is_some() {
+        return HeaderValue::from_str(host).ok();
+    }
+    if seen.host.is_none() { Some(NO_HOST) } else { None }
+}
+
+/// The chain that the upstream is told, and the client at its beginning.
+fn client(worker: &Worker, connection: &Downstream, head: &Parts) -> (HeaderValue, IpAddr) {
+    if connection.trusted {
+        let trusted = &worker.settings.trusted_proxies;
+        forwarded::chain(&head.headers, connection.peer.ip(), trusted)
+    } else {
+        (connection.peer_value.clone(), connection.peer.ip())
+    }
+}
+
+fn exchange(worker: &Worker, service: &ServiceEntry, arrived: Instant) -> Exchange {
+    let (settings, limits) = (&service.settings, &worker.settings.limits);
+    let patience = Patience {
+        response: limit(settings.response_timeout),
+        overdue: limit(service.overdue),
+        idle: limit(settings.idle_timeout),
+        upload: limit(limits.body_stall),
+        write: limit(limits.write_stall),
+    };
+    Exchange::new(worker.clock.clone(), patience, arrived)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// `OPTIONS *` asks about the proxy itself.
+fn ping(names: Names) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(X_REQUEST_ID, names.request_id);
+    response
+}
+
+fn refuse(
+    worker: &Worker,
+    head: &Parts,
+    status: StatusCode,
+    names: Names,
+) -> Response<ResponseBody> {
+    worker.count(Count::Refused);
+    let mut response = page(status, Format::of(&head.headers), names.request_id);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        response.headers_mut().insert(ALLOW, methods);
+    } else if head.version != Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn failed(
+    worker: &Worker,
+    failure: &Failure,
+    format: Format,
+    request_id: HeaderValue,
+) -> Response<ResponseBody> {
+    if failure.fault() == Fault::Downstream {
+        worker.count(Count::Refused);
+    } else {
+        worker.count(Count::Synthetic);
+    }
+    page(failure.status(), format, request_id)
+}

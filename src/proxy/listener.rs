@@ -1,0 +1,131 @@
+//! Listening sockets: one per address and worker, joined by `SO_REUSEPORT`.
+//!
+//! A port that another program holds is refused, although `SO_REUSEPORT` would let us join a program
+//! of the same user: before an address is taken, it is tried without.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel may queue for a worker. nginx has 511; a burst of new clients is
+/// cheaper to queue than to refuse.
+const BACKLOG: i32 = 1024;
+
+/// Why an address cannot be listened on, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else is there.
+    #[error("port {} is in use by another program ({address}); stop it, or choose another address", address.port())]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A low port needs a privilege.
+    #[error("port {} needs root or CAP_NET_BIND_SERVICE ({address}); grant it with `setcap cap_net_bind_service=+ep`, or use a port from 1024 on", address.port())]
+    Denied {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// No interface of this machine has it.
+    #[error(
+        "{address} is not an address of this machine; use 0.0.0.0 or [::] for all of its addresses"
+    )]
+    NotOurs {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Something else.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Addresses for https, and nothing to serve them with.
+    #[error("https is to be served on {0}, but no certificate is given")]
+    NoCertificates(SocketAddr),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] super::tls::TlsError),
+    /// A thread could not be started.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A listening socket for each of so many workers, and the address that they share. With port 0 the
+/// first finds a port, and the others join it.
+pub fn listen(
+    address: SocketAddr,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
+    let explain = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        io::ErrorKind::PermissionDenied => BindError::Denied { address },
+        io::ErrorKind::AddrNotAvailable => BindError::NotOurs { address },
+        _ => BindError::Other { address, source },
+    };
+    if address.port() != 0 {
+        // Fails where a socket with SO_REUSEPORT would join in. Closed again at once.
+        socket(address, false).map_err(explain)?;
+    }
+    let first = socket(address, true).map_err(explain)?;
+    let bound = first.local_addr().map_err(explain)?;
+    let bound = bound.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(socket(bound, true).map_err(explain)?);
+    }
+    let mut listeners = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        socket.listen(BACKLOG).map_err(explain)?;
+        listeners.push(TcpListener::from(socket));
+    }
+    Ok((bound, listeners))
+}
+
+fn socket(address: SocketAddr, join: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(join)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[test]
+    fn workers_share_a_port() {
+        let (bound, listeners) = listen(any(), 3).expect("a port");
+        assert_ne!(bound.port(), 0);
+        assert_eq!(listeners.len(), 3);
+        for listener in &listeners {
+            assert_eq!(listener.local_addr().expect("an address"), bound);
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_even_from_our_own_kind() {
+        let (bound, listeners) = listen(any(), 1).expect("a port");
+        let error = listen(bound, 1).expect_err("taken");
+        assert!(matches!(error, BindError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains("in use by another program"));
+        drop(listeners);
+        listen(bound, 1).expect("free again");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_named() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 0));
+        let error = listen(address, 1).expect_err("not ours");
+        assert!(error.to_string().contains("192.0.2.1"), "{error}");
+    }
+}

@@ -1,0 +1,217 @@
+//! The data plane: it takes requests, sends each to the side that the routing table says, and
+//! writes what came of it on that side's scorecard.
+//!
+//! A thread per worker, and nothing shared between them on a request's way: each has its own
+//! listening sockets, its own connections to instances, its own random numbers and its own cells in
+//! every counter. Decisions come in by [`Live`] alone, evidence goes out by the scorecards alone;
+//! nothing here decides about a rollout, knows a runtime, or reads a configuration.
+//!
+//! ```text
+//!              ┌──────────── worker ────────────┐
+//! clients ───▶ │ downstream ▶ handler ▶ upstream │ ───▶ instances
+//!              └──────▲─────────────────┬────────┘
+//!        Live (table)─┘                 └─▶ scorecards, Traffic
+//! ```
+//!
+//! What holds: one load of the table per request; one claim per request in flight, from before its
+//! first byte goes upstream until the last byte of the answer is here; one record per observed
+//! request; a client's connection is never ended for a change of the table.
+//!
+//! No `Via` is added: it is asked of gateways by RFC 9110, but switches compression off in common
+//! servers (nginx's `gzip_proxied`), and no peer adds it by default.
+
+mod affinity;
+mod answer;
+mod body;
+mod check;
+mod choice;
+mod clock;
+mod downstream;
+mod error;
+mod exchange;
+mod forward;
+pub mod forwarded;
+mod handler;
+mod headers;
+mod ids;
+pub mod limits;
+pub mod listener;
+mod page;
+mod parcel;
+mod slots;
+mod stream;
+pub mod tester;
+pub mod tls;
+mod tunnel;
+mod upstream;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use self::forwarded::Network;
+use self::limits::Limits;
+use self::listener::{BindError, listen};
+use self::tls::{Certificates, TlsError};
+use self::worker::{Command, Start};
+use crate::routing::live::Live;
+use crate::telemetry::traffic::Traffic;
+
+/// How the proxy listens and works.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where it listens in cleartext: HTTP/1.1, and HTTP/2 with prior knowledge.
+    pub http: Vec<SocketAddr>,
+    /// Where it listens with TLS.
+    pub https: Vec<SocketAddr>,
+    /// How many threads; 0 counts as 1. Scorecards need as many shards.
+    pub workers: usize,
+    /// What it shows on `https`.
+    pub tls: Option<Arc<Certificates>>,
+    /// Whose word about the client is taken: `X-Forwarded-*` and `X-Request-ID`.
+    pub trusted_proxies: Vec<Network>,
+    /// What clients may do.
+    pub limits: Limits,
+    /// Whether responses say which revision answered, in `X-Switchback-Revision`.
+    pub revision_header: bool,
+}
+
+/// A running proxy. Dropped, it ends at once.
+#[derive(Debug)]
+pub struct Proxy {
+    addresses: Addresses,
+    certificates: Option<Arc<Certificates>>,
+    commands: watch::Sender<Command>,
+    /// Ends when the last worker has.
+    running: watch::Receiver<usize>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where a proxy listens, with the ports that were found for port 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// In cleartext, in the order of the settings.
+    pub http: Vec<SocketAddr>,
+    /// With TLS, in the order of the settings.
+    pub https: Vec<SocketAddr>,
+}
+
+/// Takes all addresses, and starts the workers.
+///
+/// Errors name the address and what to do. On an error nothing is left behind.
+pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Proxy, BindError> {
+    let workers = settings.workers.max(1);
+    let secure = match (&settings.tls, settings.https.first()) {
+        (Some(certificates), Some(_)) => Some(certificates.server_config()?),
+        (None, Some(address)) => return Err(BindError::NoCertificates(*address)),
+        (_, None) => None,
+    };
+    let mut addresses = Addresses::default();
+    let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut take = |wanted: &[SocketAddr], secure: Option<&downstream::Secure>| {
+        let mut taken = Vec::with_capacity(wanted.len());
+        for address in wanted {
+            let (bound, sockets) = listen(*address, workers)?;
+            taken.push(bound);
+            for (worker, socket) in listeners.iter_mut().zip(sockets) {
+                worker.push((socket, secure.cloned()));
+            }
+        }
+        Ok::<_, BindError>(taken)
+    };
+    addresses.http = take(&settings.http, None)?;
+    addresses.https = take(&settings.https, secure.as_ref())?;
+    let certificates = settings.tls.clone();
+    let settings = Arc::new(settings);
+    let (commands, command) = watch::channel(Command::Run);
+    let (alive, running) = watch::channel(0);
+    let alive = Arc::new(alive);
+    let mut threads = Vec::with_capacity(workers);
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        let start = Start {
+            index,
+            settings: Arc::clone(&settings),
+            live: live.clone(),
+            traffic: Arc::clone(&traffic),
+            listeners,
+            commands: command.clone(),
+        };
+        let alive = Arc::clone(&alive);
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let life = Life::new(alive);
+            if let Err(error) = worker::run(start) {
+                tracing::error!(worker = index, %error, "a worker could not serve");
+            }
+            drop(life);
+        });
+        threads.push(thread.map_err(BindError::Thread)?);
+    }
+    Ok(Proxy { addresses, certificates, commands, running, threads })
+}
+
+/// Counts workers that run: also one that panics runs no more. The channel closes with the last.
+struct Life(Arc<watch::Sender<usize>>);
+
+impl Life {
+    fn new(alive: Arc<watch::Sender<usize>>) -> Self {
+        alive.send_modify(|running| *running += 1);
+        Self(alive)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+impl Proxy {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Accepts no more, tells clients to go elsewhere (`Connection: close`, GOAWAY), lets what is in
+    /// flight finish, and cuts what is left at the deadline. Returns when all workers have ended.
+    ///
+    /// Cancel safety: may be dropped and called again; the drain goes on, the earlier deadline holds.
+    pub async fn drain(&self, deadline: Duration) {
+        let until = tokio::time::Instant::now() + deadline;
+        self.commands.send_if_modified(|command| {
+            let sooner = match command {
+                Command::Run => true,
+                Command::Drain(earlier) => until < *earlier,
+            };
+            if sooner {
+                *command = Command::Drain(until);
+            }
+            sooner
+        });
+        let mut running = self.running.clone();
+        // The channel closes when the last worker's thread ends: that is an error here.
+        while running.changed().await.is_ok() {}
+    }
+
+    /// Reads the certificates again. On an error the old ones stay.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Closing the channel ends the workers at once; nothing is waited for, because this may be
+        // an async context.
+        let (closed, _) = watch::channel(Command::Run);
+        self.commands = closed;
+        self.threads.clear();
+    }
+}

@@ -1,0 +1,203 @@
+//! A request as it goes upstream: the head rewritten once, wrapped anew for each attempt.
+
+use http::header::{
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Request, Uri, Version};
+use http_body::Body;
+
+use super::body::RequestBody;
+use super::headers::Asked;
+use crate::model::revision::UpstreamProtocol;
+
+/// A request on its way upstream. Its head is in the shape of HTTP/1.1: origin form and `Host`.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The head.
+    pub head: Head,
+    /// The body.
+    pub body: RequestBody,
+    /// What it asked for hop by hop.
+    pub asked: Asked,
+}
+
+/// The head of a request on its way upstream.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Its method.
+    pub method: Method,
+    /// Its target, in origin form.
+    pub uri: Uri,
+    /// Its fields, with `Host`.
+    pub headers: HeaderMap,
+}
+
+impl Head {
+    /// Whether it may be sent twice (RFC 9110, 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(
+            self.method,
+            Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS
+        )
+    }
+
+    /// In origin form, with the host in its field: HTTP/2 and absolute-form clients put it elsewhere.
+    pub fn normalise(&mut self, host: Option<HeaderValue>) {
+        if self.uri.authority().is_some() || self.uri.scheme().is_some() {
+            let target = self.uri.path_and_query().cloned();
+            self.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        }
+        if let Some(host) = host {
+            self.headers.insert(HOST, host);
+        }
+    }
+
+    /// One `Cookie` field out of the crumbs that HTTP/2 allows (RFC 9113, 8.2.3).
+    pub fn join_cookies(&mut self) {
+        let mut joined = Vec::new();
+        for crumb in self.headers.get_all(COOKIE) {
+            if !joined.is_empty() {
+                joined.extend_from_slice(b"; ");
+            }
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+            self.headers.insert(COOKIE, value);
+        }
+    }
+}
+
+impl Parcel {
+    /// Whether it may be sent again after something of it was sent.
+    pub fn is_replayable(&self) -> bool {
+        matches!(self.body, RequestBody::Empty)
+            && !self.asked.websocket
+            && self.head.is_idempotent()
+    }
+
+    /// A copy to send again.
+    pub fn copy(&self) -> Option<Self> {
+        self.is_replayable().then(|| Self {
+            head: self.head.clone(),
+            body: RequestBody::Empty,
+            asked: self.asked,
+        })
+    }
+
+    /// A request in the words of a protocol.
+    pub fn into_request(self, protocol: UpstreamProtocol) -> Request<RequestBody> {
+        let Self { head, body, asked } = self;
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = head.uri;
+        *request.headers_mut() = head.headers;
+        match protocol {
+            UpstreamProtocol::Http1 => http1(&mut request, asked),
+            UpstreamProtocol::H2c => http2(&mut request, asked),
+        }
+        request
+    }
+
+    /// What came back because it was not sent.
+    pub fn from_request(request: Request<RequestBody>, asked: Asked) -> Self {
+        let (parts, body) = request.into_parts();
+        let mut head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
+        let host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        head.normalise(host);
+        Self { head, body, asked }
+    }
+}
+
+fn http1(request: &mut Request<RequestBody>, asked: Asked) {
+    *request.version_mut() = Version::HTTP_11;
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        // hyper sends a GET's body only if it is told to; a body of unknown length is chunked.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if asked.websocket {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if asked.trailers {
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        if !asked.websocket {
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+}
+
+fn http2(request: &mut Request<RequestBody>, asked: Asked) {
+    *request.version_mut() = Version::HTTP_2;
+    let headers = request.headers_mut();
+    headers.remove(TRANSFER_ENCODING);
+    let host = headers.remove(HOST);
+    if asked.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(TE);
+    }
+    headers.remove(CONNECTION);
+    let authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority =
+        Some(authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")));
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel(method: &str, target: &str) -> Parcel {
+        let mut head = Head {
+            method: method.parse().expect("a method"),
+            uri: target.parse().expect("a target"),
+            headers: HeaderMap::new(),
+        };
+        head.normalise(Some(HeaderValue::from_static("app.example:8080")));
+        Parcel { head, body: RequestBody::Empty, asked: Asked::default() }
+    }
+
+    #[test]
+    fn one_head_in_the_words_of_both_protocols() {
+        let one = parcel("GET", "https://elsewhere/a?b=c").into_request(UpstreamProtocol::Http1);
+        assert_eq!(one.uri(), "/a?b=c");
+        assert_eq!(one.headers()[HOST], "app.example:8080");
+        let two = parcel("GET", "/a?b=c").into_request(UpstreamProtocol::H2c);
+        assert_eq!(two.uri(), "http://app.example:8080/a?b=c");
+        assert!(two.headers().get(HOST).is_none());
+        let back = Parcel::from_request(two, Asked::default());
+        assert_eq!(back.head.uri, "/a?b=c");
+        assert_eq!(back.head.headers[HOST], "app.example:8080");
+    }
+
+    #[test]
+    fn only_what_changes_nothing_twice_is_replayed() {
+        for (method, replayable) in [
+            ("GET", true),
+            ("HEAD", true),
+            ("PUT", true),
+            ("DELETE", true),
+            ("POST", false),
+            ("PATCH", false),
+        ] {
+            assert_eq!(parcel(method, "/").is_replayable(), replayable, "{method}");
+            assert_eq!(parcel(method, "/").copy().is_some(), replayable, "{method}");
+        }
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let mut parcel = parcel("GET", "/");
+        parcel.head.headers.append(COOKIE, HeaderValue::from_static("a=1"));
+        parcel.head.headers.append(COOKIE, HeaderValue::from_static("b=2"));
+        parcel.head.join_cookies();
+        let all: Vec<_> = parcel.head.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(all, ["a=1; b=2"]);
+    }
+}

@@ -1,0 +1,210 @@
+//! Tables that change, endpoints that drain, proxies that stop: nobody's request is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+
+use super::support::*;
+use crate::analysis::scorecard::Row;
+use crate::model::weight::{Side, Weight};
+use crate::telemetry::traffic::Count;
+
+/// An origin that sends the head and half of the body, and the rest when told.
+async fn held(go: tokio::sync::watch::Receiver<bool>) -> std::net::SocketAddr {
+    origin(move |mut stream, _| {
+        let mut go = go.clone();
+        async move {
+            let mut buffer = Vec::new();
+            while read_message(&mut stream, &mut buffer).await.is_some() {
+                let half = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf";
+                let _ = stream.write_all(half).await;
+                let _ = go.wait_for(|go| *go).await;
+                let _ = stream.write_all(b"half").await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_claim_rides_on_the_body_until_its_last_byte() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let target = endpoint(held(wait).await);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    let mut client = Client::new(rig.http()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    client.read_head().await;
+    assert_eq!(target.in_flight(), 1);
+    target.begin_drain();
+    assert_eq!(get(rig.http(), "/").await.0, 503);
+    go.send(true).expect("somebody waits");
+    assert_eq!(client.read_body(8).await, "halfhalf");
+    until(|| target.in_flight() == 0).await;
+    assert_eq!(rig.rows(Side::Stable, 2).await, [1, 0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_cut_ends_what_still_runs() {
+    let (_go, wait) = tokio::sync::watch::channel(false);
+    let target = endpoint(held(wait).await);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    let mut client = Client::new(rig.http()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    client.read_head().await;
+    target.begin_drain();
+    target.cut();
+    assert_eq!(client.read_to_end().await, "half");
+    until(|| target.in_flight() == 0).await;
+    assert_eq!(Row::ALL.map(|row| rig.count(Side::Stable, row)), [0; Row::COUNT]);
+}
+
+#[tokio::test]
+async fn a_request_that_meets_a_drain_finds_the_newer_table() {
+    let (old, new) = (endpoint(saying("old").await), endpoint(saying("new").await));
+    let rig = Rig::new(side(1, &[Arc::clone(&old)]));
+    assert_eq!(get(rig.http(), "/").await.1, "old");
+    // The order in which a controller does it: publish, then drain.
+    rig.publish(|entry| entry.stable = Some(side(2, &[new])));
+    old.begin_drain();
+    assert_eq!(get(rig.http(), "/").await.1, "new");
+}
+
+#[tokio::test]
+async fn ten_thousand_requests_while_tables_change_and_endpoints_drain() {
+    let (a, b) = (saying("a").await, saying("b").await);
+    let rig = Arc::new(Rig::canary(side(1, &[endpoint(a)]), side(2, &[endpoint(b)]), 50.0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let changing = {
+        let (rig, stop) = (Arc::clone(&rig), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            let mut changes = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                let old = rig.entry.lock().expect("no panic").clone();
+                rig.publish(|entry| {
+                    let weight = u16::try_from(changes % 10_001).unwrap_or(0);
+                    entry.canary_weight = Weight::from_basis_points(weight).expect("a weight");
+                    if changes % 3 == 0 {
+                        entry.stable = Some(side(changes, &[endpoint(a)]));
+                    }
+                    if changes % 7 == 0 {
+                        entry.canary = Some(side(changes, &[endpoint(b)]));
+                    }
+                });
+                let now = rig.entry.lock().expect("no panic").clone();
+                for which in Side::BOTH {
+                    let (old, now) = (old.side(which), now.side(which));
+                    if let (Some(old), Some(now)) = (old, now)
+                        && !Arc::ptr_eq(&old.pool, &now.pool)
+                    {
+                        old.pool.endpoints.iter().for_each(|endpoint| endpoint.begin_drain());
+                    }
+                }
+                changes += 1;
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            changes
+        })
+    };
+    let clients: Vec<_> = (0..10)
+        .map(|_| {
+            let address = rig.http();
+            tokio::spawn(async move {
+                let mut client = Client::new(address).await;
+                for _ in 0..1_000 {
+                    let (head, body) = client.get("/").await;
+                    assert_eq!(status(&head), 200, "{body}");
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.expect("no failure");
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(changing.join().expect("no panic") > 10);
+    assert_eq!(rig.total(Count::Requests), 10_000);
+    assert_eq!(rig.total(Count::Synthetic), 0);
+}
+
+#[tokio::test]
+async fn a_drain_lets_requests_finish_and_takes_no_more() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let rig = Rig::new(side(1, &[endpoint(held(wait).await)]));
+    let address = rig.http();
+    let mut idle = Client::new(address).await;
+    let mut client = Client::new(address).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    client.read_head().await;
+    let drain = rig.proxy.drain(LONG);
+    let finish = async {
+        // Idle connections are closed at once, and nobody listens any more.
+        assert_eq!(idle.read_to_end().await, "");
+        until(|| std::net::TcpStream::connect(address).is_err()).await;
+        go.send(true).expect("somebody waits");
+        assert_eq!(client.read_to_end().await, "halfhalf");
+    };
+    tokio::join!(drain, finish);
+    assert_eq!(rig.rows(Side::Stable, 1).await, [1, 0, 0, 0, 0]);
+    assert_eq!(rig.total(Count::Accepted), rig.total(Count::Closed));
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_deadline() {
+    let (_go, wait) = tokio::sync::watch::channel(false);
+    let rig = Rig::new(side(1, &[endpoint(held(wait).await)]));
+    let mut client = Client::new(rig.http()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    client.read_head().await;
+    let began = Instant::now();
+    rig.proxy.drain(Duration::from_millis(200)).await;
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!(client.read_to_end().await, "half");
+}
+
+#[tokio::test]
+async fn the_last_answer_of_a_drain_says_that_it_is_the_last() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let address = origin(move |mut stream, _| {
+        let mut go = wait.clone();
+        async move {
+            let mut buffer = Vec::new();
+            while read_message(&mut stream, &mut buffer).await.is_some() {
+                let _ = go.wait_for(|go| *go).await;
+                let _ = stream.write_all(&ok("done")).await;
+            }
+        }
+    })
+    .await;
+    let target = endpoint(address);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    let mut client = Client::new(rig.http()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until(|| target.in_flight() == 1).await;
+    let finish = async {
+        until(|| std::net::TcpStream::connect(rig.http()).is_err()).await;
+        go.send(true).expect("somebody waits");
+        let (head, body) = client.read().await;
+        assert_eq!(body, "done");
+        assert_eq!(field(&head, "connection"), Some("close"));
+        assert_eq!(client.read_to_end().await, "");
+    };
+    tokio::join!(rig.proxy.drain(LONG), finish);
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_its_last_request() {
+    let rig = {
+        let mut settings = settings();
+        settings.limits.requests_http1 = 3;
+        let stable = side(1, &[endpoint(saying("x").await)]);
+        Rig::with(stable, None, 0.0, Default::default(), settings)
+    };
+    let mut client = Client::new(rig.http()).await;
+    for last in [false, false, true] {
+        let (head, _) = client.get("/").await;
+        assert_eq!(field(&head, "connection") == Some("close"), last);
+    }
+    assert_eq!(client.read_to_end().await, "");
+}

@@ -1,0 +1,10 @@
+//! Stories of the data plane, told with real sockets.
+
+mod support;
+
+mod basics;
+mod edge;
+mod failures;
+mod life;
+mod protocols;
+mod sides;

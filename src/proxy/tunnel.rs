@@ -1,0 +1,95 @@
+//! Bytes both ways after a 101: WebSockets.
+//!
+//! Nothing of the client's goes to the instance before its 101, because hyper keeps what it read
+//! behind the request until the tunnel begins. A tunnel holds its claim; it ends when either side
+//! ends, when nothing moves for the service's idle timeout, and when its endpoint is cut.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::exchange::{Exchange, Stage};
+use super::stream::Io;
+use super::worker::Ongoing;
+
+/// Bytes per direction. WebSocket messages are small; 16 KiB is one TLS record.
+const BUFFER: usize = 16 * 1024;
+
+/// The upstream's half of a tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The connection that answered 101.
+    pub stream: TcpStream,
+    /// What was read behind the 101.
+    pub behind: Bytes,
+    /// The exchange, with the claim.
+    pub ongoing: Ongoing,
+}
+
+/// Moves bytes both ways until an end.
+pub async fn run(mut client: Io, behind: Bytes, tunnel: Tunnel) {
+    let exchange = Rc::clone(tunnel.ongoing.exchange());
+    let mut upstream = Watched { stream: tunnel.stream, exchange: Rc::clone(&exchange) };
+    let mut moving = pin!(Box::pin(async {
+        upstream.write_all(&behind).await?;
+        client.write_all(&tunnel.behind).await?;
+        client.flush().await?;
+        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await
+    }));
+    std::future::poll_fn(|context| {
+        if exchange.fired().is_some() {
+            return Poll::Ready(());
+        }
+        exchange.park(context);
+        moving.as_mut().poll(context).map(|_| ())
+    })
+    .await;
+    tunnel.ongoing.complete();
+}
+
+/// The upstream's stream, telling the exchange when bytes move.
+struct Watched {
+    stream: TcpStream,
+    exchange: Rc<Exchange>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if polled.is_ready() {
+            self.exchange.moved(Stage::Tunnel);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if polled.is_ready() {
+            self.exchange.moved(Stage::Tunnel);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,85 @@
+//! An HTTP/2 connection with prior knowledge, shared by all requests of a worker to an endpoint.
+//!
+//! A task of its own drives it. It ends when the peer ends it, when its endpoint is cut, and when
+//! the last handle on it is gone.
+
+use std::future::Future;
+
+use http::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::http1::{Sent, Unanswered};
+use crate::proxy::body::RequestBody;
+use crate::proxy::error::Failure;
+use crate::proxy::exchange::Exchange;
+
+/// Bytes that an upstream may send ahead on a stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes that an upstream may send ahead on all streams together.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Spawns on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Local;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// A handle on a shared connection.
+#[derive(Debug, Clone)]
+pub struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    task: AbortHandle,
+}
+
+impl Multiplexed {
+    /// Makes a connection of a stream, and a task that drives it.
+    pub async fn new(stream: TcpStream) -> Result<Self, Failure> {
+        let (sender, driver) = http2::Builder::new(Local)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(Failure::Broken)?;
+        let task = tokio::task::spawn_local(async move {
+            // An error reaches each request through its own stream.
+            let _ = driver.await;
+        });
+        Ok(Self { sender, task: task.abort_handle() })
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Ends it, whatever it carries.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Sends a request and waits for the response's headers, or for the exchange to be ended.
+    ///
+    /// Cancel safety: dropped midway, the stream is reset.
+    pub async fn send(&mut self, request: Request<RequestBody>, exchange: &Exchange) -> Sent {
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        std::future::poll_fn(|context| {
+            if let Some(fired) = exchange.fired() {
+                return std::task::Poll::Ready(Err(Unanswered::Fired(fired)));
+            }
+            exchange.park(context);
+            answer.as_mut().poll(context).map_err(|mut error| match error.take_message() {
+                Some(request) => Unanswered::NotSent(Box::new(request), error.into_error()),
+                None => Unanswered::Broken(error.into_error()),
+            })
+        })
+        .await
+    }
+}

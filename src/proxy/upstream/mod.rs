@@ -1,0 +1,183 @@
+//! A worker's own connections to endpoints.
+//!
+//! A connection belongs to an endpoint's number, never to an address, and to one worker. Idle
+//! HTTP/1.1 connections wait in a stack: the one used last is used next, so that the others age and
+//! are closed. HTTP/2 has one connection per endpoint, which all requests of the worker share.
+//! Nothing here chooses an endpoint, retries or judges.
+
+pub mod http1;
+pub mod http2;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use self::http1::Connection;
+use self::http2::Multiplexed;
+use super::clock::{Clock, Tick, ticks};
+use super::error::Failure;
+use crate::routing::endpoint::{Endpoint, EndpointId};
+
+/// How long a connection may idle. Below the keep-alive of common servers (gunicorn 2 to 5 s, Node
+/// and uvicorn 5 s), so that the one who closes is us; linkerd2-proxy has the same.
+pub const IDLE: Duration = Duration::from_secs(3);
+/// Idle connections kept per endpoint and worker: beyond this a burst's leftovers are closed.
+pub const IDLE_CAP: usize = 128;
+
+type Map<V> = HashMap<EndpointId, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
+
+/// A worker's connections, by endpoint.
+#[derive(Debug)]
+pub struct Upstreams {
+    clock: Clock,
+    idle_ticks: Tick,
+    upstreams: RefCell<Map<Upstream>>,
+    /// Tasks that drive a connection of their own accord, so that a cut can end them.
+    drivers: RefCell<Vec<(EndpointId, AbortHandle)>>,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    endpoint: Arc<Endpoint>,
+    idle: Vec<Box<Connection>>,
+    multiplexed: Option<Multiplexed>,
+}
+
+impl Upstreams {
+    /// No connections yet.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            idle_ticks: ticks(IDLE),
+            upstreams: RefCell::default(),
+            drivers: RefCell::default(),
+        }
+    }
+
+    fn with<T>(&self, endpoint: &Arc<Endpoint>, act: impl FnOnce(&mut Upstream) -> T) -> T {
+        let mut upstreams = self.upstreams.borrow_mut();
+        let upstream = upstreams.entry(endpoint.id).or_insert_with(|| Upstream {
+            endpoint: Arc::clone(endpoint),
+            idle: Vec::new(),
+            multiplexed: None,
+        });
+        act(upstream)
+    }
+
+    /// An idle connection to this endpoint, the one used last.
+    pub fn take_idle(&self, endpoint: &Arc<Endpoint>) -> Option<Box<Connection>> {
+        self.with(endpoint, |upstream| {
+            while let Some(connection) = upstream.idle.pop() {
+                if connection.is_ready() {
+                    return Some(connection);
+                }
+            }
+            None
+        })
+    }
+
+    /// Gives a connection back. It is closed when it cannot take another request, when its endpoint
+    /// drains, or when enough are idle.
+    pub fn give_back(&self, endpoint: &Arc<Endpoint>, mut connection: Box<Connection>) {
+        if !connection.is_ready() || endpoint.is_draining() {
+            return;
+        }
+        connection.rest(self.clock.now());
+        // A closed connection is dropped outside of the borrow: it may own a request's body.
+        let surplus = self.with(endpoint, |upstream| {
+            if upstream.idle.len() < IDLE_CAP {
+                upstream.idle.push(connection);
+                None
+            } else {
+                Some(connection)
+            }
+        });
+        drop(surplus);
+    }
+
+    /// The shared HTTP/2 connection to this endpoint, if it is open.
+    pub fn multiplexed(&self, endpoint: &Arc<Endpoint>) -> Option<Multiplexed> {
+        self.with(endpoint, |upstream| {
+            if upstream.multiplexed.as_ref().is_some_and(Multiplexed::is_closed) {
+                upstream.multiplexed = None;
+            }
+            upstream.multiplexed.clone()
+        })
+    }
+
+    /// Shares a new HTTP/2 connection, unless another one was faster.
+    pub fn share(&self, endpoint: &Arc<Endpoint>, connection: &Multiplexed) {
+        self.with(endpoint, |upstream| {
+            upstream.multiplexed.get_or_insert_with(|| connection.clone());
+        });
+    }
+
+    /// Remembers a task that drives a connection, so that a cut can end it.
+    pub fn driven(&self, endpoint: EndpointId, task: AbortHandle) {
+        self.drivers.borrow_mut().push((endpoint, task));
+    }
+
+    /// One look of the worker's tick: closes what idled too long, what belongs to a draining
+    /// endpoint, and everything of an endpoint that is cut. Returns the endpoints that are cut.
+    pub fn tick(&self) -> Vec<EndpointId> {
+        let now = self.clock.now();
+        let mut cut = Vec::new();
+        let mut closing = Vec::new();
+        self.upstreams.borrow_mut().retain(|id, upstream| {
+            let draining = upstream.endpoint.is_draining();
+            let fresh = |connection: &Box<Connection>| {
+                !draining && now.saturating_sub(connection.idle_since()) < self.idle_ticks
+            };
+            let stale = upstream.idle.iter().position(fresh).unwrap_or(upstream.idle.len());
+            // The stack is ordered by age, so the stale ones are its bottom.
+            closing.extend(upstream.idle.drain(..stale));
+            if upstream.endpoint.is_cut() {
+                cut.push(*id);
+                if let Some(connection) = upstream.multiplexed.take() {
+                    connection.abort();
+                }
+            }
+            if draining && upstream.endpoint.in_flight() == 0 {
+                upstream.multiplexed = None;
+            }
+            // Nobody else knows the endpoint any more: no table, no claim.
+            Arc::strong_count(&upstream.endpoint) > 1
+        });
+        drop(closing);
+        self.drivers.borrow_mut().retain(|(endpoint, task)| {
+            if cut.contains(endpoint) {
+                task.abort();
+            }
+            !task.is_finished()
+        });
+        cut
+    }
+
+    /// How many idle connections there are to an endpoint.
+    #[cfg(test)]
+    pub fn idle(&self, endpoint: EndpointId) -> usize {
+        self.upstreams.borrow().get(&endpoint).map_or(0, |upstream| upstream.idle.len())
+    }
+}
+
+/// A TCP connection to an endpoint, made in time or not at all.
+pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, Failure> {
+    let connected = tokio::time::timeout(timeout, TcpStream::connect(endpoint.address)).await;
+    let failure = match connected {
+        Ok(Ok(stream)) => {
+            endpoint.connected();
+            // A refusal costs latency at most; the connection is good without it.
+            let _ = stream.set_nodelay(true);
+            return Ok(stream);
+        }
+        Ok(Err(error)) => Failure::Connect(error),
+        Err(_) => Failure::ConnectTimeout,
+    };
+    endpoint.connect_failed();
+    Err(failure)
+}

@@ -1,0 +1,292 @@
+//! A worker: one thread, one runtime, and everything that requests on it share.
+//!
+//! Nothing here is shared between threads but the live table, the counters and the settings. Its
+//! tick, every 100 ms, watches deadlines, closes idle connections and cuts what must end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Settings;
+use super::clock::{Clock, TICK, Tick, ticks};
+use super::downstream::{self, Downstream, Secure};
+use super::exchange::{Exchange, Snapshot};
+use super::ids::{Mint, Names};
+use super::slots::Slots;
+use super::upstream::Upstreams;
+use crate::routing::live::{Live, Reader};
+use crate::telemetry::traffic::{Count, Traffic};
+
+/// Ticks between two looks at the clients' connections: their deadlines are seconds.
+const CONNECTION_TICKS: Tick = 10;
+/// How long accepting pauses after an error, such as too many open files: long enough not to spin,
+/// short enough not to be felt.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the proxy asks of its workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Serve.
+    Run,
+    /// Accept no more, let what runs finish until then, and end.
+    Drain(Instant),
+}
+
+/// What a worker starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its number: its shard of every scorecard.
+    pub index: usize,
+    /// How it works.
+    pub settings: Arc<Settings>,
+    /// The door by which decisions come.
+    pub live: Live,
+    /// Where it counts.
+    pub traffic: Arc<Traffic>,
+    /// Its own listening sockets.
+    pub listeners: Vec<(std::net::TcpListener, Option<Secure>)>,
+    /// What is asked of it.
+    pub commands: watch::Receiver<Command>,
+}
+
+/// What requests on one thread share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number: its shard of every scorecard.
+    pub index: usize,
+    /// How it works.
+    pub settings: Arc<Settings>,
+    /// Its coarse clock.
+    pub clock: Clock,
+    /// Its connections to endpoints.
+    pub upstreams: Upstreams,
+    traffic: Arc<Traffic>,
+    reader: RefCell<Reader>,
+    table: RefCell<Snapshot>,
+    random: RefCell<fastrand::Rng>,
+    mint: RefCell<Mint>,
+    exchanges: RefCell<Slots<Rc<Exchange>>>,
+    connections: RefCell<Slots<Rc<Downstream>>>,
+    draining: Cell<bool>,
+    /// Wakes those that wait for a connection's first byte when a drain begins.
+    drain_began: Notify,
+    connection_ended: Notify,
+}
+
+impl Worker {
+    fn new(start: &Start) -> Rc<Self> {
+        let clock = Clock::default();
+        let mut reader = start.live.reader();
+        let table = Rc::new(Arc::clone(reader.load()));
+        Rc::new(Self {
+            index: start.index,
+            settings: Arc::clone(&start.settings),
+            upstreams: Upstreams::new(clock.clone()),
+            clock,
+            traffic: Arc::clone(&start.traffic),
+            reader: RefCell::new(reader),
+            table: RefCell::new(table),
+            random: RefCell::new(fastrand::Rng::new()),
+            mint: RefCell::default(),
+            exchanges: RefCell::default(),
+            connections: RefCell::default(),
+            draining: Cell::new(false),
+            drain_began: Notify::new(),
+            connection_ended: Notify::new(),
+        })
+    }
+
+    /// Adds one to a counter.
+    #[inline]
+    pub fn count(&self, count: Count) {
+        self.traffic.add(self.index, count);
+    }
+
+    /// The live table. One atomic load and a compare while nothing changed.
+    #[inline]
+    pub fn table(&self) -> Snapshot {
+        let mut reader = self.reader.borrow_mut();
+        let live = reader.load();
+        let mut table = self.table.borrow_mut();
+        if !Arc::ptr_eq(&table, live) {
+            *table = Rc::new(Arc::clone(live));
+        }
+        Rc::clone(&table)
+    }
+
+    /// Random bits.
+    #[inline]
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// The names of a request.
+    pub fn names(
+        &self,
+        traceparent: Option<&http::HeaderValue>,
+        request_id: Option<&http::HeaderValue>,
+    ) -> Names {
+        self.mint.borrow_mut().names(traceparent, request_id, || self.random())
+    }
+
+    /// Whether it accepts no more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Returns when a drain begins.
+    ///
+    /// Cancel safety: may be dropped at any time.
+    pub async fn drain_began(&self) {
+        let notified = self.drain_began.notified();
+        if !self.is_draining() {
+            notified.await;
+        }
+    }
+
+    /// A connection to be watched; the slot is to be given to [`Self::connection_ended`].
+    pub fn connection_began(&self, connection: Rc<Downstream>) -> usize {
+        self.connections.borrow_mut().insert(connection)
+    }
+
+    /// A connection has ended.
+    pub fn connection_ended(&self, slot: usize) {
+        self.connections.borrow_mut().remove(slot);
+        self.connection_ended.notify_one();
+    }
+
+    fn tick(&self) {
+        self.clock.advance();
+        let cut = self.upstreams.tick();
+        let is_cut = |endpoint| cut.contains(&endpoint);
+        // Firing wakes and drops, but calls nobody back: the borrow is safe.
+        for exchange in self.exchanges.borrow().iter() {
+            exchange.tick(&is_cut);
+        }
+        if self.clock.now() % CONNECTION_TICKS == 0 {
+            for connection in self.connections.borrow().iter() {
+                connection.tick();
+            }
+        }
+    }
+
+    fn begin_drain(&self) {
+        self.draining.set(true);
+        self.drain_began.notify_waiters();
+        for connection in self.connections.borrow().iter() {
+            connection.wake();
+        }
+    }
+}
+
+/// An exchange in the worker's list. Dropped before it is complete, it was abandoned.
+#[derive(Debug)]
+pub struct Ongoing {
+    worker: Rc<Worker>,
+    exchange: Rc<Exchange>,
+    slot: usize,
+}
+
+impl Ongoing {
+    /// Puts an exchange into the worker's list.
+    pub fn new(worker: &Rc<Worker>, exchange: Exchange) -> Self {
+        let exchange = Rc::new(exchange);
+        let slot = worker.exchanges.borrow_mut().insert(Rc::clone(&exchange));
+        Self { worker: Rc::clone(worker), exchange, slot }
+    }
+
+    /// The exchange.
+    #[inline]
+    pub fn exchange(&self) -> &Rc<Exchange> {
+        &self.exchange
+    }
+
+    /// The upstream's last byte is here: the outcome is recorded, the connection and the claim are
+    /// given back.
+    pub fn complete(self) {
+        self.exchange.complete();
+        if let Some(held) = self.exchange.held.take() {
+            if let Some(connection) = held.connection {
+                self.worker.upstreams.give_back(held.claim.endpoint(), connection);
+            }
+        }
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.worker.exchanges.borrow_mut().remove(self.slot);
+        self.exchange.abandon();
+        drop(self.exchange.held.take());
+    }
+}
+
+/// Serves until it is told to end. Called on the worker's own thread.
+pub fn run(start: Start) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let worker = Worker::new(&start);
+    runtime.block_on(serve(worker, start.listeners, start.commands))
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    listeners: Vec<(std::net::TcpListener, Option<Secure>)>,
+    mut commands: watch::Receiver<Command>,
+) -> std::io::Result<()> {
+    let mut accepting = tokio::task::JoinSet::new();
+    for (listener, secure) in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        accepting.spawn_local(accept(Rc::clone(&worker), listener, secure));
+    }
+    let ticking = Rc::clone(&worker);
+    tokio::task::spawn_local(async move {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            ticking.tick();
+        }
+    });
+    // An error means that the proxy is gone, and with it the reason to run.
+    let command = commands.wait_for(|command| *command != Command::Run).await.map(|c| *c);
+    worker.begin_drain();
+    if let Ok(Command::Drain(deadline)) = command {
+        // Each listener takes what the kernel has queued for it, and closes.
+        let drained = async {
+            while accepting.join_next().await.is_some() {}
+            while worker.connections.borrow().len() > 0 {
+                worker.connection_ended.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline, drained).await;
+    }
+    Ok(())
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: Option<Secure>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = worker.drain_began() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => downstream::spawn(&worker, stream, peer, secure.as_ref()),
+            // One bad connection or too many files must not end the loop.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+    drop(listener);
+}
+
+/// The ticks that a client's limits are.
+pub fn limit(duration: Duration) -> Tick {
+    ticks(duration)
+}

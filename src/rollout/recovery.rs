@@ -1,0 +1,83 @@
+//! How a rollout begins, and how it is taken up again after a restart.
+//!
+//! What the checkpoint says is the truth: a daemon that starts again routes everything to the
+//! checkpoint's stable revision, then does what [`Rollout::resume`] says. Before that it looks which
+//! of the canary's instances still run; if they do not, it steps the rollout with `Lost` and does
+//! what *that* says instead, so that no request ever goes to what is already dead.
+
+use super::checkpoint::Checkpoint;
+use super::effect::Effect;
+use super::machine::{Kind, Record, Rollout};
+use super::phase::Phase;
+use crate::model::moment::Moment;
+use crate::model::weight::Weight;
+
+impl Rollout {
+    /// Begins a rollout. The effects launch the canary. Where the checkpoint has instances that
+    /// already run, a direct rollout switches to them at once, and a canary is probed.
+    #[must_use]
+    pub fn begin(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
+        let mut rollout = Self::restore(checkpoint, now);
+        let must = Effect::Checkpoint { must: true };
+        let step = match (rollout.instances.is_empty(), rollout.kind) {
+            (true, _) => rollout.enter(Phase::Launching, vec![must, Effect::Launch], now),
+            (false, Kind::Direct) => rollout.promote(now),
+            (false, Kind::Canary) => rollout.enter(Phase::Probing, vec![must, Effect::Probe], now),
+        };
+        (rollout, step.effects)
+    }
+
+    /// Takes a rollout up again after a restart. The effects put the world where the phase wants it;
+    /// performing them on a world that is already there changes nothing.
+    #[must_use]
+    pub fn resume(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
+        let mut rollout = Self::restore(checkpoint, now);
+        rollout.attempt = 1;
+        let effects = match &mut rollout.phase {
+            Phase::Launching => vec![Effect::Launch],
+            Phase::Probing => vec![Effect::Probe],
+            Phase::Baking { step } => {
+                rollout.weight = rollout.plan.steps.weight(*step);
+                vec![Effect::Shift(rollout.weight)]
+            }
+            Phase::Paused { weight, .. } => {
+                rollout.weight = *weight;
+                vec![Effect::Shift(*weight)]
+            }
+            // Written once more so that there is a moment in which a dead canary is still noticed.
+            Phase::Promoting => return rollout.promote_again(now),
+            Phase::RollingBack { drained, .. } => {
+                // Whatever was drained, it was another process that did it.
+                *drained = false;
+                vec![Effect::Shift(Weight::ZERO), Effect::Drain]
+            }
+            Phase::Promoted | Phase::RolledBack { .. } => Vec::new(),
+        };
+        rollout.settled = rollout.weight;
+        (rollout, effects)
+    }
+
+    fn promote_again(mut self, now: Moment) -> (Self, Vec<Effect>) {
+        let step = self.promote(now);
+        (self, step.effects)
+    }
+
+    fn restore(checkpoint: Checkpoint, now: Moment) -> Self {
+        Self {
+            id: checkpoint.id,
+            service: checkpoint.service,
+            kind: checkpoint.kind,
+            stable: checkpoint.stable,
+            canary: checkpoint.canary,
+            plan: checkpoint.plan,
+            phase: checkpoint.phase,
+            attempt: 0,
+            since: now,
+            instances: checkpoint.instances,
+            weight: Weight::ZERO,
+            settled: Weight::ZERO,
+            record: Record::Saved,
+            committed: false,
+        }
+    }
+}

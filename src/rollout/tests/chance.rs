@@ -1,0 +1,45 @@
+//! Chance that can be repeated: SplitMix64 (Steele, Lea, Flood 2014), from a seed.
+
+use std::time::Duration;
+
+use super::Plan;
+use crate::rollout::plan::OnInconclusive;
+
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // The bias of a remainder is nothing against a bound of a few hundred.
+        (z ^ (z >> 31)) % bound
+    }
+
+    pub(super) fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        let bound = u64::try_from(of.len()).unwrap_or(1);
+        &of[usize::try_from(self.below(bound)).unwrap_or(0)]
+    }
+}
+
+/// Some plan.
+pub(super) fn plan(chance: &mut Chance) -> Plan {
+    let steps = ["5% 25% 50% 100%", "100%", "1% 100%", "0.5% 10% 99% 100%"];
+    let on_inconclusive = [OnInconclusive::Hold, OnInconclusive::Advance, OnInconclusive::Rollback];
+    Plan {
+        steps: chance.pick(&steps).parse().expect("steps"),
+        bake: Duration::from_secs(chance.below(30)),
+        bake_max: Duration::from_secs(30 + chance.below(60)),
+        on_inconclusive: *chance.pick(&on_inconclusive),
+        ..Plan::default()
+    }
+}

@@ -1,0 +1,103 @@
+//! What must be true of the world, whatever happened.
+
+use super::world::{Life, World};
+use super::*;
+use crate::rollout::plan::OnInconclusive;
+
+impl World {
+    /// What must hold between any two events.
+    pub(super) fn sweep(&self) {
+        let Some(rollout) = &self.rollout else { return };
+        match rollout.phase {
+            Phase::Baking { .. } | Phase::Paused { .. } => {
+                assert_eq!(self.weight, rollout.settled, "the weight in force is not the world's");
+            }
+            Phase::Promoting if !self.switched => assert_eq!(self.weight, rollout.settled),
+            Phase::Promoting | Phase::Promoted => assert_eq!(self.weight, Weight::ZERO),
+            Phase::Launching
+            | Phase::Probing
+            | Phase::RollingBack { .. }
+            | Phase::RolledBack { .. } => {
+                assert_eq!(self.weight, Weight::ZERO, "weight in {:?}", rollout.phase);
+                assert!(!self.switched, "the way back from a switch");
+            }
+        }
+        if let Phase::Paused { weight, .. } = &rollout.phase
+            && rollout.settled == rollout.weight
+        {
+            assert_eq!(*weight, self.weight, "it does not wait at the weight it says");
+        }
+        assert!(self.serves(&self.stable_instances), "stable was stopped");
+        if self.weight > Weight::ZERO {
+            assert!(self.serves(&rollout.instances), "what has weight was stopped");
+        }
+        let is_timeless = matches!(rollout.phase, Phase::Paused { .. }) || rollout.phase.is_over();
+        assert_eq!(rollout.deadline().is_none(), is_timeless, "{:?}", rollout.phase);
+    }
+
+    /// At the end of everything: what runs is stable or warm.
+    pub(super) fn sweep_instances(&self) {
+        for (number, copy) in &self.instances {
+            let kept = [self.stable, self.warm].contains(&Some(copy.revision));
+            assert!(kept || copy.life != Life::Running, "instance {number} was left behind");
+        }
+        assert!(self.serves(&self.stable_instances), "stable was stopped");
+    }
+
+    /// None of these was stopped by us.
+    pub(super) fn serves(&self, instances: &[Instance]) -> bool {
+        instances.iter().all(|instance| {
+            let copy = self.instances.get(&u32::from(instance.address.port()));
+            copy.is_none_or(|copy| copy.life != Life::Stopped)
+        })
+    }
+}
+
+/// The most weight that a checkpoint allows.
+pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
+    match &checkpoint.phase {
+        Phase::Baking { step } => checkpoint.plan.steps.weight(*step),
+        Phase::Paused { weight, .. } => *weight,
+        Phase::Promoting | Phase::Promoted => Weight::FULL,
+        Phase::Launching
+        | Phase::Probing
+        | Phase::RollingBack { .. }
+        | Phase::RolledBack { .. } => Weight::ZERO,
+    }
+}
+
+/// More weight is wanted only for a reason, and is in force only when it is written or switched.
+pub(super) fn check_rise(before: &Rollout, after: &Rollout, event: &Event, now: Moment) {
+    let baked = now.since(before.since);
+    let plan = &before.plan;
+    if after.weight > before.weight.max(before.settled) {
+        let has_reason = match event {
+            Event::Ready { .. } | Event::Command(_) => true,
+            Event::Sampled(verdict) if verdict.hold.is_some() => false,
+            Event::Sampled(verdict) => match (verdict.result, &before.phase) {
+                (Finding::Pass, Phase::Paused { reason, .. }) => {
+                    *reason == PauseReason::Inconclusive
+                }
+                (Finding::Pass, _) => baked >= plan.bake,
+                (Finding::Inconclusive, _) => {
+                    baked >= plan.bake_max && plan.on_inconclusive == OnInconclusive::Advance
+                }
+                (Finding::Fail, _) => false,
+            },
+            _ => false,
+        };
+        assert!(has_reason, "{event:?} raised the weight in {:?}", before.phase);
+    }
+    if after.settled > before.settled {
+        let is_written = matches!(event, Event::Saved { .. } | Event::Switched { .. });
+        assert!(is_written, "{event:?} put more weight in force in {:?}", before.phase);
+    }
+    if after.phase != before.phase && matches!(after.phase, Phase::Promoting | Phase::Baking { .. })
+    {
+        let by_verdict = matches!(event, Event::Sampled(_));
+        assert!(
+            by_verdict || matches!(event, Event::Ready { .. } | Event::Command(_)),
+            "{event:?}"
+        );
+    }
+}

@@ -1,0 +1,500 @@
+//! A world for the machine to act on: instances, a split, a disk, and a controller that performs
+//! effects by the rules. It checks at every act that the act was allowed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::chance::{Chance, plan};
+use super::invariants::{allowed, check_rise};
+use super::*;
+use crate::rollout::event::Attempt;
+
+/// How an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Running,
+    /// It ended by itself.
+    Dead,
+    /// We stopped it.
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(super) struct Copy {
+    rollout: RolloutId,
+    pub(super) revision: RevisionId,
+    pub(super) life: Life,
+}
+
+/// A checkpoint on its way to the disk, and what waits for it.
+#[derive(Debug)]
+struct Write {
+    rollout: RolloutId,
+    attempt: Attempt,
+    text: String,
+    tail: Vec<Effect>,
+}
+
+/// The last checkpoint that the disk has, as text.
+#[derive(Debug, Clone)]
+struct Stored(String);
+
+impl Stored {
+    fn read(&self) -> Checkpoint {
+        serde_json::from_str(&self.0).expect("a checkpoint is read as it was written")
+    }
+}
+
+/// A launch that was cancelled or goes on; it creates its instances when it completes.
+#[derive(Debug)]
+struct Launch {
+    attempt: Attempt,
+    cancelled: bool,
+}
+
+/// The world and its controller.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) now: Moment,
+    pub(super) rollout: Option<Rollout>,
+    /// Completions on their way.
+    pub(super) completions: Vec<Event>,
+    /// The last thing that was delivered, to be delivered twice.
+    pub(super) delivered: Option<Event>,
+    pub(super) ended: u32,
+    pub(super) promoted: u32,
+    pub(super) instances: BTreeMap<u32, Copy>,
+    pub(super) stable: Option<RevisionId>,
+    /// The instances that stable's traffic goes to.
+    pub(super) stable_instances: Vec<Instance>,
+    /// The stable before that, and its instances.
+    former: Option<(RevisionId, Vec<Instance>)>,
+    pub(super) warm: Option<RevisionId>,
+    pub(super) weight: Weight,
+    drain: Option<Moment>,
+    is_drained: bool,
+    pub(super) switched: bool,
+    is_stop_asked: bool,
+    launch: Option<Launch>,
+    writes: VecDeque<Write>,
+    disk: Option<Stored>,
+    /// What the disk said it has.
+    acknowledged: Option<Stored>,
+    next: u32,
+    revisions: u32,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self {
+            now: Moment(0),
+            rollout: None,
+            completions: Vec::new(),
+            delivered: None,
+            ended: 0,
+            promoted: 0,
+            instances: BTreeMap::new(),
+            stable: None,
+            stable_instances: Vec::new(),
+            former: None,
+            warm: None,
+            weight: Weight::ZERO,
+            drain: None,
+            is_drained: false,
+            switched: false,
+            is_stop_asked: false,
+            launch: None,
+            writes: VecDeque::new(),
+            disk: None,
+            acknowledged: None,
+            next: 0,
+            revisions: 0,
+        }
+    }
+
+    /// Begins the next rollout: the first revision, a canary, or a return to a warm one.
+    pub(super) fn deploy(&mut self, chance: &mut Chance) {
+        let returns = self.warm.filter(|_| chance.one_in(3));
+        let canary = returns.unwrap_or_else(|| {
+            self.revisions += 1;
+            RevisionId(self.revisions)
+        });
+        if returns.is_none() && chance.one_in(2) {
+            self.retire_warm();
+        }
+        let is_direct = returns.is_some() || (self.stable.is_none() && chance.one_in(2));
+        let instances = match returns {
+            Some(revision) => self.running(revision),
+            None => Vec::new(),
+        };
+        self.next += 1;
+        let id = RolloutId(u64::from(self.next));
+        for copy in self.instances.values_mut() {
+            if Some(copy.revision) == returns {
+                copy.rollout = id;
+            }
+        }
+        let checkpoint = Checkpoint {
+            id,
+            service: ServiceName::new("web").expect("a name"),
+            kind: if is_direct || chance.one_in(8) { Kind::Direct } else { Kind::Canary },
+            stable: self.stable,
+            canary,
+            plan: plan(chance),
+            phase: Phase::Launching,
+            instances,
+            memory: None,
+            started: 0,
+        };
+        self.writes.clear();
+        self.leave_rollout();
+        let (rollout, effects) = Rollout::begin(checkpoint, self.now);
+        self.rollout = Some(rollout);
+        self.perform(effects, chance);
+    }
+
+    /// Hands an event to the machine and does what it says.
+    pub(super) fn step(&mut self, event: Event, chance: &mut Chance) -> bool {
+        let Some(rollout) = &mut self.rollout else { return false };
+        let before = rollout.clone();
+        let step = rollout.step(event.clone(), self.now);
+        check_rise(&before, rollout, &event, self.now);
+        self.perform(step.effects, chance);
+        !step.ignored
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, chance: &mut Chance) {
+        let mut effects = effects.into_iter();
+        while let Some(effect) = effects.next() {
+            match effect {
+                Effect::Checkpoint { must } => {
+                    let rollout = self.current();
+                    let checkpoint = Checkpoint::of(rollout, None, 0);
+                    let text = serde_json::to_string(&checkpoint).expect("it is written");
+                    let (rollout, attempt) = (rollout.id, rollout.attempt);
+                    let tail = if must { effects.by_ref().collect() } else { Vec::new() };
+                    self.writes.push_back(Write { rollout, attempt, text, tail });
+                }
+                Effect::Launch => self.begin_launch(chance),
+                Effect::Probe => {
+                    let attempt = self.current().attempt;
+                    self.complete(Event::Ready { attempt }, chance, 12);
+                }
+                Effect::Shift(weight) => self.shift(weight),
+                Effect::Drain => {
+                    assert!(!self.switched, "what is drained has become stable");
+                    assert_eq!(self.weight, Weight::ZERO, "what is drained has weight");
+                    self.drain = Some(self.now);
+                    self.is_drained = false;
+                    let attempt = self.current().attempt;
+                    self.complete(Event::Drained { attempt }, chance, 12);
+                }
+                Effect::Stop => self.stop(chance),
+                Effect::Switch => self.switch(chance),
+            }
+        }
+    }
+
+    /// Most work completes; one in `never` hangs.
+    fn complete(&mut self, event: Event, chance: &mut Chance, never: u64) {
+        if !chance.one_in(never) {
+            self.completions.push(event);
+        }
+    }
+
+    fn begin_launch(&mut self, chance: &mut Chance) {
+        let attempt = self.current().attempt;
+        self.launch = Some(Launch { attempt, cancelled: false });
+        if chance.one_in(2) {
+            self.finish_launch(chance);
+        }
+    }
+
+    /// A launch completes, which may be long after anybody cares. Idempotent by ownership.
+    pub(super) fn finish_launch(&mut self, chance: &mut Chance) {
+        let Some(launch) = self.launch.take() else { return };
+        let rollout = self.current();
+        let (id, revision) = (rollout.id, rollout.canary);
+        let mut instances = self.running(revision);
+        let wanted = usize::try_from(1 + chance.below(3)).unwrap_or(1);
+        while instances.len() < wanted {
+            self.next += 1;
+            let life = if launch.cancelled { Life::Stopped } else { Life::Running };
+            self.instances.insert(self.next, Copy { rollout: id, revision, life });
+            instances.push(instance(self.next));
+        }
+        let attempt = launch.attempt;
+        if chance.one_in(8) {
+            let sentence = "no such image".to_owned();
+            self.completions.push(Event::LaunchFailed { attempt, sentence });
+        } else {
+            self.complete(Event::Launched { attempt, instances }, chance, 12);
+        }
+    }
+
+    fn shift(&mut self, weight: Weight) {
+        let rollout = self.current();
+        if weight > self.weight {
+            let stored = self.acknowledged.as_ref().expect("a shift upwards was written first");
+            let checkpoint = stored.read();
+            assert_eq!(checkpoint.id, rollout.id, "a shift upwards was written first");
+            assert!(
+                weight <= allowed(&checkpoint),
+                "{weight} is more than what is written: {:?}",
+                checkpoint.phase
+            );
+            assert!(!self.switched, "stable was shifted");
+            assert!(self.serves(&rollout.instances), "weight to what was stopped");
+        }
+        self.weight = weight;
+        assert_eq!(weight.basis_points() + weight.complement().basis_points(), Weight::WHOLE);
+    }
+
+    fn stop(&mut self, chance: &mut Chance) {
+        let rollout = self.current();
+        let (id, attempt) = (rollout.id, rollout.attempt);
+        let patience = rollout.plan.drain_deadline;
+        assert!(!self.switched, "what is stopped has become stable");
+        assert_eq!(self.weight, Weight::ZERO, "what is stopped has weight");
+        let begun = self.drain.expect("what is stopped was drained");
+        assert!(
+            self.is_drained || self.now.since(begun) >= patience,
+            "what is stopped was neither drained nor late"
+        );
+        if let Some(launch) = &mut self.launch {
+            launch.cancelled = true;
+        }
+        self.is_stop_asked = true;
+        if chance.one_in(12) {
+            return; // An engine that does not answer; recovery clears it.
+        }
+        for copy in self.instances.values_mut().filter(|copy| copy.rollout == id) {
+            copy.life = Life::Stopped;
+        }
+        self.complete(Event::Stopped { attempt }, chance, 12);
+    }
+
+    fn switch(&mut self, chance: &mut Chance) {
+        let rollout = self.current();
+        let (canary, attempt) = (rollout.canary, rollout.attempt);
+        let stored = self.acknowledged.as_ref().expect("a switch was written first").read();
+        assert_eq!((stored.id, &stored.phase), (rollout.id, &Phase::Promoting));
+        assert!(self.drain.is_none(), "what becomes stable is being drained");
+        assert!(self.serves(&rollout.instances), "what becomes stable was stopped");
+        let instances = rollout.instances.clone();
+        if self.stable != Some(canary) {
+            self.warm = self.stable;
+            let before = std::mem::replace(&mut self.stable_instances, instances);
+            self.former = self.stable.map(|revision| (revision, before));
+        }
+        self.stable = Some(canary);
+        self.weight = Weight::ZERO;
+        self.switched = true;
+        self.complete(Event::Switched { attempt }, chance, 6);
+    }
+
+    /// The disk answers the oldest write, well or badly. A failed write may be on the disk all the
+    /// same.
+    pub(super) fn answer_write(&mut self, fails: bool, chance: &mut Chance) {
+        let Some(write) = self.writes.pop_front() else { return };
+        let Write { rollout, attempt, text, tail } = write;
+        if fails {
+            if chance.one_in(5) {
+                self.disk = Some(Stored(text));
+            }
+            if self.rollout.as_ref().is_some_and(|current| current.id == rollout) {
+                self.step(Event::Unsaved { attempt, sentence: "disk full".to_owned() }, chance);
+            }
+            return;
+        }
+        self.disk = Some(Stored(text.clone()));
+        self.acknowledged = Some(Stored(text));
+        if self.rollout.as_ref().is_some_and(|current| current.id == rollout)
+            && self.step(Event::Saved { attempt }, chance)
+        {
+            self.perform(tail, chance);
+            assert!(!self.step(Event::Saved { attempt }, chance), "the tail is done twice");
+        }
+    }
+
+    /// Delivers a completion.
+    pub(super) fn deliver(&mut self, at: usize, chance: &mut Chance) {
+        if self.completions.is_empty() {
+            return;
+        }
+        let at = at % self.completions.len();
+        let event = self.completions.swap_remove(at);
+        if let Event::Drained { .. } = event {
+            self.is_drained = true;
+        }
+        self.delivered = Some(event.clone());
+        self.step(event, chance);
+    }
+
+    /// An instance of the canary ends by itself.
+    pub(super) fn lose(&mut self, chance: &mut Chance) {
+        let Some(rollout) = &self.rollout else { return };
+        let (id, canary) = (rollout.id, rollout.canary);
+        if rollout.phase.is_over() {
+            return;
+        }
+        let mut lost = false;
+        for copy in self.instances.values_mut() {
+            if copy.rollout == id && copy.revision == canary && copy.life == Life::Running {
+                copy.life = Life::Dead;
+                lost = true;
+            }
+        }
+        if lost {
+            self.step(Event::Lost { sentence: "exited with code 1".to_owned() }, chance);
+        }
+    }
+
+    /// The daemon dies at this moment, and another takes up what the disk has.
+    pub(super) fn crash(&mut self, chance: &mut Chance) {
+        // Of the writes under way, the first few may have arrived.
+        for write in std::mem::take(&mut self.writes) {
+            if chance.one_in(2) {
+                break;
+            }
+            self.disk = Some(Stored(write.text));
+        }
+        let was_saved = self.acknowledged.take();
+        self.leave_rollout();
+        self.rollout = None;
+        let Some(stored) = self.disk.clone() else {
+            assert!(was_saved.is_none());
+            self.stable = None;
+            self.warm = None;
+            self.sweep_orphans(None);
+            return;
+        };
+        self.acknowledged = Some(stored.clone());
+        let checkpoint = stored.read();
+        let is_promoted = checkpoint.phase == Phase::Promoted;
+        self.warm = if is_promoted { checkpoint.stable } else { self.warm };
+        self.stable = if is_promoted { Some(checkpoint.canary) } else { checkpoint.stable };
+        self.warm = self.warm.filter(|revision| Some(*revision) != self.stable);
+        let most = allowed(&checkpoint);
+        self.sweep_orphans(Some(&checkpoint));
+        if !is_promoted {
+            self.stable_instances = self.former(checkpoint.stable);
+        }
+        assert!(self.serves(&self.stable_instances), "stable was stopped too early");
+        let (mut rollout, mut effects) = Rollout::resume(checkpoint, self.now);
+        let is_gone = self.running(rollout.canary).is_empty();
+        let needs = matches!(
+            rollout.phase,
+            Phase::Probing | Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting
+        );
+        if chance.one_in(4) && needs {
+            self.kill(&rollout);
+        }
+        if needs && (is_gone || self.running(rollout.canary).is_empty()) {
+            let step = rollout.step(Event::Lost { sentence: "gone".to_owned() }, self.now);
+            assert!(!step.ignored, "a canary that is gone is not ignored");
+            effects = step.effects;
+        }
+        self.switched = rollout.phase == Phase::Promoted;
+        self.rollout = Some(rollout);
+        self.perform(effects, chance);
+        assert!(self.weight <= most, "{} after a crash, {most} was written", self.weight);
+    }
+
+    fn kill(&mut self, rollout: &Rollout) {
+        for copy in self.instances.values_mut() {
+            if copy.revision == rollout.canary && copy.life == Life::Running {
+                copy.life = Life::Dead;
+            }
+        }
+    }
+
+    /// What a rollout leaves in the controller's memory is forgotten with it.
+    fn leave_rollout(&mut self) {
+        // Its task ends with the process, or was cancelled by Stop; either way nothing comes.
+        self.launch = None;
+        self.completions.clear();
+        self.delivered = None;
+        self.weight = Weight::ZERO;
+        self.drain = None;
+        self.is_drained = false;
+        self.switched = false;
+        self.is_stop_asked = false;
+    }
+
+    /// Recovery: what runs and belongs to nobody is stopped.
+    fn sweep_orphans(&mut self, checkpoint: Option<&Checkpoint>) {
+        let canary = checkpoint.filter(|found| !found.phase.is_over()).map(|found| found.canary);
+        for copy in self.instances.values_mut() {
+            let kept = [self.stable, self.warm, canary].contains(&Some(copy.revision));
+            if !kept && copy.life == Life::Running {
+                copy.life = Life::Stopped;
+            }
+        }
+    }
+
+    /// The former stable's time is up. Only when the rollout that replaced it is done.
+    pub(super) fn retire_warm(&mut self) {
+        let may = self.rollout.as_ref().is_none_or(Rollout::is_done);
+        if let Some(warm) = self.warm.filter(|_| may) {
+            self.warm = None;
+            for copy in self.instances.values_mut().filter(|copy| copy.revision == warm) {
+                copy.life = Life::Stopped;
+            }
+        }
+    }
+
+    /// A rollout that is done is forgotten; says whether there is room for the next.
+    pub(super) fn settle(&mut self) -> bool {
+        let Some(rollout) = &self.rollout else { return true };
+        if !rollout.is_done() {
+            return false;
+        }
+        self.ended += 1;
+        self.promoted += u32::from(rollout.phase == Phase::Promoted);
+        if rollout.phase == Phase::Promoted {
+            assert_eq!(self.stable, Some(rollout.canary), "promoted and not stable");
+        } else {
+            assert_eq!(self.stable, rollout.stable, "rolled back and not stable");
+            let is_left = |copy: &Copy| copy.rollout == rollout.id && copy.life == Life::Running;
+            assert!(
+                self.is_stop_asked || !self.instances.values().any(is_left),
+                "nobody stopped the canary"
+            );
+            if self.warm == Some(rollout.canary) {
+                self.warm = None;
+            }
+        }
+        self.leave_rollout();
+        // An engine that did not answer leaves instances behind; clearing them is recovery's.
+        self.sweep_orphans(None);
+        self.rollout = None;
+        true
+    }
+
+    /// What the stable before a switch ran on.
+    fn former(&self, stable: Option<RevisionId>) -> Vec<Instance> {
+        if self.former.as_ref().is_some_and(|(revision, _)| Some(*revision) == stable) {
+            return self.former.as_ref().map(|(_, list)| list.clone()).unwrap_or_default();
+        }
+        if stable.is_none() { Vec::new() } else { self.stable_instances.clone() }
+    }
+
+    fn running(&self, revision: RevisionId) -> Vec<Instance> {
+        let of = |(number, copy): (&u32, &Copy)| {
+            (copy.revision == revision && copy.life == Life::Running).then(|| instance(*number))
+        };
+        self.instances.iter().filter_map(of).collect()
+    }
+
+    fn current(&self) -> &Rollout {
+        self.rollout.as_ref().expect("effects come from a rollout")
+    }
+}
+
+pub(super) fn instance(number: u32) -> Instance {
+    let port = u16::try_from(number).expect("a seed has not that many instances");
+    Instance {
+        id: InstanceId::new(&format!("web-{number}")),
+        address: ([127, 0, 0, 1], port).into(),
+    }
+}

@@ -1,0 +1,81 @@
+//! The records themselves. JSON, so that a person with a dump can read them; fields are only added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::{RevisionId, ServiceName};
+use crate::model::instance::Instance;
+use crate::rollout::checkpoint::Checkpoint;
+
+/// What a service has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// The revision that holds the traffic, with its instances.
+    pub stable: Option<Placed>,
+    /// The former one that is kept running.
+    pub warm: Option<Warm>,
+    /// The number that the next revision gets, less one.
+    pub last_revision: u32,
+}
+
+/// A revision and where it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The revision.
+    pub revision: RevisionId,
+    /// Its instances, by replica.
+    pub instances: Vec<Instance>,
+}
+
+/// A former revision that is kept running.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Warm {
+    /// What and where.
+    pub placed: Placed,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub until: u64,
+}
+
+/// A rollout under way, with what happened in it so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActiveRecord {
+    /// Where it stands.
+    pub checkpoint: Checkpoint,
+    /// What happened, as sentences with times.
+    pub events: Vec<RecordedEvent>,
+}
+
+/// Something that happened in a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedEvent {
+    /// The event's number.
+    pub id: u64,
+    /// Milliseconds since the Unix epoch.
+    pub at: u64,
+    /// The phase entered, when one was.
+    pub phase: Option<String>,
+    /// The canary's weight in percent, with a phase.
+    pub weight: Option<f64>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A rollout that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutEntry {
+    /// Where it ended; `phase` is Promoted or RolledBack.
+    pub checkpoint: Checkpoint,
+    /// What happened.
+    pub events: Vec<RecordedEvent>,
+    /// What was last known of the canary.
+    pub verdict: Option<crate::analysis::verdict::Verdict>,
+    /// Milliseconds since the Unix epoch at which it ended.
+    pub ended: u64,
+}
+
+impl RolloutEntry {
+    /// Its service.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        &self.checkpoint.service
+    }
+}
