@@ -213,10 +213,8 @@ impl Watch<'_> {
                 events::missed(console, count);
                 false
             }
-            Told::Restarted => {
-                self.last = 0;
-                false
-            }
+            // Its events go on by themselves.
+            Told::Restarted => false,
         }
     }
 }
