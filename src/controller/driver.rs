@@ -376,6 +376,9 @@ impl Driver {
             self.store_note = result.as_ref().err().map(ToString::to_string);
         }
         if !current {
+            if let Completion::Launched(Ok(instances)) = what {
+                self.discard(&name, rollout, instances);
+            }
             return;
         }
         match what {
@@ -398,7 +401,7 @@ impl Driver {
             }
             Completion::Stopped { logs } => {
                 for (instance, lines) in logs {
-                    self.tell_logs(&name, &instance.to_string(), &lines);
+                    self.tell_logs(&name, instance.short(), &lines);
                 }
                 self.step(&name, Event::Stopped { attempt });
             }
@@ -407,14 +410,21 @@ impl Driver {
         }
     }
 
+    /// Tells the rollout what became of a checkpoint. What waited for it is done only if the rollout
+    /// still wants it: it may have gone back in the meantime.
     fn saved(&mut self, name: &ServiceName, attempt: u32, result: Result<(), StoreError>) {
         let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
             return;
         };
         let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
-        let Some((_, effects)) = waiting else { return };
         match result {
-            Ok(()) => self.perform(name, effects),
+            Ok(()) => {
+                if self.step(name, Event::Saved { attempt })
+                    && let Some((_, effects)) = waiting
+                {
+                    self.perform(name, effects);
+                }
+            }
             Err(error) => {
                 self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
             }

@@ -214,7 +214,7 @@ impl Driver {
                 Standing::Unknown => {}
                 Standing::Running(there) => *instance = there,
                 Standing::Ended => {
-                    lost = Some(format!("{} was gone after the restart", instance.id));
+                    lost = Some(format!("{} was gone after the restart", instance.id.short()));
                 }
             }
         }
@@ -237,9 +237,10 @@ impl Driver {
         } else if self.services.get(name).and_then(|s| s.active.as_ref()).is_some_and(placed) {
             self.place_canary(name);
         }
-        self.perform(name, effects);
-        if let Some(sentence) = lost {
-            self.step(name, Event::Lost { sentence });
+        // What is gone is told before anything is done, so that nothing is sent to it.
+        let went_back = lost.is_some_and(|sentence| self.step(name, Event::Lost { sentence }));
+        if !went_back {
+            self.perform(name, effects);
         }
     }
 
