@@ -107,7 +107,7 @@ impl House {
         let admin_stop = CancellationToken::new();
         let settings = admin::Settings {
             socket: Some(config.admin.socket),
-            listen: config.admin.listen.first().copied(),
+            listen: config.admin.listen,
             token: config.admin.token,
             rare: Rare::install(),
         };

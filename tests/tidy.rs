@@ -73,7 +73,17 @@ const ROOMS: [Room; 16] = [
     room(
         "cli",
         7,
-        &["app", "demo", "admin", "config", "controller::status", "rollout", "telemetry", "model"],
+        &[
+            "app",
+            "demo",
+            "admin",
+            "config",
+            "controller::status",
+            "rollout",
+            "analysis::verdict",
+            "telemetry",
+            "model",
+        ],
     ),
     room(
         "demo",
@@ -118,7 +128,7 @@ const HOMES: [(&[&str], &[&str]); 5] = [
     (&["arc_swap"], &["routing/live.rs", "proxy/tls"]),
     (
         &["hyper", "hyper_util"],
-        &["proxy/", "admin/", "prober/", "notify/", "cli/client.rs", "demo/"],
+        &["proxy/", "admin/", "prober/", "notify/", "cli/client.rs", "cli/stream.rs", "demo/"],
     ),
     (
         &["rustls", "tokio_rustls"],
