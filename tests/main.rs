@@ -1,7 +1,6 @@
 //! The stories.
 
-#![expect(clippy::unwrap_used, reason = "a story ends at the first thing that is not as told")]
-
+mod cli_offline;
 mod runtime_docker;
 mod runtime_process;
 mod support;

@@ -3,34 +3,41 @@
 //! Signals: HUP reloads; TERM, INT and QUIT drain and stop, a second one stops now; USR1 and USR2
 //! are taken and answered with a line in the log, because their default would end the process.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::exit::Exit;
+use super::args::daemon::Run;
+use super::exit::{Exit, Failure};
 use crate::app::{House, OpenError};
-use crate::config::Config;
-use crate::config::load;
+use crate::config::{LogFormat, load};
 use crate::controller::driver::Leave;
+use crate::telemetry::logging::{self, Format};
 
 /// What a stop gives requests in flight: shorter than the 90 s after which systemd kills.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Opens the house and keeps it open until a signal says to close. `flags` are `--set` words.
-pub fn run(config: Config, path: &Path, flags: &[String]) -> Exit {
+/// Opens the house and keeps it open until a signal says to close.
+pub(super) fn run(args: &Run) -> Result<Exit, Failure> {
+    let variables = load::environment();
+    let path = load::locate(args.source.config.as_deref(), &variables)?;
+    let parsed = load::load(&path, &variables, &args.source.settings)?;
+    if !parsed.warnings.list.is_empty() {
+        super::output::talk(&parsed.warnings.render(true));
+    }
+    let config = parsed.config;
+    let format = match (args.log_format.as_deref(), config.log.format) {
+        (Some("text"), _) | (None, LogFormat::Text) => Format::Text,
+        (Some("json"), _) | (None, LogFormat::Json) => Format::Json,
+        _ => Format::by_terminal(),
+    };
+    logging::init(format, &config.log.filter)
+        .map_err(|error| Failure::new(Exit::Invalid, error))?;
     // Two threads: one may be busy with a large answer while the other drives rollouts. The data
     // plane has its own.
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "the control plane cannot start");
-            return Exit::Error;
-        }
-    };
-    let (path, flags) = (path.to_owned(), flags.to_vec());
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let flags = args.source.settings.clone();
     let read = Box::new(move || {
         load::load(&path, &load::environment(), &flags)
             .map(|parsed| parsed.config)
@@ -38,14 +45,9 @@ pub fn run(config: Config, path: &Path, flags: &[String]) -> Exit {
     });
     runtime.block_on(async {
         match House::open(config, read).await {
-            Ok(house) => serve(house).await,
-            Err(error) => {
-                tracing::error!("cannot start: {error}");
-                match error {
-                    OpenError::Tls(_) => Exit::Invalid,
-                    _ => Exit::Error,
-                }
-            }
+            Ok(house) => Ok(serve(house).await),
+            Err(error @ OpenError::Tls(_)) => Err(Failure::new(Exit::Invalid, error)),
+            Err(error) => Err(Failure::new(Exit::Error, error)),
         }
     })
 }

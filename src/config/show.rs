@@ -8,6 +8,7 @@ use super::document::Document;
 use super::keys::{Key, SERVICE, Shape, TOP};
 use super::problem::Place;
 use super::raw::{self, Node, Table, Value};
+use super::source::ignores;
 
 /// What stands in place of a secret.
 const MASK: &str = "***";
@@ -57,7 +58,9 @@ fn write_table(
             (_, None) if (path, key.name) == ("listen", "https") && !document.has_certificate() => {
                 lines.push_str("https = \"off\"  # there is no certificate\n");
             }
-            (_, None) if !key.default.is_empty() => {
+            (_, None)
+                if !key.default.is_empty() && !table.is_some_and(|t| ignores(t, key.name)) =>
+            {
                 lines.push_str(&format!("{} = {}  # default\n", key.name, key.default));
             }
             (_, None) => {}
@@ -67,7 +70,9 @@ fn write_table(
         let gap = if text.is_empty() { "" } else { "\n" };
         text.push_str(&format!("{gap}[{path}]\n{lines}"));
     }
-    text.push_str(&below);
+    if !below.is_empty() {
+        text.push_str(&format!("\n{below}"));
+    }
 }
 
 /// Where a value comes from, unless it is the file.
@@ -150,6 +155,7 @@ fn json_table(keys: &'static [Key], table: Option<&Table>) -> Json {
     let nowhere = Place { source: 0, span: 0..0 };
     let shown = keys.iter().filter_map(|key| {
         let value = match key.shape {
+            _ if table.is_some_and(|table| ignores(table, key.name)) => return None,
             Shape::Table(inner) => json_table(inner, table.and_then(|table| table.table(key.name))),
             _ => {
                 let written = table.and_then(|table| table.entry(key.name)).map(|e| e.node.clone());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::image::Image;
 use super::problem::{Place, Problem};
-use super::raw::Value;
+use super::raw::{Table, Value};
 use super::reader::{Found, Section};
 use super::scalar;
 use crate::model::revision::Source;
@@ -16,6 +16,13 @@ const IMAGE_ONLY: [&str; 8] =
 /// Keys without meaning for addresses that somebody else runs.
 const LAUNCHED_ONLY: [&str; 6] =
     ["port", "replicas", "env", "env_file", "launch_deadline", "stop_grace"];
+
+/// Whether a service with this table has no use for a key.
+pub(super) fn ignores(table: &Table, name: &str) -> bool {
+    let runs = |source: &str| table.entry(source).is_some();
+    !runs("image") && (runs("command") || runs("endpoints")) && IMAGE_ONLY.contains(&name)
+        || runs("endpoints") && LAUNCHED_ONLY.contains(&name)
+}
 
 /// The one of `image`, `command` and `endpoints` that was written.
 pub(super) fn read_source(section: &Section<'_>) -> Option<Source> {

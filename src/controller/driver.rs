@@ -401,7 +401,7 @@ impl Driver {
             }
             Completion::Stopped { logs } => {
                 for (instance, lines) in logs {
-                    self.tell_logs(&name, &instance.to_string(), &lines);
+                    self.tell_logs(&name, instance.short(), &lines);
                 }
                 self.step(&name, Event::Stopped { attempt });
             }

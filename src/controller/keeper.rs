@@ -69,7 +69,7 @@ impl Driver {
         }
         if changed {
             let is = if healthy { "is healthy" } else { "is not healthy" };
-            self.tell(&name, Kind::Instance, format!("{instance} {is}: {why}"));
+            self.tell(&name, Kind::Instance, format!("{} {is}: {why}", instance.short()));
         }
         self.look_for_ready(&name);
     }
@@ -189,7 +189,7 @@ impl Driver {
                 if service.active.as_ref().is_some_and(super::service::Active::is_going_back) {
                     return;
                 }
-                let sentence = format!("{instance} {exit}");
+                let sentence = format!("{} {exit}", instance.short());
                 self.tell(&name, Kind::Instance, sentence.clone());
                 self.step(&name, Event::Lost { sentence });
             }
@@ -200,10 +200,15 @@ impl Driver {
                     under_way: false,
                 });
                 relaunch.under_way = false;
-                self.tell(&name, Kind::Instance, format!("{instance} {exit}; starting it again"));
+                self.tell(
+                    &name,
+                    Kind::Instance,
+                    format!("{} {exit}; starting it again", instance.short()),
+                );
             }
             Owner::Warm => {
-                let message = format!("{instance} {exit}; it was warm and is not started again");
+                let message =
+                    format!("{} {exit}; it was warm and is not started again", instance.short());
                 self.tell(&name, Kind::Instance, message);
                 let Some(service) = self.services.get_mut(&name) else { return };
                 if let Some(warm) = &mut service.record.warm {

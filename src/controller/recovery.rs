@@ -214,7 +214,7 @@ impl Driver {
                 Standing::Unknown => {}
                 Standing::Running(there) => *instance = there,
                 Standing::Ended => {
-                    lost = Some(format!("{} was gone after the restart", instance.id));
+                    lost = Some(format!("{} was gone after the restart", instance.id.short()));
                 }
             }
         }

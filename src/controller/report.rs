@@ -170,8 +170,11 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
             format!("{from}revision {to} ({image}): starting {replicas} {noun}{plan}")
         }
         Phase::Probing => {
-            let addresses: Vec<String> =
-                rollout.instances.iter().map(|i| format!("{} {}", i.id, i.address)).collect();
+            let addresses: Vec<String> = rollout
+                .instances
+                .iter()
+                .map(|i| format!("{} {}", i.id.short(), i.address))
+                .collect();
             format!("started {}; asking whether it is healthy", addresses.join(", "))
         }
         Phase::Baking { step } => {

@@ -15,6 +15,8 @@ pub const PROGRAM: &str = "/switchback";
 pub fn root_file_system() -> io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     archive.follow_symlinks(true);
+    // Engines do not read the format for files with holes.
+    archive.sparse(false);
     let program = std::env::current_exe()?;
     archive.append_path_with_name(&program, PROGRAM.trim_start_matches('/'))?;
     for library in mapped_libraries(&std::fs::read_to_string("/proc/self/maps")?) {

@@ -33,6 +33,8 @@ pub use story::{Outcome, Story};
 
 /// No demo lasts longer than this, whatever happens.
 const LONGEST: Duration = Duration::from_secs(88);
+/// Requests per second, at which the promises of the README are made.
+pub const RATE: u32 = 1_000;
 /// How long visitors may take to get their last answers.
 const DRAIN: Duration = Duration::from_secs(2);
 /// The name of the image made for the demo.

@@ -131,7 +131,8 @@ impl Show {
         let (events, _) = handle.events_after(self.last_event);
         for event in events {
             self.last_event = event.id;
-            if event.kind == "phase" || event.kind == "instance" {
+            let telling = matches!(event.kind.as_str(), "phase" | "instance");
+            if telling && !event.message.starts_with("last output") {
                 let first = event.message.lines().next().unwrap_or_default();
                 let at = self.begun.elapsed().as_secs_f64();
                 self.line(&format!("   {at:5.1}s  {first}"));

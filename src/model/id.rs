@@ -100,6 +100,14 @@ impl InstanceId {
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
+
+    /// What people call it: the first 12 characters of a container id, as Docker's own tools show it,
+    /// or all of another name.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        let is_container = self.0.len() == 64 && self.0.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_container { self.0.get(..12).unwrap_or(&self.0) } else { &self.0 }
+    }
 }
 
 impl fmt::Display for InstanceId {

@@ -36,16 +36,15 @@ pub struct Given {
 pub async fn answer(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
-    settings: &ServiceSettings,
     got: Answer,
     ongoing: Ongoing,
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { response, held, revision } = got;
+    let Answer { response, held, revision, route } = got;
     let (mut head, incoming) = response.into_parts();
     let endless = head.status == StatusCode::SWITCHING_PROTOCOLS || is_events(&head.headers);
-    ongoing.exchange().answered(row(settings, head.status), endless);
+    ongoing.exchange().answered(row(&route.service().settings, head.status), endless);
     strip_response(&mut head.headers);
     head.headers.insert(X_REQUEST_ID, given.request_id);
     if let Some(cookie) = given.set_cookie {

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a tick is. A tenth of the shortest deadline that anybody configures.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(MILLIS as u64);
+const MILLIS: u32 = 100;
 
 /// The number of ticks since the worker started.
 pub type Tick = u64;
@@ -34,8 +35,9 @@ impl Clock {
 
 /// So many ticks last at least this long: rounded up, and one more for the tick that has begun.
 pub fn ticks(duration: Duration) -> Tick {
-    let ticks = duration.as_millis().div_ceil(TICK.as_millis()) + 1;
-    Tick::try_from(ticks).unwrap_or(Tick::MAX / 2)
+    // No 128-bit division: this is done a few times per request.
+    let parts = Tick::from(duration.subsec_millis().div_ceil(MILLIS));
+    duration.as_secs().saturating_mul(Tick::from(1_000 / MILLIS)).saturating_add(parts + 1)
 }
 
 #[cfg(test)]

@@ -236,15 +236,14 @@ impl Drop for Life {
         if std::thread::panicking() {
             self.worker.count(Count::Panics);
         }
-        if let Some(slot) = self.slot {
-            self.worker.connection_ended(slot);
-        }
+        self.worker.closed(self.slot);
     }
 }
 
 /// Serves a connection in a task of its own.
 pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<&Secure>) {
     worker.count(Count::Accepted);
+    worker.accepted();
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
     let acceptor = secure.map(|config| TlsAcceptor::from(Arc::clone(config)));
@@ -334,12 +333,15 @@ async fn serve_http1(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
         if let Some(doom) = connection.doom.get() {
             return Poll::Ready(Err(doom));
         }
-        if worker.is_draining() && !told {
+        connection.park(context);
+        // A request that is here already is served: hyper is told after it has looked.
+        let polled = http.poll_without_shutdown(context);
+        if polled.is_pending() && worker.is_draining() && !told {
             told = true;
             std::pin::Pin::new(&mut http).graceful_shutdown();
+            return http.poll_without_shutdown(context).map(Ok);
         }
-        connection.park(context);
-        http.poll_without_shutdown(context).map(Ok)
+        polled.map(Ok)
     })
     .await;
     let parts = http.into_parts();

@@ -40,13 +40,15 @@ pub struct Answer {
     pub held: Held,
     /// Who answered.
     pub revision: RevisionId,
+    /// The service, in the table by which it was answered.
+    pub route: Route,
 }
 
 /// An attempt that failed.
 struct Failed {
     failure: Failure,
-    /// The request, if it may be sent again.
-    parcel: Option<Parcel>,
+    /// The request, if it may be sent again. Boxed: failures are rare, and answers small.
+    parcel: Option<Box<Parcel>>,
 }
 
 /// Endpoints that failed a request.
@@ -150,7 +152,7 @@ pub async fn forward(
                 if rescuing && side == Side::Stable {
                     worker.count(Count::Rescued);
                 }
-                return Ok(Answer { response, held, revision });
+                return Ok(Answer { response, held, revision, route });
             }
             Err(failed) => failed,
         };
@@ -166,7 +168,7 @@ pub async fn forward(
         worker.count(Count::Retries);
         tried.add(endpoint);
         exchange.begin_again();
-        parcel = again;
+        parcel = *again;
         last = failed.failure;
     }
 }
@@ -197,7 +199,7 @@ async fn by_http1(
             Some(connection) => connection,
             None => match Box::pin(open(worker, route, &claim)).await {
                 Ok(connection) => connection,
-                Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
+                Err(failure) => return Err(Failed { failure, parcel: Some(Box::new(parcel)) }),
             },
         };
         let asked = parcel.asked;
@@ -218,7 +220,7 @@ async fn by_http1(
             }
             // The peer closed it while it idled. Only a new connection says how the endpoint is.
             Err(Failed { failure: Failure::Broken(_), parcel: Some(again) }) if stale => {
-                parcel = again;
+                parcel = *again;
             }
             Err(failed) => return Err(failed),
         }
@@ -238,7 +240,7 @@ async fn by_http2(
             Some(connection) => (connection, true),
             None => match multiplex(worker, route, &claim).await {
                 Ok(connection) => (connection, false),
-                Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
+                Err(failure) => return Err(Failed { failure, parcel: Some(Box::new(parcel)) }),
             },
         };
         let asked = parcel.asked;
@@ -251,7 +253,7 @@ async fn by_http2(
             Err(Failed { failure: Failure::Broken(_), parcel: Some(again) })
                 if stale && connection.is_closed() =>
             {
-                parcel = again;
+                parcel = *again;
             }
             Err(failed) => return Err(failed),
         }
@@ -265,7 +267,8 @@ fn judge(
     copy: Option<Parcel>,
     exchange: &Exchange,
 ) -> Result<Response<Incoming>, Failed> {
-    let failed = |failure, parcel| Err(Failed { failure, parcel });
+    let failed =
+        |failure, parcel: Option<Parcel>| Err(Failed { failure, parcel: parcel.map(Box::new) });
     match sent {
         Ok(response) => Ok(response),
         Err(Unanswered::Fired(Fired::Upstream)) => failed(Failure::Timeout, None),

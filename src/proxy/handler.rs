@@ -31,7 +31,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HOST, HeaderValue};
+use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -106,10 +106,12 @@ async fn route(
         secure: connection.secure,
     };
     let choice = Choice::new(route.service(), &asker, || worker.random(), unix_now);
-    let accept = Accept::of(&head);
+    // A reference count, no parsing: pages are rarely needed.
+    let accept = seen.accept.cloned();
     let rewriting = Rewriting {
         found: seen.found,
         crumbs: seen.cookies > 1,
+        set_host: seen.host.is_none() || head.uri.authority().is_some(),
         host: host_value(&head, &seen, host),
         chain,
         secure: connection.secure,
@@ -120,7 +122,6 @@ async fn route(
     let ongoing = Ongoing::new(worker, exchange(worker, route.service(), arrived));
     let parcel = rewriting.rewrite(head, body, names, &ongoing);
     let asked = parcel.asked;
-    let settings = std::sync::Arc::clone(&route.service().settings);
     match forward(worker, route, &choice, parcel, &ongoing).await {
         Ok(got) => {
             let given = Given {
@@ -128,25 +129,14 @@ async fn route(
                 set_cookie: choice.set_cookie,
                 revision: worker.settings.revision_header,
             };
-            match answer(worker, connection, &settings, got, ongoing, given, asked).await {
+            match answer(worker, connection, got, ongoing, given, asked).await {
                 Ok(response) => response,
-                Err(failure) => failed(worker, &failure, accept.format(), request_id),
+                Err(failure) => {
+                    failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id)
+                }
             }
         }
-        Err(failure) => failed(worker, &failure, accept.format(), request_id),
-    }
-}
-
-/// What is remembered of `Accept` for a page that is rarely needed: a reference count, no parsing.
-struct Accept(Option<HeaderValue>);
-
-impl Accept {
-    fn of(head: &Parts) -> Self {
-        Self(head.headers.get(http::header::ACCEPT).cloned())
-    }
-
-    fn format(&self) -> Format {
-        Format::of_accept(self.0.as_ref())
+        Err(failure) => failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id),
     }
 }
 
@@ -154,8 +144,9 @@ impl Accept {
 struct Rewriting {
     found: Found,
     crumbs: bool,
-    /// To be set as `Host`, where it is not there or says something else.
-    host: Option<HeaderValue>,
+    host: HeaderValue,
+    /// The host is not in its field yet, or something else is.
+    set_host: bool,
     chain: HeaderValue,
     secure: bool,
     trusted: bool,
@@ -165,7 +156,7 @@ struct Rewriting {
 impl Rewriting {
     fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Parcel {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
-        head.normalise(self.host);
+        head.normalise(self.set_host.then(|| self.host.clone()));
         let asked = strip_request(&mut head.headers, self.found);
         if self.found.has(Found::EXPECT) {
             // Answered by hyper when the upstream's connection first asks for the body.
@@ -182,10 +173,8 @@ impl Rewriting {
             let proto = if self.secure { "https" } else { "http" };
             head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
         }
-        if !(self.trusted && self.found.has(Found::FORWARDED_HOST))
-            && let Some(host) = head.headers.get(HOST).cloned()
-        {
-            head.headers.insert(X_FORWARDED_HOST, host);
+        if !(self.trusted && self.found.has(Found::FORWARDED_HOST)) {
+            head.headers.insert(X_FORWARDED_HOST, self.host);
         }
         head.headers.insert(X_REQUEST_ID, names.request_id);
         if let Some(traceparent) = names.traceparent {
@@ -200,12 +189,13 @@ impl Rewriting {
     }
 }
 
-/// What `Host` must be set to; `None` when it is right as it stands.
-fn host_value(head: &Parts, seen: &Seen<'_>, host: &str) -> Option<HeaderValue> {
-    if head.uri.authority().is_some() {
-        return HeaderValue::from_str(host).ok();
+/// The host as upstreams are told it.
+fn host_value(head: &Parts, seen: &Seen<'_>, host: &str) -> HeaderValue {
+    match seen.host {
+        Some(value) if head.uri.authority().is_none() => value.clone(),
+        None if host.is_empty() => NO_HOST,
+        _ => HeaderValue::from_str(host).unwrap_or(NO_HOST),
     }
-    if seen.host.is_none() { Some(NO_HOST) } else { None }
 }
 
 /// The chain that the upstream is told, and the client at its beginning.

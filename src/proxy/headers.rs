@@ -85,8 +85,8 @@ pub struct Seen<'a> {
     pub host: Option<&'a HeaderValue>,
     /// Whether there is more than one `Host`.
     pub hosts: u32,
-    /// The first `Cookie`.
-    pub cookie: Option<&'a HeaderValue>,
+    /// `Accept`
+    pub accept: Option<&'a HeaderValue>,
     /// How many `Cookie` fields there are: HTTP/2 clients may send crumbs.
     pub cookies: u32,
     /// `X-Request-ID`
@@ -128,8 +128,8 @@ impl<'a> Seen<'a> {
             }
             6 if name == "cookie" => {
                 self.cookies += 1;
-                self.cookie.get_or_insert(value);
             }
+            6 if name == "accept" => self.accept = Some(value),
             6 if name == "expect" => self.found.add(Found::EXPECT),
             7 if name == "upgrade" => self.found.add(Found::UPGRADE),
             10 if name == "connection" => self.found.add(Found::CONNECTION),

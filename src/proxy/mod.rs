@@ -106,6 +106,7 @@ pub struct Addresses {
 /// Takes all addresses, and starts the workers.
 ///
 /// Errors name the address and what to do. On an error nothing is left behind.
+#[expect(clippy::needless_pass_by_value, reason = "the proxy keeps handles of its own")]
 pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Proxy, BindError> {
     let workers = settings.workers.max(1);
     let secure = match (&settings.tls, settings.https.first()) {

@@ -72,6 +72,8 @@ pub struct Worker {
     mint: RefCell<Mint>,
     exchanges: RefCell<Slots<Rc<Exchange>>>,
     connections: RefCell<Slots<Rc<Downstream>>>,
+    /// Connections from their accept to their end.
+    open: Cell<usize>,
     draining: Cell<bool>,
     /// Wakes those that wait for a connection's first byte when a drain begins.
     drain_began: Notify,
@@ -95,6 +97,7 @@ impl Worker {
             mint: RefCell::default(),
             exchanges: RefCell::default(),
             connections: RefCell::default(),
+            open: Cell::new(0),
             draining: Cell::new(false),
             drain_began: Notify::new(),
             connection_ended: Notify::new(),
@@ -149,14 +152,22 @@ impl Worker {
         }
     }
 
-    /// A connection to be watched; the slot is to be given to [`Self::connection_ended`].
+    /// A connection was accepted.
+    pub fn accepted(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
+    /// A connection to be watched; the slot is to be given to [`Self::closed`].
     pub fn connection_began(&self, connection: Rc<Downstream>) -> usize {
         self.connections.borrow_mut().insert(connection)
     }
 
-    /// A connection has ended.
-    pub fn connection_ended(&self, slot: usize) {
-        self.connections.borrow_mut().remove(slot);
+    /// A connection has ended, with its slot if it came so far.
+    pub fn closed(&self, slot: Option<usize>) {
+        if let Some(slot) = slot {
+            self.connections.borrow_mut().remove(slot);
+        }
+        self.open.set(self.open.get() - 1);
         self.connection_ended.notify_one();
     }
 
@@ -168,7 +179,7 @@ impl Worker {
         for exchange in self.exchanges.borrow().iter() {
             exchange.tick(&is_cut);
         }
-        if self.clock.now() % CONNECTION_TICKS == 0 {
+        if self.clock.now().is_multiple_of(CONNECTION_TICKS) {
             for connection in self.connections.borrow().iter() {
                 connection.tick();
             }
@@ -210,10 +221,10 @@ impl Ongoing {
     /// given back.
     pub fn complete(self) {
         self.exchange.complete();
-        if let Some(held) = self.exchange.held.take() {
-            if let Some(connection) = held.connection {
-                self.worker.upstreams.give_back(held.claim.endpoint(), connection);
-            }
+        if let Some(held) = self.exchange.held.take()
+            && let Some(connection) = held.connection
+        {
+            self.worker.upstreams.give_back(held.claim.endpoint(), connection);
         }
     }
 }
@@ -261,7 +272,7 @@ async fn serve(
         // Each listener takes what the kernel has queued for it, and closes.
         let drained = async {
             while accepting.join_next().await.is_some() {}
-            while worker.connections.borrow().len() > 0 {
+            while worker.open.get() > 0 {
                 worker.connection_ended.notified().await;
             }
         };

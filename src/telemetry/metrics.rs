@@ -92,6 +92,8 @@ metrics! {
 /// scorecard's buckets end there, so that counts are exact; see [`crate::analysis::histogram`].
 const BOUNDS: std::ops::RangeInclusive<u32> = 9..=26;
 
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
 /// One scrape, as it is put together. Samples may be added in any order; they are written by metric.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -177,7 +179,7 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, &[(&str, &str)], Count); 13] = [
+        let counters: [(&Metric, Labels<'_>, Count); 13] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::*;
 use crate::analysis::scorecard::Row;
@@ -85,10 +85,10 @@ async fn ten_thousand_requests_while_tables_change_and_endpoints_drain() {
                 rig.publish(|entry| {
                     let weight = u16::try_from(changes % 10_001).unwrap_or(0);
                     entry.canary_weight = Weight::from_basis_points(weight).expect("a weight");
-                    if changes % 3 == 0 {
+                    if changes.is_multiple_of(3) {
                         entry.stable = Some(side(changes, &[endpoint(a)]));
                     }
-                    if changes % 7 == 0 {
+                    if changes.is_multiple_of(7) {
                         entry.canary = Some(side(changes, &[endpoint(b)]));
                     }
                 });
@@ -207,4 +207,40 @@ async fn a_connection_ends_after_its_last_request() {
         assert_eq!(field(&head, "connection") == Some("close"), last);
     }
     assert_eq!(client.read_to_end().await, "");
+}
+
+#[tokio::test]
+async fn workers_share_the_work_and_the_scorecard() {
+    let stable = side(1, &[endpoint(saying("x").await)]);
+    let settings = crate::proxy::Settings { workers: 4, ..settings() };
+    let rig = Rig::with(stable, None, 0.0, Default::default(), settings);
+    for _ in 0..200 {
+        assert_eq!(get(rig.http(), "/").await.0, 200);
+    }
+    assert_eq!(rig.rows(Side::Stable, 200).await, [200, 0, 0, 0, 0]);
+    rig.proxy.drain(LONG).await;
+    assert_eq!(rig.total(Count::Accepted), 200);
+    assert_eq!(rig.total(Count::Closed), 200);
+}
+
+#[tokio::test]
+async fn a_cut_ends_an_upload_whose_answer_has_begun() {
+    let address = origin(|mut stream, _| async move {
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
+        let mut first = [0];
+        let _ = stream.read_exact(&mut first).await;
+        let _ = stream.write_all(head).await;
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let target = endpoint(address);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    let mut client = Client::new(rig.http()).await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\nhalf").await;
+    assert_eq!(status(&client.read_head().await), 200);
+    target.begin_drain();
+    target.cut();
+    client.read_to_end().await;
+    until(|| target.in_flight() == 0).await;
 }

@@ -7,4 +7,5 @@ mod edge;
 mod failures;
 mod life;
 mod protocols;
+mod secure;
 mod sides;

@@ -157,11 +157,11 @@ impl Connection {
     }
 
     /// Moves bytes, and then asks `user` whether that helped, for as long as the halves wake each
-    /// other.
+    /// other. The user is told whether the driver has ended.
     fn drive<T>(
         &mut self,
         context: &mut Context<'_>,
-        mut user: impl FnMut(&mut Context<'_>, &mut http1::SendRequest<RequestBody>) -> Poll<T>,
+        mut user: impl FnMut(&mut Context<'_>, &http1::SendRequest<RequestBody>, bool) -> Poll<T>,
     ) -> Poll<T> {
         for _ in 0..ROUNDS {
             self.relay.enter(context);
@@ -172,11 +172,11 @@ impl Connection {
                 // An error reaches the user through its own half.
                 self.ended = driver.poll_without_shutdown(inner).is_ready();
             }
-            let mut polled = user(inner, &mut self.sender);
+            let mut polled = user(inner, &self.sender, self.ended);
             if polled.is_pending() && self.ended && self.driver.is_some() {
                 // Dropping the driver gives a request that it never took back to the user.
                 self.driver = None;
-                polled = user(inner, &mut self.sender);
+                polled = user(inner, &self.sender, self.ended);
             }
             if !self.relay.leave() || polled.is_ready() {
                 return polled;
@@ -195,7 +195,7 @@ impl Connection {
             if let Some(fired) = exchange.fired() {
                 return Poll::Ready(Err(Unanswered::Fired(fired)));
             }
-            let polled = self.drive(context, |inner, _| answer.as_mut().poll(inner));
+            let polled = self.drive(context, |inner, _, _| answer.as_mut().poll(inner));
             if polled.is_pending() {
                 exchange.park(context);
             }
@@ -223,20 +223,18 @@ impl Connection {
         if polled.is_ready() {
             return polled;
         }
-        self.drive(context, |inner, _| Pin::new(&mut *incoming).poll_frame(inner))
+        self.drive(context, |inner, _, _| Pin::new(&mut *incoming).poll_frame(inner))
     }
 
     /// Moves bytes until the connection can take another request, or has ended.
     pub async fn until_idle(&mut self) {
         std::future::poll_fn(|context| {
-            let polled = self.drive(context, |_, sender| {
-                if sender.is_ready() || sender.is_closed() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            });
-            if self.ended { Poll::Ready(()) } else { polled }
+            if self.ended {
+                return Poll::Ready(());
+            }
+            self.drive(context, |_, sender, ended| {
+                if ended || sender.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+            })
         })
         .await;
     }

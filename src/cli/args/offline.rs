@@ -1,0 +1,122 @@
+//! Verbs that need no daemon.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use clap_complete::Shell;
+
+use super::{Output, Source};
+use crate::cli::exit::EXIT_CODES;
+
+/// Verbs that need no daemon.
+#[derive(Debug, Subcommand)]
+pub enum Offline {
+    /// Reads the configuration without starting anything
+    #[command(display_order = 20, long_about = CHECK, after_long_help = EXIT_CODES)]
+    Check(Check),
+    /// Shows the configuration in effect, or the schema of the file
+    #[command(display_order = 22, subcommand_required = true, arg_required_else_help = true)]
+    Config(Config),
+    /// Writes a commented switchback.toml to start from
+    #[command(display_order = 23, long_about = INIT)]
+    Init(Init),
+    /// Shows the version
+    #[command(display_order = 90)]
+    Version(Output),
+    /// Writes the completions of a shell
+    #[command(display_order = 91, long_about = COMPLETIONS)]
+    Completions(Completions),
+    /// Writes the manual page
+    #[command(display_order = 92, long_about = MAN)]
+    Man(Man),
+}
+
+const CHECK: &str = "\
+Reads the configuration without starting anything.
+
+  switchback check                           the file where `run` would find it
+  switchback check -c new.toml && switchback reload
+  switchback check -o json                   what is wrong, for an editor or a pipeline
+
+Everything that is wrong is said at once, with file, line and column. Exit code 7 when the
+configuration is not valid, 0 when it is, even if there are warnings.";
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Which configuration.
+    #[command(flatten)]
+    pub source: Source,
+    /// How data is written.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub struct Config {
+    /// What to show.
+    #[command(subcommand)]
+    pub verb: ConfigVerb,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Shows every key with the value in effect and where it comes from; secrets are masked
+    Show(Check),
+    /// Shows the JSON Schema of the file, for editors
+    #[command(long_about = SCHEMA)]
+    Schema,
+}
+
+const SCHEMA: &str = "\
+Shows the JSON Schema of the file, for editors.
+
+  switchback config schema > switchback.schema.json
+
+Editors with taplo complete keys and check values once the file begins with
+  #:schema ./switchback.schema.json";
+
+const INIT: &str = "\
+Writes a commented switchback.toml to start from. What exists is never overwritten.
+
+  switchback init
+  switchback init /etc/switchback/switchback.toml";
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where to write it
+    #[arg(value_name = "FILE", default_value = "switchback.toml")]
+    pub file: PathBuf,
+}
+
+const COMPLETIONS: &str = "\
+Writes the completions of a shell to stdout.
+
+  switchback completions bash > /etc/bash_completion.d/switchback
+  switchback completions zsh > \"${fpath[1]}/_switchback\"
+  switchback completions fish > ~/.config/fish/completions/switchback.fish";
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+const MAN: &str = "\
+Writes the manual page to stdout, or with --dir a page for every verb.
+
+  switchback man | man -l -
+  switchback man --dir /usr/local/share/man/man1";
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Writes a page for every verb into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,133 @@
+//! From the arguments of verbs that are the daemon, or talk to it, to the verbs themselves.
+
+use super::act::{self, Act};
+use super::args::daemon::{self as args, Daemon};
+use super::client::{Client, DEFAULT_HOST};
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::{demo, deploy, events, history, logs, reload, run, status, tester};
+use crate::config::load::{environment, load, locate};
+
+/// Runs a verb.
+pub(super) fn run(verb: Daemon) -> Result<Exit, Failure> {
+    match verb {
+        Daemon::Run(args) => run::run(&args),
+        Daemon::Demo(args) => Ok(demo::run(&args)),
+        Daemon::TesterCookie(args) => tester::run(&args),
+        // Programs of their own; `cli::main` has started them.
+        Daemon::InstanceShim(_) | Daemon::SampleApp(_) => Ok(Exit::Usage),
+        asking => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(ask(asking, &mut Console::standard(None)))
+        }
+    }
+}
+
+async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
+    let acting =
+        |service: args::Service| act::Options { service: Some(service.0.to_string()), json: false };
+    Ok(match verb {
+        Daemon::Reload(args) => reload::run(&client(args.client)?, console).await,
+        Daemon::Deploy(args) => {
+            let client = client(args.client)?;
+            let tag = args.target.tag.map_or_else(String::new, |tag| format!(":{tag}"));
+            let texts = |list: Vec<std::net::SocketAddr>| {
+                list.iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            let options = deploy::Options {
+                service: Some(format!("{}{tag}", args.target.service)),
+                image: args.image,
+                command: args.command,
+                endpoints: args.endpoints.map(texts),
+                env: args.env.into_iter().collect(),
+                steps: args.steps.map(|steps| steps.to_string()),
+                bake: args.bake.map(|bake| format!("{}ms", bake.as_millis())),
+                detach: args.detach,
+                dry_run: args.dry_run,
+                json: args.output.is_json(),
+            };
+            deploy::run(&client, console, options).await
+        }
+        Daemon::Status(args) => {
+            let options = status::Options {
+                service: args.service.map(|service| service.0.to_string()),
+                watch: args.watch,
+                json: args.output.is_json(),
+            };
+            status::run(&client(args.client)?, console, options).await
+        }
+        Daemon::Promote(args) => {
+            let verb = Act::Promote { full: args.full };
+            act::run(&client(args.client)?, console, verb, acting(args.service)).await
+        }
+        Daemon::Abort(args) => {
+            act::run(&client(args.client)?, console, Act::Abort, acting(args.service)).await
+        }
+        Daemon::Pause(args) => {
+            act::run(&client(args.client)?, console, Act::Pause, acting(args.service)).await
+        }
+        Daemon::Resume(args) => {
+            act::run(&client(args.client)?, console, Act::Resume, acting(args.service)).await
+        }
+        Daemon::Weight(args) => {
+            let verb = Act::Weight(args.weight);
+            act::run(&client(args.client)?, console, verb, acting(args.service)).await
+        }
+        Daemon::Rollback(args) => {
+            let options = act::Rollback {
+                service: Some(args.service.0.to_string()),
+                to: args.to.map(|revision| revision.0),
+                ..act::Rollback::default()
+            };
+            act::rollback(&client(args.client)?, console, options).await
+        }
+        Daemon::History(args) => {
+            let service = Some(args.service.0.to_string());
+            let options = history::Options { service, json: args.output.is_json() };
+            history::run(&client(args.client)?, console, options).await
+        }
+        Daemon::Explain(args) => {
+            let json = args.output.is_json();
+            history::explain(&client(args.client)?, console, args.rollout.0, json).await
+        }
+        Daemon::Events(args) => {
+            let json = args.output.is_json();
+            let options = events::Options { service: None, follow: args.follow, json };
+            events::run(&client(args.client)?, console, options).await
+        }
+        Daemon::Logs(args) => {
+            let options = logs::Options {
+                service: Some(args.service.0.to_string()),
+                revision: args.revision.map(|revision| revision.0),
+                lines: args.lines,
+                json: false,
+            };
+            logs::run(&client(args.client)?, console, options).await
+        }
+        Daemon::Run(_)
+        | Daemon::Demo(_)
+        | Daemon::TesterCookie(_)
+        | Daemon::InstanceShim(_)
+        | Daemon::SampleApp(_) => Exit::Usage,
+    })
+}
+
+/// The daemon that is meant: the one named, else the socket of the configuration, else the usual
+/// one.
+fn client(args: args::Client) -> Result<Client, Failure> {
+    let host = match args.host {
+        Some(host) => host,
+        None => {
+            let variables = environment();
+            let located = locate(args.config.as_deref(), &variables);
+            let read = located.and_then(|path| load(&path, &variables, &[]));
+            match read {
+                Ok(parsed) => format!("unix://{}", parsed.config.admin.socket.display()),
+                // A file that was named must be right; one that happens to lie here need not be.
+                Err(problems) if args.config.is_some() => return Err(problems.into()),
+                Err(_) => DEFAULT_HOST.to_owned(),
+            }
+        }
+    };
+    Client::new(&host, args.token).map_err(|trouble| Failure::new(trouble.exit, trouble.sentence))
+}
