@@ -29,7 +29,7 @@ use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
 use crate::store::writer::Writer;
-use crate::store::{Everything, StoreError};
+use crate::store::Everything;
 
 /// How often the evidence is weighed: often enough that a dead canary is gone within a second.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -407,27 +407,6 @@ impl Driver {
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
             Completion::Relaunched { .. } | Completion::Retired { .. } => {}
-        }
-    }
-
-    /// Tells the rollout what became of a checkpoint. What waited for it is done only if the rollout
-    /// still wants it: it may have gone back in the meantime.
-    fn saved(&mut self, name: &ServiceName, attempt: u32, result: Result<(), StoreError>) {
-        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
-            return;
-        };
-        let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
-        match result {
-            Ok(()) => {
-                if self.step(name, Event::Saved { attempt })
-                    && let Some((_, effects)) = waiting
-                {
-                    self.perform(name, effects);
-                }
-            }
-            Err(error) => {
-                self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
-            }
         }
     }
 

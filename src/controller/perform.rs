@@ -12,8 +12,8 @@ use crate::model::weight::{Side, Weight};
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
-use crate::store::Change;
 use crate::store::records::{Placed, RolloutEntry, Warm};
+use crate::store::{Change, StoreError};
 
 /// Past rollouts remembered per service.
 const HISTORY: usize = 100;
@@ -52,6 +52,32 @@ impl Driver {
                     self.switch(name);
                     self.step(name, Event::Switched { attempt });
                 }
+            }
+        }
+    }
+
+    /// Tells the rollout what became of a checkpoint. What waited for it is done only if the rollout
+    /// still wants it: it may have gone back in the meantime.
+    pub(super) fn saved(
+        &mut self,
+        name: &ServiceName,
+        attempt: u32,
+        result: Result<(), StoreError>,
+    ) {
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return;
+        };
+        let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
+        match result {
+            Ok(()) => {
+                if self.step(name, Event::Saved { attempt })
+                    && let Some((_, effects)) = waiting
+                {
+                    self.perform(name, effects);
+                }
+            }
+            Err(error) => {
+                self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
             }
         }
     }
