@@ -28,8 +28,8 @@ use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
-use crate::store::writer::Writer;
 use crate::store::Everything;
+use crate::store::writer::Writer;
 
 /// How often the evidence is weighed: often enough that a dead canary is gone within a second.
 pub(super) const TICK: Duration = Duration::from_millis(100);
