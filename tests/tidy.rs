@@ -73,7 +73,18 @@ const ROOMS: [Room; 16] = [
     room(
         "cli",
         7,
-        &["app", "demo", "admin", "config", "controller::status", "rollout", "telemetry", "model"],
+        &[
+            "app",
+            "demo",
+            "admin",
+            "config",
+            "controller::status",
+            "rollout",
+            "telemetry",
+            "model",
+            // A program of its own that shares our binary.
+            "runtime::shim",
+        ],
     ),
     room(
         "demo",
