@@ -441,10 +441,10 @@ impl Driver {
             {
                 return Some((name.clone(), Owner::Canary));
             }
-            if let Some(stable) = &service.record.stable {
-                if let Some(replica) = stable.instances.iter().position(|i| i.id == *instance) {
-                    return Some((name.clone(), Owner::Stable(replica as u32)));
-                }
+            if let Some(stable) = &service.record.stable
+                && let Some(replica) = stable.instances.iter().position(|i| i.id == *instance)
+            {
+                return Some((name.clone(), Owner::Stable(replica as u32)));
             }
             if service.record.warm.as_ref().is_some_and(|warm| holds(&warm.placed.instances)) {
                 return Some((name.clone(), Owner::Warm));

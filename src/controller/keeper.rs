@@ -62,10 +62,11 @@ impl Driver {
         watched.healthy = healthy;
         watched.diagnosis = (!healthy).then(|| why.clone());
         self.fleet.set_healthy(&instance, healthy);
-        if owner == Owner::Canary && !healthy {
-            if let Some(active) = &mut service.active {
-                active.diagnosis = Some(why.clone());
-            }
+        if owner == Owner::Canary
+            && !healthy
+            && let Some(active) = &mut service.active
+        {
+            active.diagnosis = Some(why.clone());
         }
         if changed {
             let is = if healthy { "is healthy" } else { "is not healthy" };
@@ -229,14 +230,14 @@ impl Driver {
     pub(super) fn keep(&mut self, name: &ServiceName, now: Moment) {
         let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let Some(service) = self.services.get_mut(name) else { return };
-        if service.active.is_none() && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+        if service.active.is_none()
+            && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+            && let Some(warm) = service.record.warm.take()
         {
-            if let Some(warm) = service.record.warm.take() {
-                let message = format!("revision {} was warm long enough", warm.placed.revision);
-                self.tell(name, Kind::Note, message);
-                self.retire(name, warm.placed);
-                self.save(name);
-            }
+            let message = format!("revision {} was warm long enough", warm.placed.revision);
+            self.tell(name, Kind::Note, message);
+            self.retire(name, warm.placed);
+            self.save(name);
         }
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(stable) = &service.record.stable else { return };
@@ -341,10 +342,10 @@ async fn watch_on(
     cancel: CancellationToken,
 ) {
     let instance = target.instance.clone();
-    if target.spec.kind == ProbeKind::Auto {
-        if let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await {
-            target.engine = Some(engine);
-        }
+    if target.spec.kind == ProbeKind::Auto
+        && let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await
+    {
+        target.engine = Some(engine);
     }
     let (events_in, mut events) = mpsc::channel(8);
     let asking = prober::watch(target, events_in, cancel.clone());

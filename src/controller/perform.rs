@@ -233,21 +233,19 @@ impl Driver {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
         let mut changes = Vec::new();
-        if over {
-            if let Some(active) = service.active.take() {
-                let entry = RolloutEntry {
-                    checkpoint: active.checkpoint(),
-                    events: active.events,
-                    verdict: active.verdict,
-                    ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
-                };
-                service.since = jiff::Timestamp::now().as_millisecond();
-                changes.push(Change::History(Box::new(entry.clone())));
-                service.history.push(entry);
-                if service.history.len() > HISTORY {
-                    let oldest = service.history.remove(0);
-                    changes.push(Change::DropHistory(oldest.checkpoint.id));
-                }
+        if over && let Some(active) = service.active.take() {
+            let entry = RolloutEntry {
+                checkpoint: active.checkpoint(),
+                events: active.events,
+                verdict: active.verdict,
+                ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+            };
+            service.since = jiff::Timestamp::now().as_millisecond();
+            changes.push(Change::History(Box::new(entry.clone())));
+            service.history.push(entry);
+            if service.history.len() > HISTORY {
+                let oldest = service.history.remove(0);
+                changes.push(Change::DropHistory(oldest.checkpoint.id));
             }
         }
         changes.extend(service.changes());
