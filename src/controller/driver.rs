@@ -374,6 +374,7 @@ impl Driver {
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
             self.store_note = result.as_ref().err().map(ToString::to_string);
+            self.note_unsaved(&name, result.is_err());
         }
         if !current {
             if let Completion::Launched(Ok(instances)) = what {

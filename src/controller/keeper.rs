@@ -228,9 +228,15 @@ impl Driver {
     /// Starts ended replicas of stable again when their time has come, and retires a warm revision
     /// whose time is up.
     pub(super) fn keep(&mut self, name: &ServiceName, now: Moment) {
+        let unsaved = self.services.get(name).and_then(|service| service.unsaved);
+        if unsaved.is_some_and(|again| now >= again) {
+            self.note_unsaved(name, true);
+            self.save(name);
+        }
         let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let Some(service) = self.services.get_mut(name) else { return };
         if service.active.is_none()
+            && unsaved.is_none()
             && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
             && let Some(warm) = service.record.warm.take()
         {

@@ -15,6 +15,8 @@ use crate::rollout::phase::Phase;
 use crate::store::records::{Placed, RolloutEntry, Warm};
 use crate::store::{Change, StoreError};
 
+/// How long after a failed write the next is tried: soon after room was made on the disk.
+const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Past rollouts remembered per service.
 const HISTORY: usize = 100;
 
@@ -248,8 +250,23 @@ impl Driver {
                 changes.push(Change::DropHistory(oldest.checkpoint.id));
             }
         }
+        if service.unsaved.is_some()
+            && !over
+            && let Some(last) = service.history.last()
+        {
+            changes.push(Change::History(Box::new(last.clone())));
+        }
         changes.extend(service.changes());
         changes
+    }
+
+    /// Remembers that a service's last write failed. A rollout under way writes again by itself; after
+    /// its end the keeper does.
+    pub(super) fn note_unsaved(&mut self, name: &ServiceName, failed: bool) {
+        let again = self.now().after(WRITE_AGAIN);
+        if let Some(service) = self.services.get_mut(name) {
+            service.unsaved = failed.then_some(again);
+        }
     }
 
     /// Writes a service down; nothing waits for it.
