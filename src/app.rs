@@ -181,7 +181,7 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
         https: listen.https.clone(),
         workers,
         tls,
-        trusted_proxies: Vec::new(),
+        trusted_proxies: listen.trusted_proxies.clone(),
         limits: proxy::limits::Limits {
             header_bytes: limits.max_header_size,
             headers: limits.max_headers,
