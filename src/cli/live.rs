@@ -66,19 +66,19 @@ fn progress(status: &ServiceStatus, signs: Signs, width: usize) -> Line {
     let line = line
         .and(Look::Good, &signs.full.repeat(full))
         .and(Look::Faint, &signs.empty.repeat(room - full));
-    line.plain(&format!("  {}", stage(status)))
+    line.plain(&format!("  {}", standing(status)))
 }
 
 /// `baking, step 2 of 4, at most 2m10s left`.
-pub(super) fn stage(status: &ServiceStatus) -> String {
-    let mut stage = status.phase.replace('_', " ");
+pub(super) fn standing(status: &ServiceStatus) -> String {
+    let mut text = status.phase.replace('_', " ");
     if let Some(step) = status.step {
-        stage.push_str(&format!(", step {step} of {}", status.steps.len()));
+        text.push_str(&format!(", step {step} of {}", status.steps.len()));
     }
     if let Some(seconds) = status.seconds_left {
-        stage.push_str(&format!(", at most {} left", figures::duration(seconds)));
+        text.push_str(&format!(", at most {} left", figures::duration(seconds)));
     }
-    stage
+    text
 }
 
 /// Both sides side by side, in numbers.
@@ -124,7 +124,7 @@ fn side_row(name: &str, side: &SideStatus, weight: f64, signs: Signs) -> Vec<(Lo
     ]
 }
 
-/// A verdict's checks, a line each, and what is still missing.
+/// A verdict's checks, a line each, and what is still missing. What holds it is among the notes.
 pub(super) fn checks(verdict: &Verdict, signs: Signs, indent: usize) -> Vec<Line> {
     let mut lines: Vec<Line> =
         verdict.checks.iter().map(|check| check_line(check, signs, indent)).collect();
@@ -133,10 +133,6 @@ pub(super) fn checks(verdict: &Verdict, signs: Signs, indent: usize) -> Vec<Line
         let (sign, look) = finding(verdict.result, signs);
         let line = Line::new().plain(&" ".repeat(indent)).and(look, sign);
         lines.push(line.plain(&format!(" {}", verdict.sentence)));
-    }
-    if let Some(hold) = &verdict.hold {
-        let line = Line::new().plain(&" ".repeat(indent)).and(Look::Unsure, "!");
-        lines.push(line.plain(&format!(" {hold}")));
     }
     lines
 }

@@ -21,6 +21,8 @@ const REDRAW_EVERY: Duration = Duration::from_millis(200);
 const RECORD_EVERY: Duration = Duration::from_secs(2);
 /// How long a daemon may be away: a restart takes a second or two, a reboot is another day.
 const RECONNECT_FOR: Duration = Duration::from_secs(30);
+/// How long a record may lag behind the event of the end: a write to the disk, on a bad day.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// The pause between two attempts.
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 
@@ -134,7 +136,7 @@ impl Watch<'_> {
         let mut ticks = tokio::time::interval(REDRAW_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut record_read = Instant::now();
-        let mut over = false;
+        let mut over: Option<Instant> = None;
         loop {
             let Some(events) = &mut stream else {
                 let query = [("rollout", self.followed.rollout.to_string())];
@@ -149,17 +151,21 @@ impl Watch<'_> {
             };
             tokio::select! {
                 told = events.next() => match told {
-                    Ok(Some(told)) => over |= self.tell(console, told),
+                    Ok(Some(told)) => {
+                        if self.tell(console, told) {
+                            over.get_or_insert_with(Instant::now);
+                        }
+                    }
                     Ok(None) | Err(_) => {
                         stream = None;
                         Patience::pause().await;
                     }
                 },
                 _ = ticks.tick() => {
-                    if over || record_read.elapsed() >= RECORD_EVERY {
+                    if over.is_some() || record_read.elapsed() >= RECORD_EVERY {
                         record_read = Instant::now();
                         match self.client.rollout(self.followed.rollout).await {
-                            Ok(record) if record.outcome.is_some() => {
+                            Ok(record) if record.outcome.is_some() || over.is_some_and(late) => {
                                 self.rest(console, &record);
                                 return Ok(record);
                             }
@@ -168,7 +174,8 @@ impl Watch<'_> {
                             _ => {}
                         }
                     }
-                    if self.live && !over
+                    if self.live
+                        && over.is_none()
                         && let Ok(status) = self.client.service(Some(&self.followed.service)).await
                         && status.rollout == Some(self.followed.rollout)
                     {
@@ -206,12 +213,14 @@ impl Watch<'_> {
                 events::missed(console, count);
                 false
             }
-            Told::Restarted => {
-                self.last = 0;
-                false
-            }
+            // Its events go on by themselves.
+            Told::Restarted => false,
         }
     }
+}
+
+fn late(over: Instant) -> bool {
+    over.elapsed() >= CLOSED_WITHIN
 }
 
 fn is_over(event: &EventRecord) -> bool {

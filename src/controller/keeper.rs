@@ -285,10 +285,13 @@ impl Driver {
                 relaunch.under_way = true;
                 let Some(stable) = &mut service.record.stable else { return };
                 let revision = stable.revision;
-                match stable.instances.get_mut(replica as usize) {
-                    Some(old) => *old = instance.clone(),
-                    None => stable.instances.push(instance.clone()),
-                }
+                let old = match stable.instances.get_mut(replica as usize) {
+                    Some(old) => Some(std::mem::replace(old, instance.clone())),
+                    None => {
+                        stable.instances.push(instance.clone());
+                        None
+                    }
+                };
                 let instances = stable.instances.clone();
                 let Some(spec) = service.revisions.get(&revision).map(|r| r.spec.clone()) else {
                     return;
@@ -297,6 +300,9 @@ impl Driver {
                 self.fleet.place(name, side, revision, &instances, spec.protocol);
                 self.fleet.publish();
                 self.watch_instance(name, &instance, &spec);
+                if let Some(old) = old.filter(|old| old.id != instance.id) {
+                    self.discard(name, vec![old]);
+                }
                 self.save(name);
             }
         }

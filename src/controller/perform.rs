@@ -12,8 +12,8 @@ use crate::model::weight::{Side, Weight};
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
-use crate::store::Change;
 use crate::store::records::{Placed, RolloutEntry, Warm};
+use crate::store::{Change, StoreError};
 
 /// Past rollouts remembered per service.
 const HISTORY: usize = 100;
@@ -52,6 +52,32 @@ impl Driver {
                     self.switch(name);
                     self.step(name, Event::Switched { attempt });
                 }
+            }
+        }
+    }
+
+    /// Tells the rollout what became of a checkpoint. What waited for it is done only if the rollout
+    /// still wants it: it may have gone back in the meantime.
+    pub(super) fn saved(
+        &mut self,
+        name: &ServiceName,
+        attempt: u32,
+        result: Result<(), StoreError>,
+    ) {
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return;
+        };
+        let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
+        match result {
+            Ok(()) => {
+                if self.step(name, Event::Saved { attempt })
+                    && let Some((_, effects)) = waiting
+                {
+                    self.perform(name, effects);
+                }
+            }
+            Err(error) => {
+                self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
             }
         }
     }
@@ -142,13 +168,8 @@ impl Driver {
         self.executor.stop(name.clone(), id, attempt, runtime, instances, grace);
     }
 
-    /// Stops instances that were launched for a rollout that no longer wants them.
-    pub(super) fn discard(
-        &mut self,
-        name: &ServiceName,
-        _rollout: RolloutId,
-        instances: Vec<Instance>,
-    ) {
+    /// Stops instances that nobody wants any more, and clears what they left.
+    pub(super) fn discard(&mut self, name: &ServiceName, instances: Vec<Instance>) {
         let Some(service) = self.services.get(name) else { return };
         let (runtime, grace) = (Arc::clone(&service.runtime), service.config.template.stop_grace);
         self.executor.stop(name.clone(), RolloutId(0), 0, runtime, instances, grace);
@@ -203,7 +224,7 @@ impl Driver {
         };
         let recorded = self.journal.tell(happening);
         if let Some(active) = &mut service.active {
-            active.events.push(recorded);
+            active.remember(recorded);
         }
     }
 

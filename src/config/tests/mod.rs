@@ -75,8 +75,7 @@ fn every_key_means_what_it_says() {
         http = ["127.0.0.1:8080", "[::1]:8080"]
         workers = 3
         trusted_proxies = ["10.0.0.0/8", "::1"]
-        body_rate = 0
-        max_body = "10MiB"
+        max_target = "4KiB"
         [admin]
         listen = "0.0.0.0:9900"
         token = "0123456789abcdef"
@@ -123,8 +122,7 @@ fn every_key_means_what_it_says() {
     );
     assert_eq!(config.listen.http.len(), 2);
     assert!(config.listen.https.is_empty() && config.tls.is_none());
-    assert_eq!(config.listen.limits.body_rate, None);
-    assert_eq!(config.listen.limits.max_body, Some(10 << 20));
+    assert_eq!(config.listen.limits.max_target, 4 << 10);
     assert_eq!(config.log.format, LogFormat::Json);
     let [web, api, old] = config.services.as_slice() else { panic!("three services") };
     assert_eq!(web.routes.len(), 4);
