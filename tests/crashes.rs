@@ -163,9 +163,9 @@ fn aborted_containers_are_gone_whenever_the_daemon_dies() {
 fn killed_while_rolling_back(runs: Runs) {
     let Some(mut daemon) = Daemon::begin(runs, LONG) else { return };
     let running = daemon.running();
-    daemon.deploy_until("slow:400", &[], "baking");
+    daemon.deploy_until("slow:250", &["--steps", "50% 100%"], "baking");
     let to = daemon.http;
-    let visitors: Vec<_> = (0..60)
+    let visitors: Vec<_> = (0..20)
         .map(|_| std::thread::spawn(move || crate::support::http::get(to, "/", &[]).is_ok()))
         .collect();
     daemon.until("a visitor waits for the canary", || {

@@ -156,40 +156,35 @@ fn what_cannot_be_done_in_a_phase_is_refused_with_a_way_out() {
 #[test]
 fn a_rollback_under_way_is_left_alone() {
     let daemon = Daemon::begin(Runs::Processes, LONG).unwrap();
-    daemon.deploy_until("slow:800", &[], "baking");
-    // A visitor who waits for the canary holds its drain up.
-    let waiting: Vec<_> = std::thread::scope(|scope| {
-        for _ in 0..60 {
-            scope.spawn(|| {
-                let _slow = crate::support::http::Connection::open(
-                    daemon.http,
-                    std::time::Duration::from_millis(1500),
-                )
-                .and_then(|mut connection| connection.ask("GET", "/", &[], ""));
-            });
-        }
-        daemon.until("a visitor waits", || {
-            daemon.service()["canary"]["instances"][0]["in_flight"].as_u64() > Some(0)
-        });
-        assert_eq!(daemon.post("abort", "{}").0, 200);
-        let way_out = "wait until the rollback is done";
-        refused(
-            &daemon,
-            "rolling_back",
-            &[
-                ("promote", way_out),
-                ("abort", way_out),
-                ("pause", way_out),
-                ("resume", way_out),
-                ("weight", way_out),
-                ("rollback", way_out),
-                ("deploy", "is rolling back"),
-            ],
-        );
-        Vec::<()>::new()
+    daemon.deploy_until("slow:250", &["--steps", "50% 100%"], "baking");
+    // Visitors who wait for the canary hold its drain up.
+    let to = daemon.http;
+    let visitors: Vec<_> = (0..20)
+        .map(|_| std::thread::spawn(move || crate::support::http::get(to, "/", &[])))
+        .collect();
+    daemon.until("a visitor waits", || {
+        daemon.service()["canary"]["instances"][0]["in_flight"].as_u64() > Some(2)
     });
-    drop(waiting);
+    assert_eq!(daemon.post("abort", "{}").0, 200);
+    let way_out = "wait until the rollback is done";
+    refused(
+        &daemon,
+        "rolling_back",
+        &[
+            ("promote", way_out),
+            ("abort", way_out),
+            ("pause", way_out),
+            ("resume", way_out),
+            ("weight", way_out),
+            ("rollback", way_out),
+            ("deploy", "is rolling back"),
+        ],
+    );
     daemon.wait("the end", |web| web["phase"] == "rolled_back");
+    for visitor in visitors {
+        let answer = visitor.join().unwrap().unwrap();
+        assert_eq!(answer.status, 200, "a drain lets visitors finish");
+    }
 }
 
 #[test]
