@@ -83,27 +83,28 @@ impl House {
         let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
         let settings = proxy_settings(&config, workers)?;
         let certificates = settings.tls.clone();
-        let proxy = proxy::bind(settings, live.clone(), Arc::clone(&traffic))?;
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
         let shutdown = CancellationToken::new();
+        let (mut driver, handle) = Driver::new(Parts {
+            live: live.clone(),
+            workers,
+            runtimes,
+            writer,
+            everything,
+            reload: reload(config.clone(), read, certificates),
+            services: config.services,
+            shutdown: shutdown.clone(),
+        });
+        // Only now, that the first visitor finds the routes.
+        let proxy = proxy::bind(settings, live.clone(), Arc::clone(&traffic))?;
         let addresses = proxy.addresses();
         let listen = addresses
             .http
             .iter()
             .map(|address| format!("http://{address}"))
             .chain(addresses.https.iter().map(|address| format!("https://{address}")));
-        let (driver, handle) = Driver::new(Parts {
-            live: live.clone(),
-            workers,
-            runtimes,
-            writer,
-            everything,
-            listen: listen.collect(),
-            reload: reload(config.clone(), read, certificates),
-            services: config.services,
-            shutdown: shutdown.clone(),
-        });
+        driver.listens(listen.collect());
         let admin_stop = CancellationToken::new();
         let settings = admin::Settings {
             socket: Some(config.admin.socket),

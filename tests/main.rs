@@ -7,7 +7,11 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod bad_revisions;
 mod cli_offline;
+mod crashes;
+mod operators;
+mod releases;
 mod runtime_docker;
 mod runtime_process;
 mod support;

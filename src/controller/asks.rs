@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::driver::{Driver, Prepared};
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::{Happening, Kind};
-use super::service::{Active, Service};
+use super::service::{Active, Service, Waiting};
 use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus};
 use crate::config::Service as ServiceConfig;
-use crate::config::change::Change;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::{Revision, RevisionSpec};
@@ -21,7 +19,7 @@ use crate::rollout::command::Command;
 use crate::rollout::event::Event;
 use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::rollout::phase::Phase;
-use crate::rollout::plan::{Plan, Steps};
+use crate::rollout::plan::Plan;
 use crate::runtime::RuntimeError;
 use crate::store::records::Placed;
 
@@ -29,6 +27,14 @@ use crate::store::records::Placed;
 const KEPT_REVISIONS: usize = 20;
 
 type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
+
+/// How a service returns to an earlier revision.
+enum WayBack {
+    /// The canary was taken back.
+    Abort(DeployAccepted),
+    /// By a rollout to this revision, whose instances may run already.
+    Begin(RevisionId, Box<Plan>, Vec<Instance>),
+}
 
 impl Driver {
     pub(super) fn asked(&mut self, ask: Ask) {
@@ -38,9 +44,7 @@ impl Driver {
             Ask::Command(name, command, answer) => {
                 let _ = answer.send(self.command(&name, command));
             }
-            Ask::Rollback(name, to, answer) => {
-                let _ = answer.send(self.rollback(&name, to));
-            }
+            Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
                     let past = service
@@ -109,8 +113,8 @@ impl Driver {
     ) -> Result<(RevisionSpec, Plan), Refused> {
         let service = self.known(name)?;
         self.admit_new_rollout(service)?;
-        let spec = spec_of(&service.config, request)?;
-        let plan = plan_of(&service.config, request)?;
+        let spec = super::settings::spec_of(&service.config, request)?;
+        let plan = super::settings::plan_of(&service.config, request)?;
         Ok((spec, plan))
     }
 
@@ -161,22 +165,22 @@ impl Driver {
         let Prepared { service: name, spec, plan, answer } = prepared;
         let Some(service) = self.services.get_mut(&name) else { return };
         service.preparing = false;
-        let result = match spec {
+        match spec {
             Err(error) => {
                 let sentence = error.to_string();
                 self.tell(&name, Kind::Note, format!("cannot deploy: {sentence}"));
-                Err(match error {
+                let refused = match error {
                     RuntimeError::NotFound(_) => Refused::Invalid(sentence),
                     _ => Refused::Unavailable(sentence),
-                })
+                };
+                if let Some(answer) = answer {
+                    let _ = answer.send(Err(refused));
+                }
             }
             Ok(spec) => {
                 let revision = self.add_revision(&name, spec);
-                Ok(self.begin(&name, revision, RolloutKind::Canary, plan, Vec::new()))
+                self.begin(&name, revision, RolloutKind::Canary, plan, Vec::new(), answer);
             }
-        };
-        if let Some(answer) = answer {
-            let _ = answer.send(result);
         }
     }
 
@@ -206,7 +210,8 @@ impl Driver {
         id
     }
 
-    /// Begins a rollout to a revision that exists; with instances, if they run already.
+    /// Begins a rollout to a revision that exists; with instances, if they run already. Who asked is
+    /// answered when its first checkpoint is written: a rollout whose number somebody knows survives.
     fn begin(
         &mut self,
         name: &ServiceName,
@@ -214,13 +219,14 @@ impl Driver {
         kind: RolloutKind,
         plan: Plan,
         instances: Vec<Instance>,
-    ) -> DeployAccepted {
+        answer: Option<DeployAnswer>,
+    ) {
         let now = self.now();
         let id = self.next_rollout();
         let started = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let accepted = DeployAccepted { rollout: id.0, revision: revision.0 };
         self.make_room(name, revision);
-        let Some(service) = self.services.get_mut(name) else { return accepted };
+        let Some(service) = self.services.get_mut(name) else { return };
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
         let checkpoint = Checkpoint {
             id,
@@ -247,10 +253,10 @@ impl Driver {
             diagnosis: None,
             remembered: 0,
             launch: None,
+            answer: answer.map(|answer| Waiting { answer, accepted }),
         });
         self.entered(name);
         self.perform(name, effects);
-        accepted
     }
 
     /// A new revision takes the place of the one that is warm: a small host has room for two, not for
@@ -285,11 +291,21 @@ impl Driver {
         self.known(name).map(|service| self.status_of(service, now))
     }
 
-    fn rollback(
-        &mut self,
-        name: &ServiceName,
-        to: Option<RevisionId>,
-    ) -> Result<DeployAccepted, Refused> {
+    fn rollback(&mut self, name: &ServiceName, to: Option<RevisionId>, answer: DeployAnswer) {
+        match self.way_back(name, to) {
+            Ok(WayBack::Abort(accepted)) => {
+                let _ = answer.send(Ok(accepted));
+            }
+            Ok(WayBack::Begin(revision, plan, instances)) => {
+                self.begin(name, revision, RolloutKind::Direct, *plan, instances, Some(answer));
+            }
+            Err(refused) => {
+                let _ = answer.send(Err(refused));
+            }
+        }
+    }
+
+    fn way_back(&mut self, name: &ServiceName, to: Option<RevisionId>) -> Result<WayBack, Refused> {
         let service = self.known(name)?;
         if let Some(active) = &service.active {
             let (id, stable) = (active.rollout.id, active.rollout.stable);
@@ -297,7 +313,8 @@ impl Driver {
                 self.admit_new_rollout(service)?;
             }
             self.command(name, Command::Abort)?;
-            return Ok(DeployAccepted { rollout: id.0, revision: stable.map_or(0, |id| id.0) });
+            let revision = stable.map_or(0, |id| id.0);
+            return Ok(WayBack::Abort(DeployAccepted { rollout: id.0, revision }));
         }
         self.admit_new_rollout(service)?;
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
@@ -330,7 +347,7 @@ impl Driver {
         if !instances.is_empty() {
             self.fleet.bring_back(name, wanted);
         }
-        Ok(self.begin(name, wanted, RolloutKind::Direct, plan, instances))
+        Ok(WayBack::Begin(wanted, Box::new(plan), instances))
     }
 
     fn logs(
@@ -445,51 +462,4 @@ fn spoken(command: Command) -> String {
         Command::Weight(weight) => format!("weight {weight}"),
         other => other.verb().to_owned(),
     }
-}
-
-fn spec_of(config: &ServiceConfig, request: &DeployRequest) -> Result<RevisionSpec, Refused> {
-    let mut changes = Vec::new();
-    changes.extend(request.image.clone().map(Change::Image));
-    changes.extend(request.tag.clone().map(Change::Tag));
-    changes.extend(request.command.clone().map(Change::Command));
-    if let Some(texts) = &request.endpoints {
-        let parse = |text: &String| {
-            let wrong = |_| format!("{text:?} is not an address such as 10.0.0.7:3000");
-            text.parse().map_err(wrong)
-        };
-        let addresses: Result<Vec<_>, String> = texts.iter().map(parse).collect();
-        changes.push(Change::Endpoints(addresses.map_err(Refused::Invalid)?));
-    }
-    let change = changes.pop().unwrap_or(Change::None);
-    if !changes.is_empty() {
-        let sentence = "give only one of image, tag, command and endpoints".to_owned();
-        return Err(Refused::Invalid(sentence));
-    }
-    if change == Change::None && !super::settings::names_a_version(config) {
-        let (name, image) = (&config.name, &config.template.source);
-        return Err(Refused::Invalid(format!(
-            "which version of {image}? Say `switchback deploy {name}:TAG`"
-        )));
-    }
-    let mut spec = config.revision(change).map_err(Refused::Invalid)?;
-    spec.env.extend(request.env.clone());
-    Ok(spec)
-}
-
-fn plan_of(config: &ServiceConfig, request: &DeployRequest) -> Result<Plan, Refused> {
-    let mut plan = config.plan.clone();
-    if let Some(steps) = &request.steps {
-        plan.steps = steps
-            .parse::<Steps>()
-            .map_err(|error| Refused::Invalid(format!("steps {steps:?}: {error}")))?;
-    }
-    if let Some(bake) = &request.bake {
-        let parsed: Result<jiff::SignedDuration, _> = bake.parse();
-        let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
-        plan.bake = duration.ok_or_else(|| {
-            Refused::Invalid(format!("bake {bake:?} is not a duration such as 30s or 5m"))
-        })?;
-        plan.bake_max = plan.bake_max.max(plan.bake);
-    }
-    Ok(plan)
 }

@@ -80,8 +80,6 @@ pub struct Parts {
     pub services: Vec<ServiceConfig>,
     /// How to read the configuration again.
     pub reload: Reload,
-    /// Addresses on which the proxy listens, for people.
-    pub listen: Vec<String>,
     /// Stops the driver.
     pub shutdown: CancellationToken,
 }
@@ -137,8 +135,8 @@ struct Inbox {
 }
 
 impl Driver {
-    /// Builds a driver and the handle by which it is spoken to. Nothing happens before
-    /// [`Driver::run`].
+    /// Builds a driver and the handle by which it is spoken to. What served last is routed to; nothing
+    /// else happens before [`Driver::run`].
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Handle) {
         let (asks_in, asks) = mpsc::channel(QUEUE);
@@ -150,7 +148,7 @@ impl Driver {
         let daemon = DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: format!("{:.3}", jiff::Timestamp::now()),
-            listen: parts.listen,
+            listen: Vec::new(),
             docker: None,
             notes: Vec::new(),
             stopping: false,
@@ -212,6 +210,7 @@ impl Driver {
             driver.add_service(config);
         }
         driver.remember(parts.everything);
+        driver.route_as_remembered();
         (driver, handle)
     }
 
@@ -418,7 +417,13 @@ impl Driver {
         }
     }
 
-    fn publish_status(&mut self) {
+    /// Notes on which addresses the proxy listens, for people.
+    pub fn listens(&mut self, addresses: Vec<String>) {
+        self.daemon.listen = addresses;
+        self.publish_status();
+    }
+
+    pub(super) fn publish_status(&mut self) {
         let now = self.now();
         let services: Vec<ServiceStatus> =
             self.services.values().map(|service| self.status_of(service, now)).collect();

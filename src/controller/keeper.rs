@@ -40,7 +40,8 @@ impl Driver {
             return;
         }
         let cancel = CancellationToken::new();
-        let (engine, engine_says) = watch::channel(None);
+        let engine = watch::Sender::new(None);
+        let hears = engine.clone();
         let watched = Watched { cancel: cancel.clone(), healthy: false, diagnosis: None, engine };
         service.watched.insert(instance.id.clone(), watched);
         let target = Target {
@@ -49,7 +50,7 @@ impl Driver {
             protocol: spec.protocol,
             engine: None,
         };
-        self.tasks.spawn(watch_on(target, engine_says, runtime, probes, cancel));
+        self.tasks.spawn(watch_on(target, hears, runtime, probes, cancel));
     }
 
     /// A probe changed its mind, or said why it has not.
@@ -113,7 +114,7 @@ impl Driver {
                 endpoint.connect_failures(),
                 endpoint.address
             )
-        } else if canary.iter().all(|e| !e.is_healthy()) {
+        } else if canary.iter().all(|e| !e.is_healthy() && service.is_given_up(&e.instance)) {
             let why = active.diagnosis.as_deref().unwrap_or("its probes fail");
             format!("the canary is not healthy any more: {why}")
         } else {
@@ -342,17 +343,26 @@ impl Driver {
 /// Probes an instance until cancelled, adding what the runtime knows to the reasons.
 async fn watch_on(
     mut target: Target,
-    engine: watch::Receiver<Option<bool>>,
+    engine: watch::Sender<Option<bool>>,
     runtime: Arc<dyn Runtime>,
     probes: mpsc::Sender<Probed>,
     cancel: CancellationToken,
 ) {
     let instance = target.instance.clone();
-    if target.spec.kind == ProbeKind::Auto
-        && let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await
-    {
-        target.engine = Some(engine);
+    if target.spec.kind == ProbeKind::Auto {
+        let found = runtime.inspect(&instance.id).await;
+        if let Ok(State::Running { health: Some(healthy), .. }) = found {
+            target.engine = Some(engine.subscribe());
+            // An engine tells only changes of mind; what it thought before we listened is asked once.
+            // Not healthy may only mean not yet.
+            engine.send_if_modified(|said| {
+                let news = said.is_none() && healthy;
+                *said = said.or(healthy.then_some(true));
+                news
+            });
+        }
     }
+    drop(engine);
     let (events_in, mut events) = mpsc::channel(8);
     let asking = prober::watch(target, events_in, cancel.clone());
     let telling = async {

@@ -69,6 +69,11 @@ impl Driver {
         let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
             return;
         };
+        if let Some(answer) = active.answer.take() {
+            // A return to what runs is tried again until it is written, and is not refused.
+            let goes_on = active.rollout.phase == Phase::Promoting;
+            answer.hear(if goes_on { Ok(()) } else { result.as_ref().copied() });
+        }
         let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
         match result {
             Ok(()) => {
@@ -235,7 +240,10 @@ impl Driver {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
         let mut changes = Vec::new();
-        if over && let Some(active) = service.active.take() {
+        if over && let Some(mut active) = service.active.take() {
+            if let Some(answer) = active.answer.take() {
+                answer.hear(Ok(()));
+            }
             let entry = RolloutEntry {
                 checkpoint: active.checkpoint(),
                 events: active.events,

@@ -93,8 +93,22 @@ impl Driver {
                 diagnosis: None,
                 remembered: 0,
                 launch: None,
+                answer: None,
             });
         }
+    }
+
+    /// Routes to stable as it was written down, before anybody is asked what runs: visitors come as
+    /// soon as the proxy listens, and an engine may take its time to answer.
+    pub(super) fn route_as_remembered(&mut self) {
+        for (name, service) in &self.services {
+            let Some(stable) = &service.record.stable else { continue };
+            let Some(revision) = service.revisions.get(&stable.revision) else { continue };
+            let protocol = revision.spec.protocol;
+            self.fleet.place(name, Side::Stable, stable.revision, &stable.instances, protocol);
+        }
+        self.fleet.publish();
+        self.publish_status();
     }
 
     /// Puts the world where the records say it is. Called once, before anything else happens.

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::handle::Refused;
+use super::status::DeployAccepted;
 use crate::analysis::judge::Judge;
 use crate::analysis::scorecard::Sample;
 use crate::analysis::verdict::Verdict;
@@ -18,8 +21,8 @@ use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
 use crate::runtime::Runtime;
-use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
+use crate::store::{Change, StoreError};
 
 /// Over how long requests per second are averaged: long enough to be steady, short enough to follow.
 const RATE_OVER: Duration = Duration::from_secs(2);
@@ -85,6 +88,24 @@ pub struct Active {
     pub remembered: u64,
     /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
+    /// Who asked for it, until its first checkpoint is written.
+    pub answer: Option<Waiting>,
+}
+
+/// Somebody who waits to hear that a rollout has begun.
+#[derive(Debug)]
+pub struct Waiting {
+    pub answer: oneshot::Sender<Result<DeployAccepted, Refused>>,
+    pub accepted: DeployAccepted,
+}
+
+impl Waiting {
+    /// Tells what became of the first checkpoint.
+    pub fn hear(self, written: Result<(), &StoreError>) {
+        let answer = written.map(|()| self.accepted);
+        // An asker who went away is no reason not to have done it.
+        let _ = self.answer.send(answer.map_err(|error| Refused::Unavailable(error.to_string())));
+    }
 }
 
 /// Events that a rollout's record keeps; an instance that flaps for days must not fill the disk.
@@ -114,6 +135,12 @@ impl Service {
     /// What the revision of this number runs.
     pub fn source(&self, revision: RevisionId) -> Option<&Source> {
         self.revisions.get(&revision).map(|revision| &revision.spec.source)
+    }
+
+    /// Whether probes have concluded that an instance is not healthy. One that was not asked long
+    /// enough, after a restart for example, is neither.
+    pub fn is_given_up(&self, instance: &InstanceId) -> bool {
+        self.watched.get(instance).is_none_or(|watched| watched.diagnosis.is_some())
     }
 
     /// Every revision that has instances, with them: stable, warm, canary.

@@ -1,8 +1,14 @@
 //! Questions that the controller asks of a service's configuration.
 
+use std::time::Duration;
+
+use super::handle::Refused;
+use super::status::DeployRequest;
 use crate::config::Service;
+use crate::config::change::Change;
 use crate::config::image::Image;
-use crate::model::revision::Source;
+use crate::model::revision::{RevisionSpec, Source};
+use crate::rollout::plan::{Plan, Steps};
 use crate::routing::table::{HostPattern, Route};
 
 /// Whether what is configured can be launched without being told a version: a command, addresses,
@@ -30,4 +36,53 @@ pub fn route_texts(config: &Service) -> Vec<String> {
         format!("{host}{path}")
     };
     config.routes.iter().map(text).collect()
+}
+
+/// What a deploy would run.
+pub(super) fn spec_of(config: &Service, request: &DeployRequest) -> Result<RevisionSpec, Refused> {
+    let mut changes = Vec::new();
+    changes.extend(request.image.clone().map(Change::Image));
+    changes.extend(request.tag.clone().map(Change::Tag));
+    changes.extend(request.command.clone().map(Change::Command));
+    if let Some(texts) = &request.endpoints {
+        let parse = |text: &String| {
+            let wrong = |_| format!("{text:?} is not an address such as 10.0.0.7:3000");
+            text.parse().map_err(wrong)
+        };
+        let addresses: Result<Vec<_>, String> = texts.iter().map(parse).collect();
+        changes.push(Change::Endpoints(addresses.map_err(Refused::Invalid)?));
+    }
+    let change = changes.pop().unwrap_or(Change::None);
+    if !changes.is_empty() {
+        let sentence = "give only one of image, tag, command and endpoints".to_owned();
+        return Err(Refused::Invalid(sentence));
+    }
+    if change == Change::None && !names_a_version(config) {
+        let (name, image) = (&config.name, &config.template.source);
+        return Err(Refused::Invalid(format!(
+            "which version of {image}? Say `switchback deploy {name}:TAG`"
+        )));
+    }
+    let mut spec = config.revision(change).map_err(Refused::Invalid)?;
+    spec.env.extend(request.env.clone());
+    Ok(spec)
+}
+
+/// How a deploy would go.
+pub(super) fn plan_of(config: &Service, request: &DeployRequest) -> Result<Plan, Refused> {
+    let mut plan = config.plan.clone();
+    if let Some(steps) = &request.steps {
+        plan.steps = steps
+            .parse::<Steps>()
+            .map_err(|error| Refused::Invalid(format!("steps {steps:?}: {error}")))?;
+    }
+    if let Some(bake) = &request.bake {
+        let parsed: Result<jiff::SignedDuration, _> = bake.parse();
+        let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
+        plan.bake = duration.ok_or_else(|| {
+            Refused::Invalid(format!("bake {bake:?} is not a duration such as 30s or 5m"))
+        })?;
+        plan.bake_max = plan.bake_max.max(plan.bake);
+    }
+    Ok(plan)
 }

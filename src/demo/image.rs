@@ -1,8 +1,8 @@
-//! The demo's container image, made without a registry: this very program and the shared libraries
-//! it runs on, as a tar for the engine to import.
+//! The demo's container image, made without a registry: our program and the shared libraries it runs
+//! on, as a tar for the engine to import.
 //!
 //! The libraries are those that the kernel has mapped for this process, so that nothing has to be
-//! parsed or guessed; a static build has none.
+//! parsed or guessed; a static build has none. A test is another program, on the same libraries.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 /// Where the program lies in the image.
 pub const PROGRAM: &str = "/switchback";
 
-/// A tar of the image's root file system.
-pub fn root_file_system() -> io::Result<Vec<u8>> {
+/// A tar of the root file system of an image that holds `program`.
+///
+/// # Errors
+/// When the program, the libraries or `/proc` cannot be read.
+pub fn root_file_system(program: &Path) -> io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     archive.follow_symlinks(true);
     // Engines do not read the format for files with holes.
     archive.sparse(false);
-    let program = std::env::current_exe()?;
-    archive.append_path_with_name(&program, PROGRAM.trim_start_matches('/'))?;
+    archive.append_path_with_name(program, PROGRAM.trim_start_matches('/'))?;
     for library in mapped_libraries(&std::fs::read_to_string("/proc/self/maps")?) {
         let name = library.strip_prefix("/").unwrap_or(&library).to_owned();
         archive.append_path_with_name(&library, name)?;

@@ -5,7 +5,7 @@
 //! measures what it shows from the outside (what clients got) and at the live routing table (when
 //! the canary's weight was 0). It touches nothing that it did not make, and ends by itself.
 
-mod image;
+pub mod image;
 mod load;
 pub mod sample;
 mod show;
@@ -103,13 +103,15 @@ async fn in_directory(
     dir: &Path,
     show: &mut Show,
 ) -> Result<Vec<Outcome>, DemoError> {
+    let system = |what| move |source| DemoError::System { what, source };
     let docker = docker_host();
     if options.runtime == DemoRuntime::Docker {
         show.say("making an image of the sample app");
-        let tar = tokio::task::spawn_blocking(image::root_file_system)
+        let program = std::env::current_exe().map_err(system("where this program is"))?;
+        let tar = tokio::task::spawn_blocking(move || image::root_file_system(&program))
             .await
             .map_err(|error| DemoError::NotStarted(error.to_string()))?
-            .map_err(|source| DemoError::System { what: "the sample app's image", source })?;
+            .map_err(system("the sample app's image"))?;
         DockerRuntime::new(&docker, "demo")?.import(IMAGE, tar, image::PROGRAM).await?;
     }
     let config = configuration(options.runtime, dir, &docker)?;

@@ -1,9 +1,12 @@
 //! The sample app: a small web server that can be told to misbehave.
 //!
 //! `SAMPLE_FAULT` is one of `errors:0.05` (that share of answers is a 500), `slow:3` (so many times
-//! slower), `crash:2` (ends so many seconds after its first visitor), `start` (ends at once) or
-//! nothing. `/up` is its health check and always well. Answers carry `x-sample-fault` when they are
-//! bad on purpose.
+//! slower), `crash:2` (ends so many seconds after its first visitor), `hang:2` (answers nothing any
+//! more from then on, not even its health check), `memory` (takes all it gets from its first visitor
+//! on), `start` (ends at once), `mute` (never listens), `loopback` (listens where only it can
+//! connect), `redirect` (its health check leads elsewhere) or nothing. `/up` is its health check.
+//! Answers carry `x-sample-fault` when they are bad on purpose, and `x-sample-name` when `SAMPLE_NAME`
+//! is set.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -23,6 +26,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 /// a sigma of 0.3, so that p99 is about twice the median).
 const MEDIAN: Duration = Duration::from_millis(6);
 const SIGMA: f64 = 0.3;
+/// What `memory` takes at a time, and at most: more than a small limit, less than a small machine.
+const GULP: usize = 8 << 20;
+const GULPS: usize = 64;
 
 /// How it misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,20 +37,36 @@ enum Fault {
     Errors(f64),
     Slow(f64),
     Crash(Duration),
+    Hang(Duration),
+    Memory,
     Start,
+    Mute,
+    Loopback,
+    Redirect,
 }
 
 impl Fault {
     fn parse(text: &str) -> Result<Self, String> {
         let (word, number) = text.split_once(':').unwrap_or((text, ""));
         let number = || number.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
-        let wrong = || format!("SAMPLE_FAULT={text}: use errors:0.05, slow:3, crash:2 or start");
+        let wrong = || {
+            format!(
+                "SAMPLE_FAULT={text}: use errors:0.05, slow:3, crash:2, hang:2, memory, start, mute, \
+                 loopback or redirect"
+            )
+        };
+        let seconds = || number().map(Duration::from_secs_f64);
         match word {
             "" | "none" => Ok(Self::None),
             "errors" => number().map(Self::Errors).ok_or_else(wrong),
             "slow" => number().map(Self::Slow).ok_or_else(wrong),
-            "crash" => number().map(|s| Self::Crash(Duration::from_secs_f64(s))).ok_or_else(wrong),
+            "crash" => seconds().map(Self::Crash).ok_or_else(wrong),
+            "hang" => seconds().map(Self::Hang).ok_or_else(wrong),
+            "memory" => Ok(Self::Memory),
             "start" => Ok(Self::Start),
+            "mute" => Ok(Self::Mute),
+            "loopback" => Ok(Self::Loopback),
+            "redirect" => Ok(Self::Redirect),
             _ => Err(wrong()),
         }
     }
@@ -81,10 +103,16 @@ pub fn main(port: u16) -> ExitCode {
 }
 
 async fn serve(port: u16, fault: Fault) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await?;
-    println!("sample app: listening on {}", listener.local_addr()?);
-    let visited = Rc::new(Cell::new(false));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    if fault == Fault::Mute {
+        eprintln!("sample app: waiting for the database at db:5432");
+        terminate.recv().await;
+        return Ok(());
+    }
+    let from = if fault == Fault::Loopback { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((from, port))).await?;
+    println!("sample app: listening on {}", listener.local_addr()?);
+    let visited = Rc::new(Visited::default());
     loop {
         let stream = tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -108,20 +136,70 @@ async fn serve(port: u16, fault: Fault) -> std::io::Result<()> {
     }
 }
 
+/// What its visitors have brought about.
+#[derive(Debug, Default)]
+struct Visited {
+    once: Cell<bool>,
+    hangs: Cell<bool>,
+}
+
+impl Visited {
+    /// The first visitor sets off what is to come.
+    fn note(visited: &Rc<Self>, fault: Fault) {
+        if visited.once.replace(true) {
+            return;
+        }
+        match fault {
+            Fault::Crash(after) => {
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(after).await;
+                    eprintln!("sample app: index out of range [3] with length 3");
+                    std::process::exit(101);
+                });
+            }
+            Fault::Hang(after) => {
+                let visited = Rc::clone(visited);
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(after).await;
+                    visited.hangs.set(true);
+                });
+            }
+            Fault::Memory => {
+                tokio::task::spawn_local(async {
+                    let mut taken = Vec::new();
+                    while taken.len() < GULPS {
+                        // Written to, or the kernel only promises it.
+                        taken.push(vec![1_u8; GULP]);
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    std::future::pending::<()>().await;
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
 async fn answer(
     request: Request<Incoming>,
     fault: Fault,
-    visited: Rc<Cell<bool>>,
+    visited: Rc<Visited>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() == "/up" {
-        return Ok(Response::new(Full::from("ok\n")));
+    let is_check = request.uri().path() == "/up";
+    if !is_check {
+        Visited::note(&visited, fault);
     }
-    if let (Fault::Crash(after), false) = (fault, visited.replace(true)) {
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(after).await;
-            eprintln!("sample app: index out of range [3] with length 3");
-            std::process::exit(101);
-        });
+    if visited.hangs.get() {
+        std::future::pending::<()>().await;
+    }
+    if is_check {
+        let mut response = Response::new(Full::from("ok\n"));
+        if fault == Fault::Redirect {
+            *response.status_mut() = StatusCode::FOUND;
+            let login = http::HeaderValue::from_static("/login");
+            response.headers_mut().insert(http::header::LOCATION, login);
+        }
+        return Ok(response);
     }
     let times = if let Fault::Slow(times) = fault { times } else { 1.0 };
     tokio::time::sleep(MEDIAN.mul_f64(times * (SIGMA * gaussian()).exp())).await;
@@ -137,6 +215,10 @@ async fn answer(
     } else {
         Response::new(Full::from("hello from the sample app\n"))
     };
+    let name = std::env::var("SAMPLE_NAME").ok().and_then(|name| name.try_into().ok());
+    if let Some(name) = name {
+        response.headers_mut().insert("x-sample-name", name);
+    }
     if let Some(bad) = bad {
         response.headers_mut().insert("x-sample-fault", http::HeaderValue::from_static(bad));
     }
@@ -158,6 +240,8 @@ mod tests {
         assert_eq!(Fault::parse(""), Ok(Fault::None));
         assert_eq!(Fault::parse("errors:0.05"), Ok(Fault::Errors(0.05)));
         assert_eq!(Fault::parse("crash:2"), Ok(Fault::Crash(Duration::from_secs(2))));
+        assert_eq!(Fault::parse("hang:0.5"), Ok(Fault::Hang(Duration::from_millis(500))));
+        assert_eq!(Fault::parse("loopback"), Ok(Fault::Loopback));
         assert!(Fault::parse("errors").is_err() && Fault::parse("fire").is_err());
     }
 }

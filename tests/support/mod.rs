@@ -1,4 +1,21 @@
 //! What the stories stand on.
 
+pub mod daemon;
 pub mod engine;
 pub mod fake_engine;
+pub mod http;
+pub mod load;
+
+use std::path::PathBuf;
+
+/// A client that others wrote, from `PATH`; without it the reason is said aloud, and under `CI=true`
+/// that is a failure.
+pub fn client(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.exists());
+    if found.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "there is no {name} for this test");
+        eprintln!("SKIPPED: there is no {name} for this test");
+    }
+    found
+}

@@ -148,13 +148,14 @@ impl DockerRuntime {
                 |docker: Docker| async move { docker.create_container(Some(options), body).await };
             return match self.client.call("creating a container", START, create).await {
                 Ok(created) => Ok((created.id, true)),
-                // A launch that was cut short may still have been under way.
-                Err(Trouble::Refused { status: 409, message }) => {
-                    let found = self.look(&taken).await?;
-                    let ours = found.filter(|found| self.is_of(found, ownership));
-                    let id = ours.and_then(|found| found.id);
-                    id.map(|id| (id, true)).ok_or(RuntimeError::Failed(message))
-                }
+                // A launch that was cut short may still have been under way; or another daemon was a
+                // moment faster.
+                Err(Trouble::Refused { status: 409, .. }) => match self.look(&taken).await? {
+                    Some(found) if self.is_of(&found, ownership) => {
+                        Ok((found.id.unwrap_or_default(), true))
+                    }
+                    _ => continue,
+                },
                 Err(Trouble::Refused { status: 404, .. }) => Err(RuntimeError::NotFound(format!(
                     "image {typed} is not on this engine any more: deploy it again"
                 ))),

@@ -1,0 +1,489 @@
+//! A daemon for a story: the real program with a configuration, a state and a log of its own.
+//!
+//! Whatever a story does, at its end the daemon has stopped when asked, nothing it launched is left,
+//! and its log has neither a panic nor an error, unless the story says that it expects errors.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
+use serde_json::Value;
+use switchback::demo::image;
+use switchback::runtime::docker::DockerRuntime;
+use tempfile::TempDir;
+
+use super::engine::{DockerHost, engine, on_a_runtime};
+use super::http::{Answer, Connection, get};
+
+/// Longer than anything here takes, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_switchback");
+
+/// Steps that take about a second each with any load, and never wait for evidence.
+pub const SHORT: &str = "bake = \"400ms\"\nbake_max = \"1s\"\non_inconclusive = \"advance\"\n";
+/// Steps that stay until something is shown.
+pub const LONG: &str = "bake = \"20s\"\nbake_max = \"60s\"\n";
+
+/// What launches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    Processes,
+    Containers,
+}
+
+/// What a verb answered.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// The last line of stdout, as JSON.
+    pub fn last(&self) -> Value {
+        let last = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The lines of stdout, each as JSON.
+    pub fn lines(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        self.stdout.lines().map(parse).collect()
+    }
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    home: TempDir,
+    runs: Runs,
+    mark: String,
+    engine: Option<DockerHost>,
+    child: Option<Child>,
+    pub http: SocketAddr,
+    /// Errors in the log that the story brings about: parts of their lines.
+    expected: Vec<String>,
+}
+
+impl Daemon {
+    /// A daemon with one service, `web`, that runs the sample app; none when there is no engine to
+    /// run it. `plan` is more of the service's table. The first revision serves when this returns.
+    pub fn begin(runs: Runs, plan: &str) -> Option<Self> {
+        let mut daemon = Self::configured(runs, plan)?;
+        daemon.start();
+        daemon.wait("the first revision", |web| web["phase"] == "promoted");
+        daemon.until("the first answer", || daemon.get("/").is_ok_and(|a| a.status == 200));
+        Some(daemon)
+    }
+
+    /// A daemon that has yet to start.
+    pub fn configured(runs: Runs, plan: &str) -> Option<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let engine = match runs {
+            Runs::Processes => None,
+            Runs::Containers => Some(engine()?),
+        };
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let daemon = Self {
+            home: tempfile::Builder::new().prefix("story-").tempdir().unwrap(),
+            runs,
+            mark: format!("story-{}-{count}", std::process::id()),
+            engine,
+            child: None,
+            http: free_address(),
+            expected: Vec::new(),
+        };
+        daemon.configure(&daemon.file(plan));
+        Some(daemon)
+    }
+
+    /// The configuration, with this in the service's table.
+    pub fn file(&self, plan: &str) -> String {
+        let engine = self.engine.as_ref().map_or("unix:///nowhere/docker.sock", |host| &host.url);
+        self.file_with(engine, plan)
+    }
+
+    /// The configuration with another engine.
+    pub fn file_with(&self, engine: &str, plan: &str) -> String {
+        let mark = &self.mark;
+        let runs = match self.runs {
+            Runs::Processes => format!(
+                "command = [{PROGRAM:?}, \"sample-app\", \"--port\", \"{{port}}\"]\n\
+                 env = {{ STORY = \"{mark}\" }}\n"
+            ),
+            Runs::Containers => format!(
+                "image = {:?}\nargs = [\"sample-app\", \"--port\", \"3000\"]\nport = 3000\n\
+                 labels = {{ story = \"{mark}\" }}\n",
+                self.engine.as_ref().map_or("none", sample_image)
+            ),
+        };
+        let (http, socket, state) = (self.http, self.socket(), self.state());
+        let probe = if plan.contains("probe =") {
+            ""
+        } else {
+            "probe = { path = \"/up\", interval = \"200ms\", timeout = \"2s\", rise = 1 }\n"
+        };
+        let host = if plan.contains("host =") { "" } else { "host = \"*\"\n" };
+        format!(
+            "[listen]\nhttp = \"{http}\"\nworkers = 2\n[admin]\nsocket = {socket:?}\n\
+             listen = \"off\"\n[state]\ndir = {state:?}\n[runtime]\ndocker = {engine:?}\n\
+             [service.web]\n{host}{runs}{probe}drain = \"5s\"\nstop_grace = \"5s\"\n{plan}"
+        )
+    }
+
+    /// Writes the configuration.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.home().join("switchback.toml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.home().join("state")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.home().join("admin.sock")
+    }
+
+    /// Says that a line of the log with this in it is no failure of the story.
+    pub fn expect_error(&mut self, part: &str) {
+        self.expected.push(part.to_owned());
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(&mut self) {
+        self.launch();
+        let begun = Instant::now();
+        while self.read("/healthz").is_none() {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("the daemon ended ({status}):\n{}", self.log());
+            }
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not answer:\n{}", self.log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn launch(&mut self) {
+        let log = File::options().create(true).append(true).open(self.home().join("log")).unwrap();
+        let mut run = program();
+        run.args(["run", "--log-format", "json", "-c"]).arg(self.config());
+        run.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(run.spawn().unwrap());
+    }
+
+    /// Starts it where it should refuse to: its exit code and what it said.
+    pub fn refuses_to_start(&mut self) -> (i32, String) {
+        let before = self.log().len();
+        self.launch();
+        let status = self.ended();
+        (status.code().unwrap_or(-1), self.log()[before..].to_owned())
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn terminate(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let status = self.ended();
+        assert!(status.success(), "stopped with {status}:\n{}", self.log());
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        let mut child = self.child.take().expect("it runs");
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if begun.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                panic!("the daemon does not end:\n{}", self.log());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Runs a verb. The words come first, then where the daemon is.
+    pub fn cli(&self, words: &[&str]) -> Said {
+        let mut verb = program();
+        let output = verb.args(words).arg("-c").arg(self.config()).output().unwrap();
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Deploys a revision of the sample app with this fault, and follows it to its end.
+    pub fn deploy(&self, fault: &str, more: &[&str]) -> Said {
+        let env = format!("SAMPLE_FAULT={fault}");
+        let mut words = vec!["deploy", "web", "-o", "json", "--env", &env];
+        words.extend(more);
+        self.cli(&words)
+    }
+
+    /// Begins a deploy and waits for a phase of it.
+    pub fn deploy_until(&self, fault: &str, more: &[&str], phase: &str) -> Value {
+        let mut words = vec!["--detach"];
+        words.extend(more);
+        let said = self.deploy(fault, &words);
+        assert_eq!(said.code, 0, "{said:?}");
+        let rollout = said.last()["rollout"].as_u64().unwrap();
+        self.wait(phase, |web| web["rollout"] == rollout && web["phase"] == phase)
+    }
+
+    /// Reads from the admin API; nothing when it does not answer with a 200.
+    pub fn read(&self, path: &str) -> Option<String> {
+        let answer = self.admin("GET", path, "").ok()?;
+        (answer.status == 200).then_some(answer.body)
+    }
+
+    /// Speaks to the admin API.
+    pub fn admin(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+        let mut connection = Connection::unix(&self.socket(), PATIENCE)?;
+        let fields = [("content-type", "application/json"), ("connection", "close")];
+        connection.ask(method, path, &fields, body).map(|(answer, _)| answer)
+    }
+
+    /// Asks for a change of the service; the status and the problem or answer.
+    pub fn post(&self, verb: &str, body: &str) -> (u16, Value) {
+        let answer = self.admin("POST", &format!("/api/v1/services/web/{verb}"), body).unwrap();
+        (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
+    }
+
+    /// A service as JSON; null while it is not known.
+    pub fn service(&self) -> Value {
+        let read = self.read("/api/v1/services/web");
+        read.map_or(Value::Null, |body| serde_json::from_str(&body).unwrap())
+    }
+
+    /// The record of a rollout.
+    pub fn rollout(&self, number: u64) -> Value {
+        let read = self.read(&format!("/api/v1/rollouts/{number}"));
+        read.map_or(Value::Null, |body| serde_json::from_str(&body).unwrap())
+    }
+
+    /// The daemon as JSON.
+    pub fn status(&self) -> Value {
+        let read = self.read("/api/v1/daemon");
+        read.map_or(Value::Null, |body| serde_json::from_str(&body).unwrap())
+    }
+
+    /// Waits for a state of the service.
+    pub fn wait(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        self.until(what, || {
+            last = self.service();
+            is(&last)
+        });
+        last
+    }
+
+    /// Waits for anything.
+    pub fn until(&self, what: &str, mut is: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !is() {
+            if begun.elapsed() > PATIENCE {
+                panic!("never: {what}\nservice: {:#}\nlog:\n{}", self.service(), self.tail());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Asks the proxy.
+    pub fn get(&self, path: &str) -> std::io::Result<Answer> {
+        get(self.http, path, &[])
+    }
+
+    /// Ids of the instances of a side.
+    pub fn instances(&self, side: &str) -> Vec<String> {
+        let service = self.service();
+        let list = service[side]["instances"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|i| i["id"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Everything it launched that is there now: process ids of apps, or ids of containers.
+    pub fn running(&self) -> Vec<String> {
+        let mut found = match self.runs {
+            Runs::Processes => self.apps(),
+            Runs::Containers => self.containers(),
+        };
+        found.sort();
+        found
+    }
+
+    fn apps(&self) -> Vec<String> {
+        let mark = format!("STORY={}\0", self.mark);
+        pids().filter(|pid| is_in(&format!("/proc/{pid}/environ"), &mark)).collect()
+    }
+
+    /// Processes that are about this daemon: the apps, and those that hold them.
+    fn processes(&self) -> Vec<String> {
+        let mine = |pid: &String| is_in(&format!("/proc/{pid}/cmdline"), &self.state_text());
+        let mut all = self.apps();
+        all.extend(pids().filter(mine));
+        all
+    }
+
+    fn state_text(&self) -> String {
+        self.state().display().to_string()
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let Some(host) = &self.engine else { return Vec::new() };
+        let client = host.client();
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some([("label".to_owned(), vec![format!("story={}", self.mark)])].into()),
+            ..ListContainersOptions::default()
+        };
+        let listed = on_a_runtime(async move { client.list_containers(Some(options)).await });
+        listed.unwrap().into_iter().filter_map(|container| container.id).collect()
+    }
+
+    fn remove_containers(&self) {
+        let Some(host) = &self.engine else { return };
+        let (client, all) = (host.client(), self.containers());
+        on_a_runtime(async move {
+            for id in all {
+                let options = RemoveContainerOptions { force: true, v: true, link: false };
+                let _gone = client.remove_container(&id, Some(options)).await;
+            }
+        });
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home().join("log")).unwrap_or_default()
+    }
+
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(80)..].join("\n")
+    }
+
+    /// What the log has that it should not have.
+    fn complaint(&self) -> Option<String> {
+        let log = self.log();
+        log.lines()
+            .filter(|line| line.contains("panicked at") || line.contains("\"level\":\"ERROR\""))
+            .find(|line| !self.expected.iter().any(|part| line.contains(part.as_str())))
+            .map(str::to_owned)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            eprintln!("log of {}:\n{}", self.mark, self.tail());
+            self.kill();
+        } else if self.child.is_some() {
+            self.terminate();
+        }
+        self.remove_containers();
+        let begun = Instant::now();
+        let mut left = self.processes();
+        while !left.is_empty() && !failed && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(LOOK);
+            left = self.processes();
+        }
+        for pid in left.iter().filter_map(|pid| pid.parse().ok()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        if !failed {
+            assert!(left.is_empty(), "processes were left behind: {left:?}\n{}", self.tail());
+            if let Some(line) = self.complaint() {
+                panic!("in the log: {line}\n{}", self.tail());
+            }
+        }
+    }
+}
+
+/// The program with no variables of ours.
+pub fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("SWITCHBACK_") || name_text == "DOCKER_HOST" {
+            command.env_remove(&name);
+        }
+    }
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// An address of loopback that is free now and that nobody is given by chance: below the range of
+/// the kernel and below that of the runtime.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let first = (std::process::id() % 500) as u16 * 20;
+        let port = 11_000 + (first + next) % 10_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+fn pids() -> impl Iterator<Item = String> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_in(path: &str, text: &str) -> bool {
+    let bytes = fs::read(path).unwrap_or_default();
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// The sample app as an image on this engine.
+fn sample_image(host: &DockerHost) -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| {
+        // Others may test another build on the same engine.
+        let built = fs::metadata(PROGRAM).unwrap();
+        let mut hasher = DefaultHasher::new();
+        (built.len(), built.modified().unwrap()).hash(&mut hasher);
+        let name = format!("switchback-story:{:016x}", hasher.finish());
+        let root = image::root_file_system(Path::new(PROGRAM)).unwrap();
+        let runtime = DockerRuntime::new(&host.url, "story").unwrap();
+        let made = name.clone();
+        on_a_runtime(async move { runtime.import(&made, root, image::PROGRAM).await.unwrap() });
+        name
+    })
+}
