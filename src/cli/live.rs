@@ -32,7 +32,7 @@ pub(super) fn happened(event: &EventRecord, began: &str, signs: Signs) -> Line {
 }
 
 /// The picture.
-pub(super) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<Line> {
+pub(crate) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<Line> {
     let mut lines = vec![progress(status, signs, width)];
     if status.canary.as_ref().is_some_and(|side| side.traffic.is_some()) {
         lines.extend(traffic(status, signs, 1));
@@ -53,7 +53,6 @@ pub(super) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<L
             .iter()
             .map(|note| Line::new().plain(" ").and(Look::Unsure, "!").plain(&format!(" {note}"))),
     );
-    lines.push(Line::new().and(Look::Faint, " Ctrl-C leaves it running"));
     lines
 }
 

@@ -18,7 +18,7 @@ pub mod figures;
 pub mod generate;
 pub mod history;
 pub mod init;
-mod live;
+pub(crate) mod live;
 pub mod logs;
 mod online;
 pub mod output;

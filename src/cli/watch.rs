@@ -188,7 +188,10 @@ impl Watch<'_> {
                         && let Ok(status) = self.client.service(Some(&self.followed.service)).await
                         && status.rollout == Some(self.followed.rollout)
                     {
-                        console.draw(&live::block(&status, console.signs(), console.width()));
+                        let mut block =
+                            live::block(&status, console.signs(), console.width());
+                        block.push(Line::new().and(Look::Faint, " Ctrl-C leaves it running"));
+                        console.draw(&block);
                     }
                 }
             }
