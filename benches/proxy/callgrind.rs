@@ -38,8 +38,7 @@ fn count(site: &Site, kind: Kind, requests: u64) -> Result<HashMap<String, u64>>
     ];
     let proxy = site.start_under(kind, &wrapper)?;
     let url = format!("http://127.0.0.1:{}/", proxy.http);
-    let load =
-        H2load { url: &url, requests, connections: CONNECTIONS, streams: 1, http1: true };
+    let load = H2load { url: &url, requests, connections: CONNECTIONS, streams: 1, http1: true };
     load.run()?;
     proxy.process.stop(Duration::from_secs(40));
     let mut counts = HashMap::new();

@@ -46,7 +46,7 @@ impl Options {
             quick,
             instructions: true,
             rounds: if quick { 3 } else { 5 },
-            seconds: if quick { 0.6 } else { 2.0 },
+            seconds: if quick { 1.0 } else { 2.0 },
             only: Vec::new(),
         };
         let mut arguments = arguments.into_iter();
@@ -106,7 +106,6 @@ fn measure(options: &Options) -> Result<()> {
     for kind in Kind::ALL {
         running.push(site.start(kind)?);
     }
-    report.begin(options.rounds, options.seconds);
     for proxy in &running {
         report.resident(proxy.kind, proxy.process.resident()?);
     }
@@ -115,6 +114,7 @@ fn measure(options: &Options) -> Result<()> {
             report.idle(proxy.kind, memory::per_idle_connection(&site, proxy)?);
         }
     }
+    report.begin(options.rounds, options.seconds);
     for work in work::ALL {
         if !options.wants(work.name) {
             continue;

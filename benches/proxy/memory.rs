@@ -65,7 +65,9 @@ pub fn hold(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     for _ in 0..count {
         let fail = |error: std::io::Error| error.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(fail)?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: app.example\r\naccept: */*\r\n\r\n").map_err(fail)?;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: app.example\r\naccept: */*\r\n\r\n")
+            .map_err(fail)?;
         let read = stream.read(&mut answer).map_err(fail)?;
         if !answer[..read].starts_with(b"HTTP/1.1 200") {
             return Err("an answer that is not 200".into());

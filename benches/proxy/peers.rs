@@ -148,18 +148,18 @@ impl Site {
         let (here, root) = (folder.display(), self.folder.path().display());
         let text = format!(
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/error.log crit;\n\
-             events {{ worker_connections 10000; }}\n\
+             events {{ worker_connections 5000; }}\n\
              http {{\n\
              access_log off;\n\
              client_body_temp_path {here}/body;\nproxy_temp_path {here}/proxy;\n\
              fastcgi_temp_path {here}/fastcgi;\nuwsgi_temp_path {here}/uwsgi;\n\
              scgi_temp_path {here}/scgi;\n\
-             keepalive_requests 10000000;\n\
+             keepalive_requests 1000000;\n\
              ssl_certificate {root}/cert.pem;\nssl_certificate_key {root}/key.pem;\n\
              ssl_protocols TLSv1.2 TLSv1.3;\nssl_session_cache shared:tls:10m;\n\
              upstream app {{\n\
              server 127.0.0.1:{stable} weight=95;\nserver 127.0.0.1:{canary} weight=5;\n\
-             keepalive 128;\nkeepalive_requests 10000000;\n}}\n\
+             keepalive 128;\nkeepalive_requests 1000000;\n}}\n\
              server {{\n\
              listen 127.0.0.1:{http} backlog=1024;\n\
              listen 127.0.0.1:{https} ssl http2 backlog=1024;\n\
@@ -171,7 +171,8 @@ impl Site {
              proxy_set_header X-Forwarded-Host $http_host;\n\
              proxy_set_header X-Request-ID $request_id;\n\
              add_header X-Request-ID $request_id;\n\
-             proxy_max_temp_file_size 0;\nclient_max_body_size 0;\n}}\n}}\n}}\n"
+             proxy_max_temp_file_size 0;\nproxy_request_buffering off;\n\
+             client_max_body_size 0;\n}}\n}}\n}}\n"
         );
         let file = write(folder, "nginx.conf", &text)?;
         let errors = folder.join("error.log").display().to_string();
@@ -182,7 +183,7 @@ impl Site {
         let (stable, canary) = self.origins;
         let root = self.folder.path().display();
         let text = format!(
-            "global\n nbthread 1\n maxconn 10000\n\
+            "global\n nbthread 1\n maxconn 5000\n\
              defaults\n mode http\n timeout client 75s\n timeout server 60s\n timeout connect 2s\n\
              \x20option http-keep-alive\n http-reuse always\n\
              frontend web\n\
@@ -210,12 +211,12 @@ impl Site {
         // The canary stays at 5 %: the rollout's own clock and verdicts are no part of this.
         let text = format!(
             "[listen]\nhttp = \"127.0.0.1:{http}\"\nhttps = \"127.0.0.1:{https}\"\nworkers = 1\n\
-             keep_alive_requests = 10000000\n\
+             keep_alive_requests = 1000000\n\
              [tls]\ncert = \"{root}/cert.pem\"\nkey = \"{root}/key.pem\"\n\
              [admin]\nsocket = \"{here}/admin.sock\"\nlisten = \"off\"\n\
              [state]\ndir = \"{here}/state\"\n\
              [service.web]\nhost = \"*\"\nendpoints = [\"127.0.0.1:{stable}\"]\n\
-             steps = \"5% 100%\"\nbake = \"1h\"\nbake_max = \"2h\"\nabort = \"errors > 90%\"\n"
+             steps = \"5% 100%\"\nbake = \"1h\"\nbake_max = \"2h\"\nabort = \"errors > 80%\"\n"
         );
         let file = write(folder, "switchback.toml", &text)?;
         Ok(["run", "--config", &file].map(str::to_owned).to_vec())

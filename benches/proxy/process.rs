@@ -169,7 +169,8 @@ fn tree(id: u32) -> Vec<u32> {
     let mut at = 0;
     while let Some(parent) = all.get(at).copied() {
         let mut text = String::new();
-        for task in std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten()
+        for task in
+            std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten()
         {
             if let Ok(mut file) = File::open(task.path().join("children")) {
                 let _ = file.read_to_string(&mut text);

@@ -132,7 +132,8 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
         let (middle, last) = (values.len() / 2, values.len().saturating_sub(1));
-        let median = if values.len() % 2 == 1 { at(middle) } else { (at(middle) + at(last / 2)) / 2.0 };
+        let median =
+            if values.len() % 2 == 1 { at(middle) } else { (at(middle) + at(last / 2)) / 2.0 };
         Self { median, least: at(0), most: at(last) }
     }
 }

@@ -51,9 +51,8 @@ pub fn check(instructions: bool) -> Result<Tools> {
             packages.join(" ")
         ));
     }
-    let path = |wanted: &str| {
-        found.iter().find(|(name, _)| *name == wanted).map(|(_, path)| path.clone())
-    };
+    let path =
+        |wanted: &str| found.iter().find(|(name, _)| *name == wanted).map(|(_, path)| path.clone());
     Ok(Tools {
         nginx: path("nginx").unwrap_or_default(),
         haproxy: path("haproxy").unwrap_or_default(),

@@ -82,7 +82,8 @@ impl Work {
         let seen = self.load(site, proxy, time)?;
         let used = proxy.process.cpu()?.since(before);
         if used.total() <= 0.0 {
-            return Err(format!("{}: the round was too short to measure", self.name));
+            let (name, kind) = (self.name, proxy.kind);
+            return Err(format!("{name}: a round of {kind} was too short to measure: {seen:?}"));
         }
         let requests = seen.requests as f64;
         Ok(Measured {
@@ -114,7 +115,8 @@ impl Work {
             How::Http2 { path, per_second } => {
                 let url = format!("https://127.0.0.1:{https}{path}");
                 let requests = (per_second * time.as_secs_f64()) as u64;
-                let many = H2load { url: &url, requests, connections: 16, streams: 16, http1: false };
+                let many =
+                    H2load { url: &url, requests, connections: 16, streams: 16, http1: false };
                 many.run()
             }
             How::Handshakes { per_second } => {
