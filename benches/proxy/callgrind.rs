@@ -16,8 +16,8 @@ use crate::peers::{Kind, Site};
 const CONNECTIONS: u64 = 16;
 
 /// User instructions per request over HTTP/1.1 keep-alive with a small body.
-pub fn per_request(site: &Site, kind: Kind, few: u64, many: u64) -> Result<f64> {
-    let (first, second) = (count(site, kind, few)?, count(site, kind, many)?);
+pub fn per_request(site: &Site, kind: Kind, ids: bool, few: u64, many: u64) -> Result<f64> {
+    let (first, second) = (count(site, kind, ids, few)?, count(site, kind, ids, many)?);
     let most = second
         .iter()
         .map(|(thread, instructions)| {
@@ -28,7 +28,7 @@ pub fn per_request(site: &Site, kind: Kind, few: u64, many: u64) -> Result<f64> 
 }
 
 /// Instructions by thread for so many requests.
-fn count(site: &Site, kind: Kind, requests: u64) -> Result<HashMap<String, u64>> {
+fn count(site: &Site, kind: Kind, ids: bool, requests: u64) -> Result<HashMap<String, u64>> {
     let folder = folder(site, kind, requests)?;
     let wrapper = [
         "valgrind".to_owned(),
@@ -36,7 +36,7 @@ fn count(site: &Site, kind: Kind, requests: u64) -> Result<HashMap<String, u64>>
         "--separate-threads=yes".to_owned(),
         format!("--callgrind-out-file={}/out", folder.display()),
     ];
-    let proxy = site.start_under(kind, &wrapper)?;
+    let proxy = site.start_under(kind, ids, &wrapper)?;
     let url = format!("http://127.0.0.1:{}/", proxy.http);
     let load = H2load { url: &url, requests, connections: CONNECTIONS, streams: 1, http1: true };
     load.run()?;

@@ -132,9 +132,10 @@ fn measure(options: &Options) -> Result<()> {
     }
     drop(running);
     if options.instructions && options.wants("instructions") {
-        for kind in [Kind::Nginx, Kind::Switchback] {
-            let (few, many) = if options.quick { (500, 2_500) } else { (1_000, 6_000) };
-            report.instructions(kind, callgrind::per_request(&site, kind, few, many)?);
+        let (few, many) = if options.quick { (500, 2_500) } else { (1_000, 6_000) };
+        for (kind, ids) in [(Kind::Switchback, true), (Kind::Nginx, false), (Kind::Nginx, true)] {
+            let instructions = callgrind::per_request(&site, kind, ids, few, many)?;
+            report.instructions(kind, ids, instructions);
         }
     }
     report.end(began.elapsed())

@@ -16,7 +16,8 @@ pub struct Report {
     file: PathBuf,
     head: Value,
     rows: Vec<Value>,
-    nginx: Option<f64>,
+    /// Our instructions per request.
+    ours: Option<f64>,
 }
 
 impl Report {
@@ -38,7 +39,7 @@ impl Report {
             "machine": { "processor": model, "cores": cores, "kernel": kernel.trim() },
             "date": jiff::Timestamp::now().to_string(),
         });
-        Ok(Self { file: folder.join("rows.json"), head, rows: Vec::new(), nginx: None })
+        Ok(Self { file: folder.join("rows.json"), head, rows: Vec::new(), ours: None })
     }
 
     /// The head of the table.
@@ -91,15 +92,16 @@ impl Report {
         self.figure(kind, "memory per idle connection, KiB", bytes / 1024.0);
     }
 
-    /// User instructions per request.
-    pub fn instructions(&mut self, kind: Kind, instructions: f64) {
-        self.figure(kind, "user instructions per request", instructions);
-        match (kind, self.nginx) {
-            (Kind::Nginx, _) => self.nginx = Some(instructions),
-            (Kind::Switchback, Some(nginx)) => {
-                println!("{:<34} {:.3}", "  … to nginx", instructions / nginx);
-            }
-            _ => {}
+    /// User instructions per request; ours come first.
+    pub fn instructions(&mut self, kind: Kind, ids: bool, instructions: f64) {
+        let what = match (kind, ids) {
+            (Kind::Nginx, true) => "user instructions, request id too",
+            _ => "user instructions per request",
+        };
+        self.figure(kind, what, instructions);
+        let ours = *self.ours.get_or_insert(instructions);
+        if kind != Kind::Switchback {
+            println!("{:<47} ours to it: {:.3}", "", ours / instructions);
         }
     }
 
