@@ -5,7 +5,7 @@
 //! the load generators have the others. Rounds alternate between the proxies, so that a noisy
 //! machine is noisy for all alike; what is printed is the median of rounds with its range.
 //!
-//! `NGINX=` and `HAPROXY=` name other binaries. `--only WORD` (repeatable) keeps the measurements
+//! `NGINX=`, `HAPROXY=` and `SWITCHBACK=` name other binaries. `--only WORD` (repeatable) keeps the measurements
 //! whose name contains the word; `--no-instructions` leaves callgrind out, `--rounds N` and
 //! `--seconds S` change how long is measured.
 
