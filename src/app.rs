@@ -107,7 +107,7 @@ impl House {
         let admin_stop = CancellationToken::new();
         let settings = admin::Settings {
             socket: Some(config.admin.socket),
-            listen: config.admin.listen.first().copied(),
+            listen: config.admin.listen,
             token: config.admin.token,
             rare: Rare::install(),
         };
@@ -181,7 +181,7 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
         https: listen.https.clone(),
         workers,
         tls,
-        trusted_proxies: Vec::new(),
+        trusted_proxies: listen.trusted_proxies.clone(),
         limits: proxy::limits::Limits {
             header_bytes: limits.max_header_size,
             headers: limits.max_headers,

@@ -23,3 +23,6 @@ pub mod cli;
 
 pub mod app;
 pub mod demo;
+
+#[doc = include_str!("GLOSSARY.md")]
+pub mod glossary {}

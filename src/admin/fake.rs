@@ -53,7 +53,7 @@ impl Fake {
         let socket = directory.path().join("admin.sock");
         let settings = Settings {
             socket: Some(socket.clone()),
-            listen: Some(([127, 0, 0, 1], 0).into()),
+            listen: vec![([127, 0, 0, 1], 0).into()],
             token: token.map(str::to_owned),
             rare: None,
         };

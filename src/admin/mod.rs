@@ -42,8 +42,8 @@ use socket::OwnedSocket;
 pub struct Settings {
     /// The path of the Unix socket. Whoever may open it may do everything.
     pub socket: Option<PathBuf>,
-    /// A TCP address.
-    pub listen: Option<SocketAddr>,
+    /// TCP addresses.
+    pub listen: Vec<SocketAddr>,
     /// The bearer token that TCP clients must show. Needed on any address but loopback; where it is
     /// set, loopback asks for it too.
     pub token: Option<String>,
@@ -95,16 +95,16 @@ pub enum AdminError {
 /// The API, being served.
 #[derive(Debug)]
 pub struct Admin {
-    listen: Option<SocketAddr>,
+    listen: Vec<SocketAddr>,
     tasks: TaskTracker,
     socket: Option<OwnedSocket>,
 }
 
 impl Admin {
-    /// The TCP address that was bound; its port is real where 0 was asked for.
+    /// The first TCP address that was bound; its port is real where 0 was asked for.
     #[must_use]
     pub fn listen(&self) -> Option<SocketAddr> {
-        self.listen
+        self.listen.first().copied()
     }
 
     /// Waits until all connections have ended after `shutdown`, then removes the socket.
@@ -124,18 +124,16 @@ pub async fn serve(
     if settings.token.as_deref().is_some_and(|token| token.trim().is_empty()) {
         return Err(AdminError::EmptyToken);
     }
-    let tcp = match settings.listen {
-        None => None,
-        Some(address) if !address.ip().is_loopback() && settings.token.is_none() => {
+    let mut tcp = Vec::new();
+    for address in settings.listen {
+        if !address.ip().is_loopback() && settings.token.is_none() {
             return Err(AdminError::NoToken(address));
         }
-        Some(address) => {
-            let failed = |source| AdminError::Listen { address, source };
-            let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-            let bound = listener.local_addr().map_err(failed)?;
-            Some((listener, bound))
-        }
-    };
+        let failed = |source| AdminError::Listen { address, source };
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        tcp.push((listener, bound));
+    }
     let unix = match &settings.socket {
         None => None,
         Some(path) => Some(socket::bind(path).await?),
@@ -143,12 +141,12 @@ pub async fn serve(
 
     let state = api::AppState { handle, traffic, rare: settings.rare, shutdown: shutdown.clone() };
     let tasks = TaskTracker::new();
-    let mut admin = Admin { listen: None, tasks: tasks.clone(), socket: None };
-    if let Some((listener, bound)) = tcp {
+    let mut admin = Admin { listen: Vec::new(), tasks: tasks.clone(), socket: None };
+    for (listener, bound) in tcp {
         let router = api::router(state.clone(), Guard::tcp(settings.token.as_deref()));
         let acceptor = Acceptor::new(router, tasks.clone(), shutdown.clone());
         tasks.spawn(acceptor.run(listener));
-        admin.listen = Some(bound);
+        admin.listen.push(bound);
     }
     if let Some((listener, owned)) = unix {
         let acceptor = Acceptor::new(api::router(state, Guard::Open), tasks.clone(), shutdown);

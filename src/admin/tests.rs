@@ -283,22 +283,22 @@ async fn sockets_are_neither_stolen_nor_left() {
         let settings = Settings { socket: Some(socket.to_owned()), listen, token, rare: None };
         serve(handle, settings, Arc::new(Traffic::new(1)), CancellationToken::new()).await
     };
-    let error = start(&fake.socket, None, None).await.expect_err("in use");
+    let error = start(&fake.socket, Vec::new(), None).await.expect_err("in use");
     assert!(error.to_string().starts_with("another daemon answers on /"), "{error}");
     let directory = tempfile::tempdir().expect("a directory");
     let stale = directory.path().join("deep/admin.sock");
     std::fs::create_dir_all(stale.parent().expect("deep")).expect("made");
     drop(std::os::unix::net::UnixListener::bind(&stale).expect("bound"));
-    let admin = start(&stale, None, None).await.expect("a stale socket is replaced");
+    let admin = start(&stale, Vec::new(), None).await.expect("a stale socket is replaced");
     UnixStream::connect(&stale).await.expect("it answers");
     drop(admin);
     let file = directory.path().join("file");
     std::fs::write(&file, "").expect("written");
-    assert!(matches!(start(&file, None, None).await, Err(AdminError::NotASocket(_))));
-    let everywhere = Some(([0, 0, 0, 0], 0).into());
-    let error = start(&stale, everywhere, None).await.expect_err("no token");
+    assert!(matches!(start(&file, Vec::new(), None).await, Err(AdminError::NotASocket(_))));
+    let everywhere = vec![([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0], 0).into()];
+    let error = start(&stale, everywhere.clone(), None).await.expect_err("no token");
     assert!(error.to_string().contains("without a token"), "{error}");
-    assert!(start(&stale, everywhere, Some(" ")).await.is_err());
+    assert!(start(&stale, everywhere.clone(), Some(" ")).await.is_err());
 
     let path = fake.socket.clone();
     assert!(path.exists());

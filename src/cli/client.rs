@@ -38,7 +38,7 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(310);
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
-enum Target {
+enum Place {
     Unix(PathBuf),
     Tcp(String),
 }
@@ -46,7 +46,7 @@ enum Target {
 /// A daemon, by where it answers.
 #[derive(Debug, Clone)]
 pub struct Client {
-    target: Target,
+    place: Place,
     token: Option<String>,
 }
 
@@ -61,10 +61,10 @@ impl Client {
     pub fn new(host: &str, token: Option<String>) -> Result<Self, Trouble> {
         let usage = |sentence: String| Trouble::new(Exit::Usage, sentence);
         let host = host.trim();
-        let target = if let Some(path) = host.strip_prefix("unix://") {
-            Target::Unix(path.into())
+        let place = if let Some(path) = host.strip_prefix("unix://") {
+            Place::Unix(path.into())
         } else if host.starts_with('/') {
-            Target::Unix(host.into())
+            Place::Unix(host.into())
         } else if let Some(rest) =
             host.strip_prefix("http://").or_else(|| host.strip_prefix("tcp://"))
         {
@@ -76,7 +76,7 @@ impl Client {
                 )));
             }
             let has_port = parsed.is_ok_and(|parsed| parsed.port_u16().is_some());
-            Target::Tcp(if has_port { authority.to_owned() } else { format!("{authority}:9900") })
+            Place::Tcp(if has_port { authority.to_owned() } else { format!("{authority}:9900") })
         } else if host.starts_with("https://") {
             return Err(usage(
                 "the admin API does not speak TLS: open a tunnel (`ssh -L 9900:127.0.0.1:9900 HOST`) \
@@ -89,15 +89,15 @@ impl Client {
             )));
         };
         let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
-        Ok(Self { target, token })
+        Ok(Self { place, token })
     }
 
     /// Where the daemon is, as a person writes it.
     #[must_use]
     pub fn place(&self) -> String {
-        match &self.target {
-            Target::Unix(path) => format!("unix://{}", path.display()),
-            Target::Tcp(authority) => format!("http://{authority}"),
+        match &self.place {
+            Place::Unix(path) => format!("unix://{}", path.display()),
+            Place::Tcp(authority) => format!("http://{authority}"),
         }
     }
 
@@ -290,18 +290,18 @@ impl Client {
         within: Duration,
     ) -> Result<Response<Incoming>, Trouble> {
         let connect = async {
-            Ok(match &self.target {
-                Target::Unix(path) => Either::Unix(UnixStream::connect(path).await?),
-                Target::Tcp(authority) => Either::Tcp(TcpStream::connect(authority).await?),
+            Ok(match &self.place {
+                Place::Unix(path) => Either::Unix(UnixStream::connect(path).await?),
+                Place::Tcp(authority) => Either::Tcp(TcpStream::connect(authority).await?),
             })
         };
         let connected = tokio::time::timeout(CONNECT_WITHIN, connect).await;
         let stream = connected
             .map_err(|_| self.unreachable("nothing answers"))?
             .map_err(|error| self.not_connected(&error))?;
-        let host = match &self.target {
-            Target::Unix(_) => "localhost",
-            Target::Tcp(authority) => authority,
+        let host = match &self.place {
+            Place::Unix(_) => "localhost",
+            Place::Tcp(authority) => authority,
         };
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         if let Some(token) = &self.token {

@@ -1,5 +1,8 @@
 //! `switchback deploy`: begins a rollout and follows it to its end.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::client::Client;
@@ -8,6 +11,7 @@ use super::exit::Exit;
 use super::figures;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
+use crate::config::scalar::show_duration;
 use crate::controller::status::{DeployRequest, ServiceStatus};
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
@@ -15,20 +19,22 @@ use crate::rollout::plan::Steps;
 /// What to deploy, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `SERVICE` or `SERVICE:TAG`; may be left out where there is one service.
+    /// The service; may be left out where there is one.
     pub service: Option<String>,
+    /// A tag of the configured image.
+    pub tag: Option<String>,
     /// A whole image reference.
     pub image: Option<String>,
     /// A command line.
     pub command: Option<Vec<String>>,
     /// Addresses that somebody else runs.
-    pub endpoints: Option<Vec<String>>,
+    pub endpoints: Option<Vec<SocketAddr>>,
     /// Environment variables beside the configured ones.
     pub env: std::collections::BTreeMap<String, String>,
-    /// Steps instead of the configured ones, as text.
-    pub steps: Option<String>,
-    /// The least time at a step instead of the configured one, as text.
-    pub bake: Option<String>,
+    /// Steps instead of the configured ones.
+    pub steps: Option<Steps>,
+    /// The least time at a step instead of the configured one.
+    pub bake: Option<Duration>,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// Say what would be done.
@@ -44,15 +50,15 @@ pub async fn run(client: &Client, console: &mut Console, options: Options) -> Ex
 }
 
 async fn deploy(client: &Client, console: &mut Console, options: Options) -> Result<Exit, Trouble> {
-    let given = options.service.clone();
-    let (name, tag) = split(given.as_deref())?;
     let (detach, dry_run, json) = (options.detach, options.dry_run, options.json);
-    let request = request(options, tag)?;
-    let service = client.service(name).await?;
-    let steps = match &request.steps {
-        Some(text) => parse_steps(text)?,
-        None => service.steps.clone(),
-    };
+    let name = options.service.clone();
+    let steps = options.steps.clone();
+    let request = request(options)?;
+    let service = client.service(name.as_deref()).await?;
+    let steps = steps.map_or_else(
+        || service.steps.clone(),
+        |steps| steps.weights().iter().copied().map(Weight::percent).collect(),
+    );
     if dry_run {
         return Ok(plan(console, &service, &request, &steps, json));
     }
@@ -81,21 +87,9 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
     watch::to_the_end(client, console, &followed, json).await
 }
 
-/// Splits `web:v2` into service and tag.
-fn split(text: Option<&str>) -> Result<(Option<&str>, Option<String>), Trouble> {
-    match text.map(|text| (text, text.split_once(':'))) {
-        None => Ok((None, None)),
-        Some((name, None)) => Ok((Some(name), None)),
-        Some((text, Some((name, tag)))) if tag.is_empty() || name.is_empty() => {
-            Err(Trouble::new(Exit::Usage, format!("{text:?} is not SERVICE:TAG, such as web:v2")))
-        }
-        Some((_, Some((name, tag)))) => Ok((Some(name), Some(tag.to_owned()))),
-    }
-}
-
-fn request(options: Options, tag: Option<String>) -> Result<DeployRequest, Trouble> {
+fn request(options: Options) -> Result<DeployRequest, Trouble> {
     let given = [
-        ("SERVICE:TAG", tag.is_some()),
+        ("SERVICE:TAG", options.tag.is_some()),
         ("--image", options.image.is_some()),
         ("--command", options.command.is_some()),
         ("--endpoints", options.endpoints.is_some()),
@@ -108,19 +102,13 @@ fn request(options: Options, tag: Option<String>) -> Result<DeployRequest, Troub
     }
     Ok(DeployRequest {
         image: options.image,
-        tag,
+        tag: options.tag,
         command: options.command,
-        endpoints: options.endpoints,
+        endpoints: options.endpoints.map(|all| all.iter().map(ToString::to_string).collect()),
         env: options.env,
-        steps: options.steps,
-        bake: options.bake,
+        steps: options.steps.map(String::from),
+        bake: options.bake.map(show_duration),
     })
-}
-
-fn parse_steps(text: &str) -> Result<Vec<f64>, Trouble> {
-    let steps: Steps =
-        text.parse().map_err(|error| Trouble::new(Exit::Usage, format!("--steps: {error}")))?;
-    Ok(steps.weights().iter().copied().map(Weight::percent).collect())
 }
 
 /// What will run, as far as it can be told here.

@@ -52,7 +52,8 @@ async fn show(client: &Client, console: &mut Console, options: &Options) -> Resu
                     tell(console, &event, options.json);
                 }
                 Told::Missed(count) => missed(console, count),
-                Told::Restarted => last = 0,
+                // Its events go on by themselves.
+                Told::Restarted => {}
             }
             if console.is_closed() {
                 return Ok(Exit::Done);

@@ -146,6 +146,9 @@ fn explanation(record: &RolloutRecord, console: &Console) -> Vec<Line> {
             Line::new().and(Look::Faint, "what the evidence said at last: ").and(colour, word),
         );
         lines.extend(live::checks(verdict, signs, 2));
+        if let Some(hold) = &verdict.hold {
+            lines.push(Line::new().plain("  ").and(Look::Unsure, "! ").plain(hold));
+        }
         if !verdict.checks.is_empty() {
             lines.push(Line::new());
             let head = ["", "canary", "stable", "limit", "requests"];

@@ -66,19 +66,19 @@ fn progress(status: &ServiceStatus, signs: Signs, width: usize) -> Line {
     let line = line
         .and(Look::Good, &signs.full.repeat(full))
         .and(Look::Faint, &signs.empty.repeat(room - full));
-    line.plain(&format!("  {}", stage(status)))
+    line.plain(&format!("  {}", standing(status)))
 }
 
 /// `baking, step 2 of 4, at most 2m10s left`.
-pub(super) fn stage(status: &ServiceStatus) -> String {
-    let mut stage = status.phase.replace('_', " ");
+pub(super) fn standing(status: &ServiceStatus) -> String {
+    let mut text = status.phase.replace('_', " ");
     if let Some(step) = status.step {
-        stage.push_str(&format!(", step {step} of {}", status.steps.len()));
+        text.push_str(&format!(", step {step} of {}", status.steps.len()));
     }
     if let Some(seconds) = status.seconds_left {
-        stage.push_str(&format!(", at most {} left", figures::duration(seconds)));
+        text.push_str(&format!(", at most {} left", figures::duration(seconds)));
     }
-    stage
+    text
 }
 
 /// Both sides side by side, in numbers.
@@ -90,16 +90,27 @@ pub(super) fn traffic(status: &ServiceStatus, signs: Signs, indent: usize) -> Ve
         ("stable", &status.stable, status.weights.stable),
         ("canary", &status.canary, status.weights.canary),
     ];
+    // A share of nothing is not 0 %.
+    let requests = |side: &&SideStatus| side.traffic.is_some_and(|t| t.requests_per_second > 0.0);
+    let is_quiet =
+        !sides.iter().filter_map(|(_, side, _)| side.as_ref()).any(|side| requests(&side));
     for (name, side, weight) in sides {
         if let Some(side) = side {
-            rows.push(side_row(name, side, weight, signs));
+            let share = side.traffic.filter(|_| !is_quiet);
+            let share = share.map_or_else(|| signs.none.to_owned(), |t| figures::percent(t.share));
+            rows.push(side_row(name, side, (weight, share), signs));
         }
     }
     let right = [false, true, true, true, true, true, true, true, true, true];
     columns(&rows, &right, indent)
 }
 
-fn side_row(name: &str, side: &SideStatus, weight: f64, signs: Signs) -> Vec<(Look, String)> {
+fn side_row(
+    name: &str,
+    side: &SideStatus,
+    (weight, share): (f64, String),
+    signs: Signs,
+) -> Vec<(Look, String)> {
     let none = || signs.none.to_owned();
     let latency = |seconds: Option<f64>| seconds.map_or_else(none, figures::duration);
     let traffic = side.traffic.as_ref();
@@ -114,7 +125,7 @@ fn side_row(name: &str, side: &SideStatus, weight: f64, signs: Signs) -> Vec<(Lo
         (Look::Strong, name.to_owned()),
         (Look::Plain, side.revision.to_string()),
         (Look::Plain, figures::percent(weight)),
-        (Look::Plain, number(&|t| figures::percent(t.share))),
+        (Look::Plain, share),
         (Look::Plain, number(&|t| figures::rate(t.requests_per_second))),
         (errors_look, errors),
         (Look::Plain, latency(traffic.and_then(|t| t.p50))),
@@ -124,7 +135,7 @@ fn side_row(name: &str, side: &SideStatus, weight: f64, signs: Signs) -> Vec<(Lo
     ]
 }
 
-/// A verdict's checks, a line each, and what is still missing.
+/// A verdict's checks, a line each, and what is still missing. What holds it is among the notes.
 pub(super) fn checks(verdict: &Verdict, signs: Signs, indent: usize) -> Vec<Line> {
     let mut lines: Vec<Line> =
         verdict.checks.iter().map(|check| check_line(check, signs, indent)).collect();
@@ -134,10 +145,6 @@ pub(super) fn checks(verdict: &Verdict, signs: Signs, indent: usize) -> Vec<Line
         let line = Line::new().plain(&" ".repeat(indent)).and(look, sign);
         lines.push(line.plain(&format!(" {}", verdict.sentence)));
     }
-    if let Some(hold) = &verdict.hold {
-        let line = Line::new().plain(&" ".repeat(indent)).and(Look::Unsure, "!");
-        lines.push(line.plain(&format!(" {hold}")));
-    }
     lines
 }
 
@@ -145,7 +152,8 @@ fn check_line(check: &Check, signs: Signs, indent: usize) -> Line {
     let (sign, look) = finding(check.result, signs);
     let line = Line::new().plain(&" ".repeat(indent)).and(look, sign).plain(" ");
     let name = line.and(Look::Strong, &check.name);
-    let column = indent + 2 + 8;
+    // The longest name that the judge gives, `rejected`, and two spaces.
+    let column = indent + 2 + 10;
     name.pad_to(column).plain(&check.sentence)
 }
 

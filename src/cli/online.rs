@@ -30,18 +30,15 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
         Daemon::Reload(args) => reload::run(&client(args.client)?, console).await,
         Daemon::Deploy(args) => {
             let client = client(args.client)?;
-            let tag = args.target.tag.map_or_else(String::new, |tag| format!(":{tag}"));
-            let texts = |list: Vec<std::net::SocketAddr>| {
-                list.iter().map(ToString::to_string).collect::<Vec<_>>()
-            };
             let options = deploy::Options {
-                service: Some(format!("{}{tag}", args.target.service)),
+                service: Some(args.target.service.to_string()),
+                tag: args.target.tag,
                 image: args.image,
                 command: args.command,
-                endpoints: args.endpoints.map(texts),
+                endpoints: args.endpoints,
                 env: args.env.into_iter().collect(),
-                steps: args.steps.map(|steps| steps.to_string()),
-                bake: args.bake.map(|bake| format!("{}ms", bake.as_millis())),
+                steps: args.steps,
+                bake: args.bake,
                 detach: args.detach,
                 dry_run: args.dry_run,
                 json: args.output.is_json(),

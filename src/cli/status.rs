@@ -245,7 +245,7 @@ fn header(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Line {
         _ => (signs.now, Look::Strong),
     };
     let line = Line::new().and(look, sign).plain(" ").and(Look::Strong, &service.service);
-    let line = line.plain("  ").and(look, &live::stage(service));
+    let line = line.plain("  ").and(look, &live::standing(service));
     let since = figures::seconds_until(&service.since, now).filter(|seconds| *seconds >= 0.0);
     let line = match since {
         Some(seconds) => {

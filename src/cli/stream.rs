@@ -21,7 +21,7 @@ pub enum Told {
     Event(Box<EventRecord>),
     /// So many events are not remembered any more.
     Missed(u64),
-    /// The daemon started anew; its events count from the beginning.
+    /// The daemon started anew; what it remembers of before is gone.
     Restarted,
 }
 

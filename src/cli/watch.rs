@@ -21,6 +21,11 @@ const REDRAW_EVERY: Duration = Duration::from_millis(200);
 const RECORD_EVERY: Duration = Duration::from_secs(2);
 /// How long a daemon may be away: a restart takes a second or two, a reboot is another day.
 const RECONNECT_FOR: Duration = Duration::from_secs(30);
+/// How long a record may lag behind the event of the end: a write to the disk, on a bad day.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// After so long without an event a pipe is told how things stand: some CI systems end a job that says
+/// nothing for ten minutes, and people wonder sooner.
+const QUIET_FOR: Duration = Duration::from_secs(60);
 /// The pause between two attempts.
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 
@@ -88,6 +93,7 @@ pub async fn to_the_end(
         last: 0,
         began: None,
         highest: 0.0,
+        said: Instant::now(),
     };
     let ended = tokio::select! {
         ended = watch.until_over(console) => Some(ended),
@@ -124,6 +130,8 @@ struct Watch<'a> {
     began: Option<String>,
     /// The highest weight that the canary had.
     highest: f64,
+    /// When something was last said.
+    said: Instant,
 }
 
 impl Watch<'_> {
@@ -134,7 +142,7 @@ impl Watch<'_> {
         let mut ticks = tokio::time::interval(REDRAW_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut record_read = Instant::now();
-        let mut over = false;
+        let mut over: Option<Instant> = None;
         loop {
             let Some(events) = &mut stream else {
                 let query = [("rollout", self.followed.rollout.to_string())];
@@ -149,17 +157,21 @@ impl Watch<'_> {
             };
             tokio::select! {
                 told = events.next() => match told {
-                    Ok(Some(told)) => over |= self.tell(console, told),
+                    Ok(Some(told)) => {
+                        if self.tell(console, told) {
+                            over.get_or_insert_with(Instant::now);
+                        }
+                    }
                     Ok(None) | Err(_) => {
                         stream = None;
                         Patience::pause().await;
                     }
                 },
                 _ = ticks.tick() => {
-                    if over || record_read.elapsed() >= RECORD_EVERY {
+                    if over.is_some() || record_read.elapsed() >= RECORD_EVERY {
                         record_read = Instant::now();
                         match self.client.rollout(self.followed.rollout).await {
-                            Ok(record) if record.outcome.is_some() => {
+                            Ok(record) if record.outcome.is_some() || over.is_some_and(late) => {
                                 self.rest(console, &record);
                                 return Ok(record);
                             }
@@ -168,7 +180,11 @@ impl Watch<'_> {
                             _ => {}
                         }
                     }
-                    if self.live && !over
+                    if !self.live && !self.json && self.said.elapsed() >= QUIET_FOR {
+                        self.standing(console).await;
+                    }
+                    if self.live
+                        && over.is_none()
                         && let Ok(status) = self.client.service(Some(&self.followed.service)).await
                         && status.rollout == Some(self.followed.rollout)
                     {
@@ -177,6 +193,16 @@ impl Watch<'_> {
                 }
             }
         }
+    }
+
+    /// Tells how things stand, where nothing has happened for a while.
+    async fn standing(&mut self, console: &mut Console) {
+        self.said = Instant::now();
+        let Ok(status) = self.client.service(Some(&self.followed.service)).await else { return };
+        let verdict = status.verdict.as_ref().map(|verdict| verdict.sentence.as_str());
+        let missing = verdict.filter(|text| !text.is_empty()).unwrap_or("no verdict yet");
+        let (service, standing) = (&status.service, live::standing(&status));
+        console.talk(format!("{service}: still {standing}: {missing}"));
     }
 
     /// Tells what the record has and the stream did not bring.
@@ -190,6 +216,7 @@ impl Watch<'_> {
 
     /// Tells one thing; whether it was the end.
     fn tell(&mut self, console: &mut Console, told: Told) -> bool {
+        self.said = Instant::now();
         match told {
             Told::Event(event) => {
                 self.last = event.id;
@@ -206,12 +233,14 @@ impl Watch<'_> {
                 events::missed(console, count);
                 false
             }
-            Told::Restarted => {
-                self.last = 0;
-                false
-            }
+            // Its events go on by themselves.
+            Told::Restarted => false,
         }
     }
+}
+
+fn late(over: Instant) -> bool {
+    over.elapsed() >= CLOSED_WITHIN
 }
 
 fn is_over(event: &EventRecord) -> bool {
@@ -326,7 +355,9 @@ fn advice(record: &RolloutRecord) -> Vec<String> {
         let failed = (rate * check.requests as f64).round() as u64;
         let (failed, requests) =
             (figures::count(failed), figures::plural(check.requests, "request"));
-        lines.push(format!("{failed} of {requests} to revision {to} failed"));
+        if failed != "0" {
+            lines.push(format!("{failed} of {requests} to revision {to} failed"));
+        }
     }
     lines.push(match record.from {
         Some(from) => format!("all traffic is on revision {from}"),

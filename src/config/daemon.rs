@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::problem::Problem;
 use super::raw::{Node, Value};
 use super::reader::{Found, Section};
-use super::scalar::Network;
 use super::{
     Admin, Certificate, Config, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State, Tls,
 };
+use crate::model::network::Network;
 
 /// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
 pub(super) const SECRET_LENGTH: usize = 16;
@@ -65,25 +65,18 @@ fn read_listen(section: &Section<'_>, with_tls: bool) -> Listen {
                 .label("expected an address here, or in `https` with a certificate"),
         );
     }
-    let optional = |name: &str| Some(section.size(name).value).filter(|bytes| *bytes > 0);
     let count = |name: &str| section.integer(name).map_or(0, |found| found.value);
     // The bounds in the key table are below 2^32, so these cannot truncate.
     let limits = Limits {
         handshake_timeout: section.time_limit("handshake_timeout"),
         header_timeout: section.time_limit("header_timeout"),
         body_timeout: section.time_limit("body_timeout"),
-        body_rate: optional("body_rate"),
         write_timeout: section.time_limit("write_timeout"),
         keep_alive: section.duration("keep_alive").value,
         keep_alive_requests: count("keep_alive_requests") as u32,
-        max_age: section.time_limit("max_age"),
         max_headers: count("max_headers") as usize,
         max_header_size: bounded_size(section, "max_header_size", 1 << 10, 1 << 20),
         max_target: bounded_size(section, "max_target", 256, 64 << 10),
-        max_body: optional("max_body"),
-        max_connections: count("max_connections") as usize,
-        max_connections_per_address: Some(count("max_connections_per_address") as usize)
-            .filter(|most| *most > 0),
         max_streams: count("max_streams") as u32,
     };
     let trusted = section.each("trusted_proxies", "a network", |value| match value {

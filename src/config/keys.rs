@@ -132,12 +132,6 @@ pub const LISTEN: &[Key] = &[
     ),
     key("header_timeout", Duration, r#""10s""#, "For the whole header of a request."),
     key("body_timeout", Duration, r#""30s""#, "Between two reads of a request's body."),
-    key(
-        "body_rate",
-        Size,
-        r#""240B""#,
-        "Bytes per second that a request's body must keep up after its first 5 s; 0 is no limit.",
-    ),
     key("write_timeout", Duration, r#""60s""#, "Without progress while a response is written."),
     key("keep_alive", Duration, r#""75s""#, "How long an idle connection is kept."),
     key(
@@ -146,7 +140,6 @@ pub const LISTEN: &[Key] = &[
         "1000",
         "Requests on one connection before it is closed; ten times as many with HTTP/2.",
     ),
-    key("max_age", Duration, r#""1h""#, "Age at which a connection is closed after its request."),
     key(
         "max_headers",
         Integer(1, 10_000),
@@ -164,19 +157,6 @@ pub const LISTEN: &[Key] = &[
         Size,
         r#""8KiB""#,
         "Bytes of a request's path and query; more are answered 414.",
-    ),
-    key("max_body", Size, "0", "Bytes of a request's body; more are answered 413. 0 is no limit."),
-    key(
-        "max_connections",
-        Integer(1, 10_000_000),
-        "10000",
-        "Connections at a time; further ones wait to be accepted.",
-    ),
-    key(
-        "max_connections_per_address",
-        Integer(0, 10_000_000),
-        "0",
-        "Connections at a time from one address; 0 is no limit.",
     ),
     key("max_streams", Integer(1, 10_000), "100", "Requests at a time on one HTTP/2 connection."),
 ];

@@ -42,9 +42,9 @@ use crate::rollout::plan::Plan;
 use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
 
+use crate::model::network::Network;
 use problem::Problems;
 use reader::Report;
-use scalar::Network;
 
 /// Everything that was configured. Valid in itself: routes do not collide, times make sense, every
 /// service has one source.
@@ -98,28 +98,18 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Between two reads of a body.
     pub body_timeout: Duration,
-    /// Bytes per second that a body must keep up after its first 5 s.
-    pub body_rate: Option<u64>,
     /// Without progress while a response is written.
     pub write_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// Requests on one HTTP/1.1 connection; ten times as many with HTTP/2.
     pub keep_alive_requests: u32,
-    /// Age at which a connection is closed after its request.
-    pub max_age: Duration,
     /// Header fields of a request.
     pub max_headers: usize,
     /// Bytes of a request's header.
     pub max_header_size: usize,
     /// Bytes of a request's path and query.
     pub max_target: usize,
-    /// Bytes of a request's body.
-    pub max_body: Option<u64>,
-    /// Connections at a time.
-    pub max_connections: usize,
-    /// Connections at a time from one address.
-    pub max_connections_per_address: Option<usize>,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
 }

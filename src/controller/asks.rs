@@ -219,6 +219,7 @@ impl Driver {
         let id = self.next_rollout();
         let started = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let accepted = DeployAccepted { rollout: id.0, revision: revision.0 };
+        self.make_room(name, revision);
         let Some(service) = self.services.get_mut(name) else { return accepted };
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
         let checkpoint = Checkpoint {
@@ -250,6 +251,16 @@ impl Driver {
         self.entered(name);
         self.perform(name, effects);
         accepted
+    }
+
+    /// A new revision takes the place of the one that is warm: a small host has room for two, not for
+    /// three.
+    fn make_room(&mut self, name: &ServiceName, revision: RevisionId) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let warm = service.record.warm.take_if(|warm| warm.placed.revision != revision);
+        if let Some(warm) = warm {
+            self.retire(name, warm.placed);
+        }
     }
 
     fn command(&mut self, name: &ServiceName, command: Command) -> Result<ServiceStatus, Refused> {

@@ -28,8 +28,8 @@ use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
+use crate::store::Everything;
 use crate::store::writer::Writer;
-use crate::store::{Everything, StoreError};
 
 /// How often the evidence is weighed: often enough that a dead canary is gone within a second.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -288,7 +288,7 @@ impl Driver {
         let happening = Happening { kind, service: Some(name), rollout, phase: None, message };
         let recorded = self.journal.tell(happening);
         if let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) {
-            active.events.push(recorded);
+            active.remember(recorded);
         }
     }
 
@@ -374,10 +374,11 @@ impl Driver {
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
             self.store_note = result.as_ref().err().map(ToString::to_string);
+            self.note_unsaved(&name, result.is_err());
         }
         if !current {
             if let Completion::Launched(Ok(instances)) = what {
-                self.discard(&name, rollout, instances);
+                self.discard(&name, instances);
             }
             return;
         }
@@ -385,7 +386,7 @@ impl Driver {
             Completion::Launched(Ok(instances)) => {
                 if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
                     // Nobody waits for them any more: an abort came first.
-                    self.discard(&name, rollout, instances);
+                    self.discard(&name, instances);
                 }
             }
             Completion::Launched(Err(failure)) => {
@@ -407,27 +408,6 @@ impl Driver {
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
             Completion::Relaunched { .. } | Completion::Retired { .. } => {}
-        }
-    }
-
-    /// Tells the rollout what became of a checkpoint. What waited for it is done only if the rollout
-    /// still wants it: it may have gone back in the meantime.
-    fn saved(&mut self, name: &ServiceName, attempt: u32, result: Result<(), StoreError>) {
-        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
-            return;
-        };
-        let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
-        match result {
-            Ok(()) => {
-                if self.step(name, Event::Saved { attempt })
-                    && let Some((_, effects)) = waiting
-                {
-                    self.perform(name, effects);
-                }
-            }
-            Err(error) => {
-                self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
-            }
         }
     }
 
@@ -462,10 +442,10 @@ impl Driver {
             {
                 return Some((name.clone(), Owner::Canary));
             }
-            if let Some(stable) = &service.record.stable {
-                if let Some(replica) = stable.instances.iter().position(|i| i.id == *instance) {
-                    return Some((name.clone(), Owner::Stable(replica as u32)));
-                }
+            if let Some(stable) = &service.record.stable
+                && let Some(replica) = stable.instances.iter().position(|i| i.id == *instance)
+            {
+                return Some((name.clone(), Owner::Stable(replica as u32)));
             }
             if service.record.warm.as_ref().is_some_and(|warm| holds(&warm.placed.instances)) {
                 return Some((name.clone(), Owner::Warm));

@@ -62,10 +62,11 @@ impl Driver {
         watched.healthy = healthy;
         watched.diagnosis = (!healthy).then(|| why.clone());
         self.fleet.set_healthy(&instance, healthy);
-        if owner == Owner::Canary && !healthy {
-            if let Some(active) = &mut service.active {
-                active.diagnosis = Some(why.clone());
-            }
+        if owner == Owner::Canary
+            && !healthy
+            && let Some(active) = &mut service.active
+        {
+            active.diagnosis = Some(why.clone());
         }
         if changed {
             let is = if healthy { "is healthy" } else { "is not healthy" };
@@ -227,16 +228,22 @@ impl Driver {
     /// Starts ended replicas of stable again when their time has come, and retires a warm revision
     /// whose time is up.
     pub(super) fn keep(&mut self, name: &ServiceName, now: Moment) {
+        let unsaved = self.services.get(name).and_then(|service| service.unsaved);
+        if unsaved.is_some_and(|again| now >= again) {
+            self.note_unsaved(name, true);
+            self.save(name);
+        }
         let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let Some(service) = self.services.get_mut(name) else { return };
-        if service.active.is_none() && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+        if service.active.is_none()
+            && unsaved.is_none()
+            && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+            && let Some(warm) = service.record.warm.take()
         {
-            if let Some(warm) = service.record.warm.take() {
-                let message = format!("revision {} was warm long enough", warm.placed.revision);
-                self.tell(name, Kind::Note, message);
-                self.retire(name, warm.placed);
-                self.save(name);
-            }
+            let message = format!("revision {} was warm long enough", warm.placed.revision);
+            self.tell(name, Kind::Note, message);
+            self.retire(name, warm.placed);
+            self.save(name);
         }
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(stable) = &service.record.stable else { return };
@@ -285,10 +292,13 @@ impl Driver {
                 relaunch.under_way = true;
                 let Some(stable) = &mut service.record.stable else { return };
                 let revision = stable.revision;
-                match stable.instances.get_mut(replica as usize) {
-                    Some(old) => *old = instance.clone(),
-                    None => stable.instances.push(instance.clone()),
-                }
+                let old = match stable.instances.get_mut(replica as usize) {
+                    Some(old) => Some(std::mem::replace(old, instance.clone())),
+                    None => {
+                        stable.instances.push(instance.clone());
+                        None
+                    }
+                };
                 let instances = stable.instances.clone();
                 let Some(spec) = service.revisions.get(&revision).map(|r| r.spec.clone()) else {
                     return;
@@ -297,6 +307,9 @@ impl Driver {
                 self.fleet.place(name, side, revision, &instances, spec.protocol);
                 self.fleet.publish();
                 self.watch_instance(name, &instance, &spec);
+                if let Some(old) = old.filter(|old| old.id != instance.id) {
+                    self.discard(name, vec![old]);
+                }
                 self.save(name);
             }
         }
@@ -335,10 +348,10 @@ async fn watch_on(
     cancel: CancellationToken,
 ) {
     let instance = target.instance.clone();
-    if target.spec.kind == ProbeKind::Auto {
-        if let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await {
-            target.engine = Some(engine);
-        }
+    if target.spec.kind == ProbeKind::Auto
+        && let Ok(State::Running { health: Some(_), .. }) = runtime.inspect(&instance.id).await
+    {
+        target.engine = Some(engine);
     }
     let (events_in, mut events) = mpsc::channel(8);
     let asking = prober::watch(target, events_in, cancel.clone());

@@ -12,9 +12,11 @@ use crate::model::weight::{Side, Weight};
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
-use crate::store::Change;
 use crate::store::records::{Placed, RolloutEntry, Warm};
+use crate::store::{Change, StoreError};
 
+/// How long after a failed write the next is tried: soon after room was made on the disk.
+const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Past rollouts remembered per service.
 const HISTORY: usize = 100;
 
@@ -52,6 +54,32 @@ impl Driver {
                     self.switch(name);
                     self.step(name, Event::Switched { attempt });
                 }
+            }
+        }
+    }
+
+    /// Tells the rollout what became of a checkpoint. What waited for it is done only if the rollout
+    /// still wants it: it may have gone back in the meantime.
+    pub(super) fn saved(
+        &mut self,
+        name: &ServiceName,
+        attempt: u32,
+        result: Result<(), StoreError>,
+    ) {
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return;
+        };
+        let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
+        match result {
+            Ok(()) => {
+                if self.step(name, Event::Saved { attempt })
+                    && let Some((_, effects)) = waiting
+                {
+                    self.perform(name, effects);
+                }
+            }
+            Err(error) => {
+                self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
             }
         }
     }
@@ -142,13 +170,8 @@ impl Driver {
         self.executor.stop(name.clone(), id, attempt, runtime, instances, grace);
     }
 
-    /// Stops instances that were launched for a rollout that no longer wants them.
-    pub(super) fn discard(
-        &mut self,
-        name: &ServiceName,
-        _rollout: RolloutId,
-        instances: Vec<Instance>,
-    ) {
+    /// Stops instances that nobody wants any more, and clears what they left.
+    pub(super) fn discard(&mut self, name: &ServiceName, instances: Vec<Instance>) {
         let Some(service) = self.services.get(name) else { return };
         let (runtime, grace) = (Arc::clone(&service.runtime), service.config.template.stop_grace);
         self.executor.stop(name.clone(), RolloutId(0), 0, runtime, instances, grace);
@@ -203,7 +226,7 @@ impl Driver {
         };
         let recorded = self.journal.tell(happening);
         if let Some(active) = &mut service.active {
-            active.events.push(recorded);
+            active.remember(recorded);
         }
     }
 
@@ -212,25 +235,38 @@ impl Driver {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
         let mut changes = Vec::new();
-        if over {
-            if let Some(active) = service.active.take() {
-                let entry = RolloutEntry {
-                    checkpoint: active.checkpoint(),
-                    events: active.events,
-                    verdict: active.verdict,
-                    ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
-                };
-                service.since = jiff::Timestamp::now().as_millisecond();
-                changes.push(Change::History(Box::new(entry.clone())));
-                service.history.push(entry);
-                if service.history.len() > HISTORY {
-                    let oldest = service.history.remove(0);
-                    changes.push(Change::DropHistory(oldest.checkpoint.id));
-                }
+        if over && let Some(active) = service.active.take() {
+            let entry = RolloutEntry {
+                checkpoint: active.checkpoint(),
+                events: active.events,
+                verdict: active.verdict,
+                ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+            };
+            service.since = jiff::Timestamp::now().as_millisecond();
+            changes.push(Change::History(Box::new(entry.clone())));
+            service.history.push(entry);
+            if service.history.len() > HISTORY {
+                let oldest = service.history.remove(0);
+                changes.push(Change::DropHistory(oldest.checkpoint.id));
             }
+        }
+        if service.unsaved.is_some()
+            && !over
+            && let Some(last) = service.history.last()
+        {
+            changes.push(Change::History(Box::new(last.clone())));
         }
         changes.extend(service.changes());
         changes
+    }
+
+    /// Remembers that a service's last write failed. A rollout under way writes again by itself; after
+    /// its end the keeper does.
+    pub(super) fn note_unsaved(&mut self, name: &ServiceName, failed: bool) {
+        let again = self.now().after(WRITE_AGAIN);
+        if let Some(service) = self.services.get_mut(name) {
+            service.unsaved = failed.then_some(again);
+        }
     }
 
     /// Writes a service down; nothing waits for it.

@@ -38,6 +38,8 @@ pub struct Service {
     pub preparing: bool,
     /// Instances being launched again by the keeper: replica and when to try next.
     pub relaunches: BTreeMap<u32, Relaunch>,
+    /// The last write failed while no rollout was there to try again: when to.
+    pub unsaved: Option<Moment>,
     /// When the stable side began to look as it does.
     pub since: i64,
     pub rates: [Rate; 2],
@@ -85,7 +87,19 @@ pub struct Active {
     pub launch: Option<CancellationToken>,
 }
 
+/// Events that a rollout's record keeps; an instance that flaps for days must not fill the disk.
+const EVENTS: usize = 300;
+
 impl Active {
+    /// Writes an event into the rollout's record. When it is full, the oldest that is no phase goes.
+    pub fn remember(&mut self, event: RecordedEvent) {
+        if self.events.len() >= EVENTS {
+            let oldest = self.events.iter().position(|event| event.phase.is_none()).unwrap_or(0);
+            self.events.remove(oldest);
+        }
+        self.events.push(event);
+    }
+
     pub fn checkpoint(&self) -> Checkpoint {
         let memory = self.judge.as_ref().map(Judge::memory);
         Checkpoint::of(&self.rollout, memory, self.started)

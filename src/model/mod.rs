@@ -5,5 +5,6 @@
 pub mod id;
 pub mod instance;
 pub mod moment;
+pub mod network;
 pub mod revision;
 pub mod weight;

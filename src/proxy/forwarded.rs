@@ -4,60 +4,12 @@
 //! proxies: then its chain is kept and the peer appended, and the client is the right-most address
 //! that is not trusted. A chain is believed only as far back as everyone on it is trusted.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderValue};
 
 use super::headers::X_FORWARDED_FOR;
-
-/// A range of addresses, such as `10.0.0.0/8` or `::1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-/// Why a text is not a network.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a network: write an address such as 10.0.0.1, or a range such as 10.0.0.0/8")]
-pub struct InvalidNetwork(pub String);
-
-impl FromStr for Network {
-    type Err = InvalidNetwork;
-    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
-        let invalid = || InvalidNetwork(text.to_owned());
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.trim().parse().map_err(|_| invalid())?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(prefix) => prefix.trim().parse().map_err(|_| invalid())?,
-            None => whole,
-        };
-        if prefix > whole { Err(invalid()) } else { Ok(Self { address, prefix }) }
-    }
-}
-
-impl Network {
-    /// Whether an address lies in this range. IPv4 in IPv6 clothes counts as IPv4.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let bits = |a: Ipv4Addr| u64::from(a.to_bits()) >> (32 - self.prefix);
-                bits(network) == bits(address)
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let bits = |a: Ipv6Addr| a.to_bits().checked_shr(128 - u32::from(self.prefix));
-                bits(network) == bits(address)
-            }
-            _ => false,
-        }
-    }
-}
+use crate::model::network::Network;
 
 /// Whether any of these ranges contains the address.
 #[must_use]

@@ -56,11 +56,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::forwarded::Network;
 use self::limits::Limits;
 use self::listener::{BindError, listen};
 use self::tls::{Certificates, TlsError};
 use self::worker::{Command, Start};
+use crate::model::network::Network;
 use crate::routing::live::Live;
 use crate::telemetry::traffic::Traffic;
 

@@ -1,7 +1,7 @@
 //! What must survive a restart: services, revisions, rollouts, checkpoints.
 //!
 //! A [`Store`] writes batches, each whole or not at all, and reads everything once at the start. It
-//! runs on a thread of its own behind [`Writer`], so that a disk that hangs holds up nobody: a
+//! runs on a thread of its own behind [`writer::Writer`], so that a disk that hangs holds up nobody: a
 //! rollback does not wait for it, and a step forward that waits gives up with a sentence.
 
 pub mod records;

@@ -28,7 +28,8 @@ pub const FILE: &str = "state.redb";
 /// A redb file.
 #[derive(Debug)]
 pub struct RedbStore {
-    database: Database,
+    /// None only after a write failed and the file could not be opened again.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -42,14 +43,20 @@ impl RedbStore {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
             other => fail(other.to_string()),
         })?;
-        let store = Self { database, path: path.clone() };
+        let store = Self { database: Some(database), path: path.clone() };
         store.check_format()?;
         Ok(store)
     }
 
+    fn database(&self) -> Result<&Database, StoreError> {
+        let reason = || "the file is closed".to_owned();
+        let closed = || StoreError::Open { path: self.path.clone(), reason: reason() };
+        self.database.as_ref().ok_or_else(closed)
+    }
+
     fn check_format(&self) -> Result<(), StoreError> {
         let fail = |reason: String| StoreError::Open { path: self.path.clone(), reason };
-        let write = self.database.begin_write().map_err(|e| fail(e.to_string()))?;
+        let write = self.database()?.begin_write().map_err(|e| fail(e.to_string()))?;
         for table in TABLES {
             write.open_table(table).map_err(|e| fail(e.to_string()))?;
         }
@@ -76,7 +83,7 @@ impl RedbStore {
 
     fn read<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, StoreError> {
         let fail = |reason: String| StoreError::Open { path: self.path.clone(), reason };
-        let read = self.database.begin_read().map_err(|e| fail(e.to_string()))?;
+        let read = self.database()?.begin_read().map_err(|e| fail(e.to_string()))?;
         let table = read.open_table(table).map_err(|e| fail(e.to_string()))?;
         let mut records = Vec::new();
         for item in table.iter().map_err(|e| fail(e.to_string()))? {
@@ -113,8 +120,34 @@ impl Store for RedbStore {
     }
 
     fn write(&mut self, batch: &[Change]) -> Result<(), StoreError> {
+        let written = self.try_write(batch);
+        if written.is_err() {
+            // After a failed write redb refuses everything until the file is opened anew; what was
+            // committed before is whole.
+            self.reopen();
+        }
+        written
+    }
+}
+
+impl RedbStore {
+    fn reopen(&mut self) {
+        // The lock must go before it can be taken again.
+        self.database = None;
+        match Database::create(&self.path) {
+            Ok(database) => self.database = Some(database),
+            Err(error) => tracing::error!(%error, "the state cannot be opened again"),
+        }
+    }
+
+    fn try_write(&mut self, batch: &[Change]) -> Result<(), StoreError> {
+        if self.database.is_none() {
+            self.reopen();
+        }
         let fail = |reason: String| StoreError::Write(reason);
-        let write = self.database.begin_write().map_err(|e| fail(e.to_string()))?;
+        let database = self.database.as_ref();
+        let database = database.ok_or_else(|| fail("the file cannot be opened".to_owned()))?;
+        let write = database.begin_write().map_err(|e| fail(e.to_string()))?;
         for change in batch {
             let (table, key, value) = entry(change)?;
             let mut table = write.open_table(table).map_err(|e| fail(e.to_string()))?;
@@ -212,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         {
             let store = RedbStore::open(dir.path()).expect("a store");
-            let write = store.database.begin_write().expect("a transaction");
+            let write = store.database().expect("open").begin_write().expect("a transaction");
             write.open_table(META).expect("meta").insert("format", b"99".as_slice()).expect("put");
             write.commit().expect("committed");
         }

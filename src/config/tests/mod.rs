@@ -3,6 +3,7 @@
 mod bad;
 
 use super::*;
+use crate::analysis::criteria::Unit;
 use crate::model::revision::{ProbeKind, Source, UpstreamProtocol};
 use crate::rollout::plan::{OnInconclusive, Plan};
 use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
@@ -75,8 +76,7 @@ fn every_key_means_what_it_says() {
         http = ["127.0.0.1:8080", "[::1]:8080"]
         workers = 3
         trusted_proxies = ["10.0.0.0/8", "::1"]
-        body_rate = 0
-        max_body = "10MiB"
+        max_target = "4KiB"
         [admin]
         listen = "0.0.0.0:9900"
         token = "0123456789abcdef"
@@ -123,8 +123,7 @@ fn every_key_means_what_it_says() {
     );
     assert_eq!(config.listen.http.len(), 2);
     assert!(config.listen.https.is_empty() && config.tls.is_none());
-    assert_eq!(config.listen.limits.body_rate, None);
-    assert_eq!(config.listen.limits.max_body, Some(10 << 20));
+    assert_eq!(config.listen.limits.max_target, 4 << 10);
     assert_eq!(config.log.format, LogFormat::Json);
     let [web, api, old] = config.services.as_slice() else { panic!("three services") };
     assert_eq!(web.routes.len(), 4);
@@ -140,6 +139,7 @@ fn every_key_means_what_it_says() {
     assert_eq!(web.plan.probe_deadline, Duration::from_secs(90));
     assert_eq!(web.plan.on_inconclusive, OnInconclusive::Rollback);
     assert_eq!(web.settings.affinity, Affinity::Header("x-user".to_owned()));
+    assert_eq!((web.plan.criteria.unit, old.plan.criteria.unit), (Unit::Session, Unit::Request));
     assert_eq!(web.settings.errors, ErrorRule::of((500..600).chain([429])));
     assert_eq!((api.template.port, &api.template.probe.kind), (0, &ProbeKind::Tcp));
     assert_eq!(api.settings.affinity, Affinity::Cookie("switchback-api".to_owned()));

@@ -12,7 +12,7 @@ use super::*;
 use crate::rollout::command::Command;
 
 const SEEDS: u64 = 256;
-const EVENTS: u32 = 4_000;
+const EVENTS: u32 = 2_000;
 /// How many lines of a failing seed's trace are shown.
 const TRACE: usize = 60;
 
