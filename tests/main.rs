@@ -1,10 +1,15 @@
 //! The stories.
 
+mod bad_days;
 mod bad_revisions;
 mod cli_offline;
 mod crashes;
+mod demonstration;
+mod engine_gone;
 mod operators;
+mod promotions;
 mod releases;
+mod reloads;
 mod runtime_docker;
 mod runtime_process;
 mod support;
