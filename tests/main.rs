@@ -7,11 +7,16 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod bad_days;
 mod bad_revisions;
 mod cli_offline;
 mod crashes;
+mod demonstration;
+mod engine_gone;
 mod operators;
+mod promotions;
 mod releases;
+mod reloads;
 mod runtime_docker;
 mod runtime_process;
 mod support;

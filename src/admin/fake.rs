@@ -83,6 +83,8 @@ pub(crate) fn driver() -> (Levers, Handle) {
         listen: vec!["0.0.0.0:80".to_owned()],
         docker: Some(true),
         notes: Vec::new(),
+        configured: String::new(),
+        reload_refused: false,
         stopping: false,
     }));
     let (events, _) = broadcast::channel(16);

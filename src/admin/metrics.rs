@@ -56,6 +56,10 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
     if let Ok(started) = daemon.started.parse::<jiff::Timestamp>() {
         page.add(&names::STARTED, &[], started.as_second());
     }
+    if let Ok(read) = daemon.configured.parse::<jiff::Timestamp>() {
+        page.add(&names::RELOADED_AT, &[], read.as_second());
+    }
+    page.add(&names::RELOADED, &[], u8::from(!daemon.reload_refused));
     if let Some(docker) = daemon.docker {
         page.add(&names::DOCKER_UP, &[], u8::from(docker));
     }

@@ -9,7 +9,7 @@ use super::driver::{Driver, Prepared};
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::{Happening, Kind};
 use super::service::{Active, Service, Waiting};
-use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus};
+use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
@@ -22,6 +22,7 @@ use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
 use crate::runtime::RuntimeError;
 use crate::store::records::Placed;
+use crate::telemetry::metrics::{self, count};
 
 /// Revisions kept per service beside those in use, so that a rollback can name them.
 const KEPT_REVISIONS: usize = 20;
@@ -41,9 +42,12 @@ impl Driver {
         // An asker who went away is no reason not to have done it.
         match ask {
             Ask::Deploy(name, request, answer) => self.deploy(&name, &request, answer),
-            Ask::Command(name, command, answer) => {
-                let _ = answer.send(self.command(&name, command));
-            }
+            Ask::Command(name, command, answer) => match self.command(&name, command) {
+                Ok(()) => self.answer_when_written(&name, Waiting::Command(answer)),
+                Err(refused) => {
+                    let _ = answer.send(Err(refused));
+                }
+            },
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
@@ -241,6 +245,7 @@ impl Driver {
             started,
         };
         let (rollout, effects) = Rollout::begin(checkpoint, now);
+        let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
             judge: None,
@@ -253,7 +258,10 @@ impl Driver {
             diagnosis: None,
             remembered: 0,
             launch: None,
-            answer: answer.map(|answer| Waiting { answer, accepted }),
+            waiting: answer
+                .map(|answer| (attempt, Waiting::Rollout(answer, accepted)))
+                .into_iter()
+                .collect(),
         });
         self.entered(name);
         self.perform(name, effects);
@@ -269,7 +277,20 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, name: &ServiceName, command: Command) -> Result<ServiceStatus, Refused> {
+    /// Answers when the rollout's present phase is written down.
+    fn answer_when_written(&mut self, name: &ServiceName, waiting: Waiting) {
+        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
+            return;
+        };
+        let attempt = active.rollout.attempt;
+        if active.rollout.is_written() {
+            self.answer(name, vec![waiting]);
+        } else {
+            active.waiting.push((attempt, waiting));
+        }
+    }
+
+    fn command(&mut self, name: &ServiceName, command: Command) -> Result<(), Refused> {
         let service = self.known(name)?;
         let Some(active) = &service.active else {
             return Err(Refused::Conflict {
@@ -287,14 +308,13 @@ impl Driver {
         })?;
         self.tell(name, Kind::Note, format!("a person said: {}", spoken(command)));
         self.step(name, Event::Command(command));
-        let now = self.now();
-        self.known(name).map(|service| self.status_of(service, now))
+        Ok(())
     }
 
     fn rollback(&mut self, name: &ServiceName, to: Option<RevisionId>, answer: DeployAnswer) {
         match self.way_back(name, to) {
             Ok(WayBack::Abort(accepted)) => {
-                let _ = answer.send(Ok(accepted));
+                self.answer_when_written(name, Waiting::Rollout(answer, accepted));
             }
             Ok(WayBack::Begin(revision, plan, instances)) => {
                 self.begin(name, revision, RolloutKind::Direct, *plan, instances, Some(answer));
@@ -399,12 +419,17 @@ impl Driver {
     pub(super) fn reload_config(&mut self) -> Result<String, Refused> {
         match (self.reload)() {
             Err(sentence) => {
+                self.daemon.reload_refused = true;
+                count(&metrics::RELOADS, &[("result", "failure")]);
                 self.config_note = Some(format!("the configuration was not reloaded: {sentence}"));
                 let message = format!("configuration refused, the running one stays: {sentence}");
                 self.tell_all(Kind::Config, message);
                 Err(Refused::Invalid(sentence))
             }
             Ok((configs, also)) => {
+                self.daemon.reload_refused = false;
+                self.daemon.configured = format!("{:.3}", jiff::Timestamp::now());
+                count(&metrics::RELOADS, &[("result", "success")]);
                 self.config_note = None;
                 let sentence = self.reconfigure(configs);
                 let sentence =

@@ -145,9 +145,12 @@ impl Driver {
         let (probes_in, probes) = mpsc::channel(QUEUE);
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
         let tasks = TaskTracker::new();
+        let started = format!("{:.3}", jiff::Timestamp::now());
         let daemon = DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: format!("{:.3}", jiff::Timestamp::now()),
+            configured: started.clone(),
+            reload_refused: false,
+            started,
             listen: Vec::new(),
             docker: None,
             notes: Vec::new(),
@@ -187,7 +190,7 @@ impl Driver {
             origin: Instant::now(),
             fleet: Fleet::new(parts.live, parts.workers),
             services: BTreeMap::new(),
-            executor: Executor::new(done_in, tasks.clone()),
+            executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone()),
             tasks,
             runtimes: parts.runtimes,
             writer: parts.writer,

@@ -20,6 +20,9 @@ use crate::store::StoreError;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What workers need to cut what is left after the deadline: a few of their ticks.
 const CUT_SLACK: Duration = Duration::from_millis(500);
+/// How long to wait before an instance that was not stopped is stopped again, at first and at last.
+const STOP_AGAIN_FIRST: Duration = Duration::from_secs(1);
+const STOP_AGAIN_LAST: Duration = Duration::from_secs(30);
 /// How many lines of output are kept of an instance of a failed rollout.
 pub const LOG_LINES: usize = 50;
 
@@ -61,11 +64,16 @@ pub struct Failure {
 pub struct Executor {
     done: mpsc::Sender<Done>,
     tasks: tokio_util::task::TaskTracker,
+    shutdown: CancellationToken,
 }
 
 impl Executor {
-    pub fn new(done: mpsc::Sender<Done>, tasks: tokio_util::task::TaskTracker) -> Self {
-        Self { done, tasks }
+    pub fn new(
+        done: mpsc::Sender<Done>,
+        tasks: tokio_util::task::TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { done, tasks, shutdown }
     }
 
     fn spawn(
@@ -157,14 +165,13 @@ impl Executor {
         instances: Vec<Instance>,
         grace: Duration,
     ) {
+        let this = self.clone();
         let work = async move {
             let stops = instances.iter().map(|instance| {
-                let runtime = &runtime;
+                let (runtime, this) = (&runtime, &this);
                 async move {
                     let logs = runtime.logs(&instance.id, LOG_LINES).await.unwrap_or_default();
-                    if let Err(error) = runtime.stop(&instance.id, grace).await {
-                        tracing::warn!(instance = %instance.id, %error, "not stopped");
-                    }
+                    this.end(runtime, &instance.id, grace).await;
                     (instance.id.clone(), logs)
                 }
             });
@@ -184,16 +191,33 @@ impl Executor {
         times: (Duration, Duration),
     ) {
         let (drain_deadline, grace) = times;
+        let this = self.clone();
         let work = async move {
             drained(&endpoints, drain_deadline).await;
-            for result in join_all(instances.iter().map(|i| runtime.stop(&i.id, grace))).await {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "a former instance was not stopped");
-                }
-            }
+            join_all(instances.iter().map(|i| this.end(&runtime, &i.id, grace))).await;
             Completion::Retired { revision }
         };
         self.spawn(service, RolloutId(0), 0, work);
+    }
+
+    /// Stops an instance. Where that fails, because its engine is gone for now, it is tried again for
+    /// as long as the daemon runs, and nobody waits for it.
+    async fn end(&self, runtime: &Arc<dyn Runtime>, id: &InstanceId, grace: Duration) {
+        let Err(error) = runtime.stop(id, grace).await else { return };
+        tracing::warn!(instance = %id, %error, "not stopped; trying again until it is");
+        let (runtime, id) = (Arc::clone(runtime), id.clone());
+        let again = async move {
+            let mut pause = STOP_AGAIN_FIRST;
+            loop {
+                tokio::time::sleep(pause).await;
+                if runtime.stop(&id, grace).await.is_ok() {
+                    tracing::info!(instance = %id, "stopped after all");
+                    return;
+                }
+                pause = (pause * 2).min(STOP_AGAIN_LAST);
+            }
+        };
+        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(again));
     }
 
     /// Reports whether a batch was written.

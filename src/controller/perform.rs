@@ -5,15 +5,18 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
+use super::handle::Refused;
 use super::journal::{Happening, Kind};
+use super::service::Waiting;
 use crate::model::id::{RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::{Side, Weight};
 use crate::rollout::effect::Effect;
-use crate::rollout::event::Event;
-use crate::rollout::phase::Phase;
+use crate::rollout::event::{Attempt, Event};
+use crate::rollout::phase::{Cause, PauseReason, Phase};
 use crate::store::records::{Placed, RolloutEntry, Warm};
 use crate::store::{Change, StoreError};
+use crate::telemetry::metrics;
 
 /// How long after a failed write the next is tried: soon after room was made on the disk.
 const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
@@ -69,11 +72,7 @@ impl Driver {
         let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
             return;
         };
-        if let Some(answer) = active.answer.take() {
-            // A return to what runs is tried again until it is written, and is not refused.
-            let goes_on = active.rollout.phase == Phase::Promoting;
-            answer.hear(if goes_on { Ok(()) } else { result.as_ref().copied() });
-        }
+        let asked = active.take_waiting(attempt);
         let waiting = active.pending.take_if(|(waiting, _)| *waiting == attempt);
         match result {
             Ok(()) => {
@@ -85,6 +84,32 @@ impl Driver {
             }
             Err(error) => {
                 self.step(name, Event::Unsaved { attempt, sentence: error.to_string() });
+            }
+        }
+        self.answer(name, asked);
+    }
+
+    /// Answers those who waited for a checkpoint. Refuses where the rollout stands still or goes back
+    /// because it could not be written.
+    pub(super) fn answer(&self, name: &ServiceName, waiting: Vec<Waiting>) {
+        let Some(service) = self.services.get(name) else { return };
+        let refused = service.active.as_ref().and_then(|active| match &active.rollout.phase {
+            Phase::Paused { reason: PauseReason::Unsaved { sentence }, .. }
+            | Phase::RollingBack { cause: Cause::LaunchFailed { sentence }, .. } => {
+                Some(Refused::Unavailable(sentence.clone()))
+            }
+            _ => None,
+        });
+        for waiting in waiting {
+            // An asker who went away is no reason not to have done it.
+            match waiting {
+                Waiting::Rollout(answer, accepted) => {
+                    let _ = answer.send(refused.clone().map_or(Ok(accepted), Err));
+                }
+                Waiting::Command(answer) => {
+                    let status = || Ok(self.status_of(service, self.now()));
+                    let _ = answer.send(refused.clone().map_or_else(status, Err));
+                }
             }
         }
     }
@@ -239,17 +264,18 @@ impl Driver {
     pub(super) fn changes(&mut self, name: &ServiceName) -> Vec<Change> {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
-        let mut changes = Vec::new();
+        let (mut changes, mut asked) = (Vec::new(), Vec::new());
         if over && let Some(mut active) = service.active.take() {
-            if let Some(answer) = active.answer.take() {
-                answer.hear(Ok(()));
-            }
+            asked = active.take_waiting(Attempt::MAX);
             let entry = RolloutEntry {
                 checkpoint: active.checkpoint(),
                 events: active.events,
                 verdict: active.verdict,
                 ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
             };
+            let outcome = super::report::outcome_of(&entry.checkpoint.phase).unwrap_or("");
+            let labels = [("service", name.as_str()), ("result", outcome)];
+            metrics::count(&metrics::ROLLOUTS, &labels);
             service.since = jiff::Timestamp::now().as_millisecond();
             changes.push(Change::History(Box::new(entry.clone())));
             service.history.push(entry);
@@ -265,6 +291,7 @@ impl Driver {
             changes.push(Change::History(Box::new(last.clone())));
         }
         changes.extend(service.changes());
+        self.answer(name, asked);
         changes
     }
 

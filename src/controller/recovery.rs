@@ -93,7 +93,7 @@ impl Driver {
                 diagnosis: None,
                 remembered: 0,
                 launch: None,
-                answer: None,
+                waiting: Vec::new(),
             });
         }
     }

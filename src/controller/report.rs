@@ -210,22 +210,28 @@ pub(super) fn present(service: &Service) -> Option<RolloutRecord> {
     Some(RolloutRecord { outcome: None, ended: None, ..past_of(service, &entry) })
 }
 
+/// The contract's word for how a rollout ended, or is about to.
+pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
+    match phase {
+        Phase::Promoted => Some("promoted"),
+        Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
+            Cause::Aborted => "aborted",
+            Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
+            Cause::Regression { .. } | Cause::Lost { .. } | Cause::Inconclusive { .. } => {
+                "rolled_back"
+            }
+        }),
+        _ => None,
+    }
+}
+
 /// A past rollout, as a record.
 pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord {
     let checkpoint = &entry.checkpoint;
-    let (outcome, cause) = match &checkpoint.phase {
-        Phase::Promoted => (Some("promoted"), None),
-        Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => {
-            let outcome = match cause {
-                Cause::Aborted => "aborted",
-                Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
-                Cause::Regression { .. } | Cause::Lost { .. } | Cause::Inconclusive { .. } => {
-                    "rolled_back"
-                }
-            };
-            (Some(outcome), Some(cause.to_string()))
-        }
-        _ => (None, None),
+    let outcome = outcome_of(&checkpoint.phase);
+    let cause = match &checkpoint.phase {
+        Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(cause.to_string()),
+        _ => None,
     };
     RolloutRecord {
         rollout: checkpoint.id.0,

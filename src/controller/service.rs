@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Refused;
-use super::status::DeployAccepted;
+use super::status::{DeployAccepted, ServiceStatus};
 use crate::analysis::judge::Judge;
 use crate::analysis::scorecard::Sample;
 use crate::analysis::verdict::Verdict;
@@ -21,8 +21,8 @@ use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
 use crate::runtime::Runtime;
+use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
-use crate::store::{Change, StoreError};
 
 /// Over how long requests per second are averaged: long enough to be steady, short enough to follow.
 const RATE_OVER: Duration = Duration::from_secs(2);
@@ -88,24 +88,18 @@ pub struct Active {
     pub remembered: u64,
     /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
-    /// Who asked for it, until its first checkpoint is written.
-    pub answer: Option<Waiting>,
+    /// Who is answered when the checkpoint of this attempt is written, or was not.
+    pub waiting: Vec<(Attempt, Waiting)>,
 }
 
-/// Somebody who waits to hear that a rollout has begun.
+/// Somebody who asked for something, and hears when it is written down: what was answered is not
+/// forgotten, whatever happens to the daemon.
 #[derive(Debug)]
-pub struct Waiting {
-    pub answer: oneshot::Sender<Result<DeployAccepted, Refused>>,
-    pub accepted: DeployAccepted,
-}
-
-impl Waiting {
-    /// Tells what became of the first checkpoint.
-    pub fn hear(self, written: Result<(), &StoreError>) {
-        let answer = written.map(|()| self.accepted);
-        // An asker who went away is no reason not to have done it.
-        let _ = self.answer.send(answer.map_err(|error| Refused::Unavailable(error.to_string())));
-    }
+pub enum Waiting {
+    /// For a rollout.
+    Rollout(oneshot::Sender<Result<DeployAccepted, Refused>>, DeployAccepted),
+    /// For what was said to one.
+    Command(oneshot::Sender<Result<ServiceStatus, Refused>>),
 }
 
 /// Events that a rollout's record keeps; an instance that flaps for days must not fill the disk.
@@ -119,6 +113,12 @@ impl Active {
             self.events.remove(oldest);
         }
         self.events.push(event);
+    }
+
+    /// Those who wait for the checkpoint of this attempt or of an earlier one.
+    pub fn take_waiting(&mut self, attempt: Attempt) -> Vec<Waiting> {
+        let taken = self.waiting.extract_if(.., |(waits_for, _)| *waits_for <= attempt);
+        taken.map(|(_, waiting)| waiting).collect()
     }
 
     pub fn checkpoint(&self) -> Checkpoint {

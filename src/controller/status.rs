@@ -231,6 +231,12 @@ pub struct DaemonStatus {
     pub notes: Vec<String>,
     /// Whether it is about to stop.
     pub stopping: bool,
+    /// When the configuration that runs was read, RFC 3339.
+    #[serde(default)]
+    pub configured: String,
+    /// Whether the last reload was refused: what runs is not what the file says.
+    #[serde(default)]
+    pub reload_refused: bool,
 }
 
 /// The last output of one instance.

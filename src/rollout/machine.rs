@@ -127,6 +127,12 @@ impl Rollout {
         self.phase.is_over() && self.record == Record::Saved
     }
 
+    /// Whether the disk knows of this phase, or was found not to take it.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        !matches!(self.record, Record::Writing { .. })
+    }
+
     /// When this phase must have ended; `None` for Paused and the ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {

@@ -158,8 +158,13 @@ impl Daemon {
         self.home().join("state")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.home().join("admin.sock")
+    }
+
+    /// The engine that runs its containers.
+    pub fn engine(&self) -> Option<&DockerHost> {
+        self.engine.as_ref()
     }
 
     /// Says that a line of the log with this in it is no failure of the story.
@@ -259,7 +264,10 @@ impl Daemon {
         let said = self.deploy(fault, &words);
         assert_eq!(said.code, 0, "{said:?}");
         let rollout = said.last()["rollout"].as_u64().unwrap();
-        self.wait(phase, |web| web["rollout"] == rollout && web["phase"] == phase)
+        // A step begins when its checkpoint is written; then the weight is there.
+        let begun =
+            |web: &Value| phase != "baking" || web["weights"]["canary"].as_f64() > Some(0.0);
+        self.wait(phase, |web| web["rollout"] == rollout && web["phase"] == phase && begun(web))
     }
 
     /// Reads from the admin API; nothing when it does not answer with a 200.
@@ -323,13 +331,6 @@ impl Daemon {
     /// Asks the proxy.
     pub fn get(&self, path: &str) -> std::io::Result<Answer> {
         get(self.http, path, &[])
-    }
-
-    /// Ids of the instances of a side.
-    pub fn instances(&self, side: &str) -> Vec<String> {
-        let service = self.service();
-        let list = service[side]["instances"].as_array().cloned().unwrap_or_default();
-        list.iter().map(|i| i["id"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// Everything it launched that is there now: process ids of apps, or ids of containers.

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod engine;
 pub mod fake_engine;
 pub mod http;
+pub mod line;
 pub mod load;
 
 use std::path::PathBuf;
