@@ -129,7 +129,7 @@ async fn route(
                 set_cookie: choice.set_cookie,
                 revision: worker.settings.revision_header,
             };
-            match answer(worker, connection, got, ongoing, given, asked).await {
+            match answer(worker, connection, got, ongoing, given, asked) {
                 Ok(response) => response,
                 Err(failure) => {
                     failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id)

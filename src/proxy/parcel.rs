@@ -1,15 +1,11 @@
 //! A request as it goes upstream: the head rewritten once, wrapped anew for each attempt.
 
-use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
-use http_body::Body;
 
 use super::body::RequestBody;
 use super::headers::Asked;
-use crate::model::revision::UpstreamProtocol;
 
 /// A request on its way upstream. Its head is in the shape of HTTP/1.1: origin form and `Host`.
 #[derive(Debug)]
@@ -85,17 +81,14 @@ impl Parcel {
         })
     }
 
-    /// A request in the words of a protocol.
-    pub fn into_request(self, protocol: UpstreamProtocol) -> Request<RequestBody> {
+    /// A request in the words of HTTP/2. Those of HTTP/1.1 are written by its connection.
+    pub fn into_request(self) -> Request<RequestBody> {
         let Self { head, body, asked } = self;
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
         *request.uri_mut() = head.uri;
         *request.headers_mut() = head.headers;
-        match protocol {
-            UpstreamProtocol::Http1 => http1(&mut request, asked),
-            UpstreamProtocol::H2c => http2(&mut request, asked),
-        }
+        http2(&mut request, asked);
         request
     }
 
@@ -106,24 +99,6 @@ impl Parcel {
         let host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         head.normalise(host);
         Self { head, body, asked }
-    }
-}
-
-fn http1(request: &mut Request<RequestBody>, asked: Asked) {
-    *request.version_mut() = Version::HTTP_11;
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        // hyper sends a GET's body only if it is told to; a body of unknown length is chunked.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if asked.websocket {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        request.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-    }
-    if asked.trailers {
-        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        if !asked.websocket {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-        }
     }
 }
 
@@ -165,10 +140,10 @@ mod tests {
 
     #[test]
     fn one_head_in_the_words_of_both_protocols() {
-        let one = parcel("GET", "https://elsewhere/a?b=c").into_request(UpstreamProtocol::Http1);
-        assert_eq!(one.uri(), "/a?b=c");
-        assert_eq!(one.headers()[HOST], "app.example:8080");
-        let two = parcel("GET", "/a?b=c").into_request(UpstreamProtocol::H2c);
+        let one = parcel("GET", "https://elsewhere/a?b=c");
+        assert_eq!(one.head.uri, "/a?b=c");
+        assert_eq!(one.head.headers[HOST], "app.example:8080");
+        let two = parcel("GET", "/a?b=c").into_request();
         assert_eq!(two.uri(), "http://app.example:8080/a?b=c");
         assert!(two.headers().get(HOST).is_none());
         let back = Parcel::from_request(two, Asked::default());
