@@ -72,6 +72,9 @@ pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {
     let mut has_length = false;
     for (name, value) in &head.headers {
         let name = name.as_str();
+        if parcel.added.as_ref().is_some_and(|added| added.replaces(name)) {
+            continue;
+        }
         match name.len() {
             // Written below, for what it is.
             17 if name == "transfer-encoding" => continue,
@@ -84,6 +87,9 @@ pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {
             _ => {}
         }
         line(name.as_bytes(), value.as_bytes(), out);
+    }
+    if let Some(added) = &parcel.added {
+        added.each(|name, value| line(name.as_str().as_bytes(), value, out));
     }
     match &sending {
         Sending::Chunked(_) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -107,7 +113,7 @@ pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {
 
 #[inline]
 fn line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    // One reservation for all four pieces.
+    // One look at the room for all four pieces.
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
