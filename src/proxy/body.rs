@@ -93,7 +93,7 @@ pub enum ResponseBody {
     /// All of it.
     Full(Bytes),
     /// As it comes from the upstream.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl ResponseBody {
@@ -126,8 +126,8 @@ pub struct Stream {
 
 impl Stream {
     /// A body whose exchange holds claim and connection, and its first piece if that is here.
-    pub fn new(source: Source, first: Option<Bytes>, ongoing: Ongoing) -> Self {
-        Self { source, first, ongoing: Some(ongoing), broken: None }
+    pub fn new(source: Source, first: Option<Bytes>, ongoing: Ongoing) -> Box<Self> {
+        Box::new(Self { source, first, ongoing: Some(ongoing), broken: None })
     }
 
     fn poll_next(

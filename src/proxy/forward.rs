@@ -54,7 +54,7 @@ type Arrived = (Parts, Option<Incoming>, Held);
 /// An attempt that failed.
 struct Failed {
     failure: Failure,
-    /// The request, if it may be sent again. Boxed: failures are rare, and answers small.
+    /// The request, if it may be sent again.
     parcel: Option<Box<Parcel>>,
 }
 
@@ -114,7 +114,7 @@ pub async fn forward(
     worker: &Rc<Worker>,
     mut route: Route,
     choice: &Choice,
-    mut parcel: Parcel,
+    mut parcel: Box<Parcel>,
     ongoing: &Ongoing,
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
@@ -175,7 +175,7 @@ pub async fn forward(
         worker.count(Count::Retries);
         tried.add(endpoint);
         exchange.begin_again();
-        parcel = *again;
+        parcel = again;
         last = failed.failure;
     }
 }
@@ -184,7 +184,7 @@ async fn attempt(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,
-    parcel: Parcel,
+    parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
 ) -> Result<Arrived, Failed> {
     match claim.endpoint().protocol {
@@ -197,7 +197,7 @@ async fn by_http1(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,
-    mut parcel: Parcel,
+    mut parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
 ) -> Result<Arrived, Failed> {
     let mut idle = worker.upstreams.take_idle(claim.endpoint());
@@ -206,7 +206,7 @@ async fn by_http1(
             Some(connection) => connection,
             None => match Box::pin(dial(worker, route, &claim)).await {
                 Ok(stream) => Connection::new(stream),
-                Err(failure) => return Err(Failed { failure, parcel: Some(Box::new(parcel)) }),
+                Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
         let websocket = parcel.asked.websocket;
@@ -227,7 +227,7 @@ async fn by_http1(
             Err(unanswered) => match judge(unanswered, exchange) {
                 // The peer closed it while it idled. Only a new connection says how the endpoint is.
                 Failed { failure: Failure::Broken(_), parcel: Some(again) } if stale => {
-                    parcel = *again;
+                    parcel = again;
                 }
                 failed => return Err(failed),
             },
@@ -239,7 +239,7 @@ async fn by_http2(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,
-    mut parcel: Parcel,
+    mut parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
 ) -> Result<Arrived, Failed> {
     let mut shared = worker.upstreams.multiplexed(claim.endpoint());
@@ -248,7 +248,7 @@ async fn by_http2(
             Some(connection) => (connection, true),
             None => match multiplex(worker, route, &claim).await {
                 Ok(connection) => (connection, false),
-                Err(failure) => return Err(Failed { failure, parcel: Some(Box::new(parcel)) }),
+                Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
@@ -262,7 +262,7 @@ async fn by_http2(
                 Failed { failure: Failure::Broken(_), parcel: Some(again) }
                     if stale && connection.is_closed() =>
                 {
-                    parcel = *again;
+                    parcel = again;
                 }
                 failed => return Err(failed),
             },

@@ -151,7 +151,7 @@ struct Rewriting {
 }
 
 impl Rewriting {
-    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Parcel {
+    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Box<Parcel> {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
         let asked = strip_request(&mut head.headers, self.found);
@@ -179,7 +179,8 @@ impl Rewriting {
         } else {
             RequestBody::Stream { incoming: body, exchange: Rc::clone(ongoing.exchange()) }
         };
-        Parcel { head, body, asked, added: Some(added) }
+        // Boxed: it goes through many hands.
+        Box::new(Parcel { head, body, asked, added: Some(added) })
     }
 }
 

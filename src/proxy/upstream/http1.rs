@@ -169,7 +169,7 @@ impl Connection {
     /// Cancel safety: dropped midway, the connection must be dropped too.
     pub async fn send(
         &mut self,
-        mut parcel: Parcel,
+        mut parcel: Box<Parcel>,
         exchange: &Exchange,
     ) -> Result<ResponseHead, Unanswered> {
         let replayable = parcel.is_replayable();
@@ -201,10 +201,10 @@ impl Connection {
             }
             Ok(Err(broken)) => {
                 self.state = State::Broken;
-                Err(Unanswered::Broken(replayable.then(|| Box::new(parcel)), broken))
+                Err(Unanswered::Broken(replayable.then_some(parcel), broken))
             }
             Err(Some(fired)) => Err(Unanswered::Fired(fired)),
-            Err(None) => Err(Unanswered::NotSent(Box::new(parcel), Broken::Closed)),
+            Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
         }
     }
 

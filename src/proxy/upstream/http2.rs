@@ -72,7 +72,7 @@ impl Multiplexed {
     /// Cancel safety: dropped midway, the stream is reset.
     pub async fn send(
         &mut self,
-        parcel: Parcel,
+        parcel: Box<Parcel>,
         exchange: &Exchange,
     ) -> Result<Response<Incoming>, Unanswered> {
         let (asked, mut copy) = (parcel.asked, parcel.copy());
