@@ -1,21 +1,22 @@
 //! An upstream's response on its way to the client: the head rewritten, the body handed on.
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE, UPGRADE};
 use http::{Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::body::{ResponseBody, Stream};
+use super::body::{ResponseBody, Source, Stream};
 use super::downstream::Downstream;
 use super::error::Failure;
 use super::exchange::Held;
 use super::forward::Answer;
 use super::headers::{Asked, REVISION, X_REQUEST_ID, strip_response};
 use super::tunnel::Tunnel;
+use super::upstream::chunked::Piece;
+use super::upstream::http1::Connection;
+use super::upstream::line::{Line, Shared};
 use super::worker::{Ongoing, Worker};
 use crate::analysis::scorecard::Row;
 use crate::routing::settings::ServiceSettings;
@@ -33,7 +34,7 @@ pub struct Given {
 }
 
 /// Makes the client's response of an upstream's.
-pub async fn answer(
+pub fn answer(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
     got: Answer,
@@ -41,8 +42,7 @@ pub async fn answer(
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { response, held, revision, route } = got;
-    let (mut head, incoming) = response.into_parts();
+    let Answer { mut head, incoming, held, revision, route } = got;
     let endless = head.status == StatusCode::SWITCHING_PROTOCOLS || is_events(&head.headers);
     ongoing.exchange().answered(row(&route.service().settings, head.status), endless);
     strip_response(&mut head.headers);
@@ -57,7 +57,7 @@ pub async fn answer(
     head.version = http::Version::HTTP_11;
     head.extensions.clear();
     let body = if asked.websocket && head.status == StatusCode::SWITCHING_PROTOCOLS {
-        begin_tunnel(worker, connection, held, ongoing).await?;
+        begin_tunnel(worker, connection, held, ongoing)?;
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         ResponseBody::Empty
@@ -86,60 +86,67 @@ fn is_events(headers: &HeaderMap) -> bool {
 /// The body, as what it is by now: often all of it came with the head.
 fn body(
     worker: &Rc<Worker>,
-    mut incoming: Incoming,
+    incoming: Option<Incoming>,
     mut held: Held,
     ongoing: Ongoing,
 ) -> ResponseBody {
-    // The connection has read all of the answer when it is ready for another request.
-    let all_read = match &held.connection {
-        Some(connection) => connection.is_ready(),
-        None => incoming.is_end_stream(),
-    };
-    if all_read {
-        if incoming.is_end_stream() {
+    match (incoming, held.connection.take()) {
+        (None, Some(Line::Own(connection))) => by_line(worker, connection, held, ongoing),
+        (Some(incoming), _) if incoming.is_end_stream() => {
+            ongoing.complete_with(held);
+            ResponseBody::Empty
+        }
+        (Some(incoming), _) => {
             ongoing.exchange().stream(held);
-            ongoing.complete();
+            ResponseBody::Stream(Stream::new(Source::Multiplexed(incoming), None, ongoing))
+        }
+        (None, _) => ResponseBody::Empty,
+    }
+}
+
+fn by_line(
+    worker: &Rc<Worker>,
+    mut connection: Box<Connection>,
+    mut held: Held,
+    ongoing: Ongoing,
+) -> ResponseBody {
+    let exchange = ongoing.exchange();
+    if connection.is_sending() {
+        let (ended, source) = (connection.is_end(), Source::Line(connection.length()));
+        let shared = Shared::new(worker, held.claim.endpoint(), connection, exchange);
+        held.connection = Some(Line::Shared(shared));
+        if ended {
+            ongoing.complete_with(held);
             return ResponseBody::Empty;
         }
-        let mut nobody = Context::from_waker(Waker::noop());
-        if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut incoming).poll_frame(&mut nobody)
-            && let Ok(bytes) = frame.into_data()
-        {
-            if incoming.is_end_stream() {
-                ongoing.exchange().stream(held);
-                ongoing.complete();
-                return ResponseBody::full(bytes);
-            }
-            ongoing.exchange().stream(held);
-            return ResponseBody::Stream(Stream::new(incoming, Some(bytes), ongoing));
-        }
-    } else if !ongoing.exchange().is_sent()
-        && let Some(mut connection) = held.connection.take()
-    {
-        // Sending goes on while the client reads: a task of its own sees to both.
-        let endpoint = std::sync::Arc::clone(held.claim.endpoint());
-        let (driving, id) = (Rc::clone(worker), endpoint.id);
-        let task = tokio::task::spawn_local(async move {
-            connection.until_idle().await;
-            driving.upstreams.give_back(&endpoint, connection);
-        });
-        worker.upstreams.driven(id, task.abort_handle());
+        exchange.stream(held);
+        return ResponseBody::Stream(Stream::new(source, None, ongoing));
     }
-    ongoing.exchange().stream(held);
-    ResponseBody::Stream(Stream::new(incoming, None, ongoing))
+    // What is wrong with it is told when it is asked for again.
+    let first = match connection.take_piece() {
+        Ok(Piece::Data(bytes)) => Some(bytes),
+        _ => None,
+    };
+    let (ended, source) = (connection.is_end(), Source::Line(connection.length()));
+    held.connection = Some(Line::Own(connection));
+    if ended {
+        ongoing.complete_with(held);
+        return first.map_or(ResponseBody::Empty, ResponseBody::full);
+    }
+    exchange.stream(held);
+    ResponseBody::Stream(Stream::new(source, first, ongoing))
 }
 
 /// Leaves the upstream's half of a tunnel with the client's connection, which begins it when hyper
 /// has sent the 101.
-async fn begin_tunnel(
+fn begin_tunnel(
     worker: &Worker,
     connection: &Downstream,
     mut held: Held,
     ongoing: Ongoing,
 ) -> Result<(), Failure> {
-    let Some(mut upstream) = held.connection.take() else { return Err(Failure::Unasked) };
-    upstream.until_idle().await;
-    let Some((stream, behind)) = upstream.into_stream() else { return Err(Failure::Unasked) };
+    let Some(Line::Own(upstream)) = held.connection.take() else { return Err(Failure::Unasked) };
+    let (stream, behind) = upstream.into_stream();
     worker.count(Count::Tunnels);
     ongoing.exchange().stream(held);
     ongoing.exchange().tunnel();

@@ -16,6 +16,7 @@ use super::downstream::Busy;
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
+use super::upstream::Broken;
 use super::worker::Ongoing;
 
 /// A request's body on its way to an upstream.
@@ -92,7 +93,7 @@ pub enum ResponseBody {
     /// All of it.
     Full(Bytes),
     /// As it comes from the upstream.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl ResponseBody {
@@ -102,10 +103,19 @@ impl ResponseBody {
     }
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// The HTTP/1.1 connection that the exchange holds; so many bytes are missing, if that is known.
+    Line(Option<u64>),
+    /// A stream of an HTTP/2 connection.
+    Multiplexed(Incoming),
+}
+
 /// A body as it comes from the upstream.
 #[derive(Debug)]
 pub struct Stream {
-    incoming: Incoming,
+    source: Source,
     /// A piece that is here already.
     first: Option<Bytes>,
     /// `None` once it has ended.
@@ -116,8 +126,8 @@ pub struct Stream {
 
 impl Stream {
     /// A body whose exchange holds claim and connection, and its first piece if that is here.
-    pub fn new(incoming: Incoming, first: Option<Bytes>, ongoing: Ongoing) -> Self {
-        Self { incoming, first, ongoing: Some(ongoing), broken: None }
+    pub fn new(source: Source, first: Option<Bytes>, ongoing: Ongoing) -> Box<Self> {
+        Box::new(Self { source, first, ongoing: Some(ongoing), broken: None })
     }
 
     fn poll_next(
@@ -137,13 +147,29 @@ impl Stream {
             let error = if fired == Fired::Cut { BodyError::Cut } else { BodyError::Stalled };
             return Poll::Ready(Some(Err(error)));
         }
+        let mut ended = false;
         let polled = {
             let mut held = exchange.held.borrow_mut();
-            match held.as_mut().and_then(|held| held.connection.as_mut()) {
-                Some(connection) => connection.poll_body(&mut self.incoming, context),
-                None => Pin::new(&mut self.incoming).poll_frame(context),
+            let line = held.as_mut().and_then(|held| held.connection.as_mut());
+            match (&mut self.source, line) {
+                (Source::Multiplexed(incoming), _) => Pin::new(incoming)
+                    .poll_frame(context)
+                    .map(|frame| frame.map(|frame| frame.map_err(Broken::Http2))),
+                (Source::Line(missing), Some(line)) => {
+                    let polled = line.poll_frame(context);
+                    if let (Some(missing), Poll::Ready(Some(Ok(frame)))) = (missing, &polled) {
+                        *missing -= frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                    }
+                    ended = line.is_end();
+                    polled
+                }
+                // Taken away with the claim: what fired has said so above.
+                (Source::Line(_), None) => Poll::Ready(Some(Err(Broken::Closed))),
             }
         };
+        if let Source::Multiplexed(incoming) = &self.source {
+            ended = incoming.is_end_stream();
+        }
         match polled {
             Poll::Pending => {
                 if exchange.stage() == Stage::Blocked {
@@ -157,7 +183,7 @@ impl Stream {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     self.end();
-                } else if self.incoming.is_end_stream() {
+                } else if ended {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -190,7 +216,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         // hyper drops a body whose announced length was sent without asking for its end.
-        if self.incoming.is_end_stream() {
+        if matches!(&self.source, Source::Multiplexed(incoming) if incoming.is_end_stream()) {
             self.end();
         }
     }
@@ -222,7 +248,12 @@ impl Body for ResponseBody {
             Self::Stream(stream) => {
                 stream.first.is_none()
                     && stream.broken.is_none()
-                    && (stream.ongoing.is_none() || stream.incoming.is_end_stream())
+                    && match &stream.source {
+                        Source::Line(_) => stream.ongoing.is_none(),
+                        Source::Multiplexed(incoming) => {
+                            stream.ongoing.is_none() || incoming.is_end_stream()
+                        }
+                    }
             }
         }
     }
@@ -231,7 +262,13 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(stream) => stream.incoming.size_hint(),
+            Self::Stream(stream) => match &stream.source {
+                Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {
+                    let first = stream.first.as_ref().map_or(0, Bytes::len);
+                    SizeHint::with_exact(missing + first as u64)
+                }),
+                Source::Multiplexed(incoming) => incoming.size_hint(),
+            },
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use http::StatusCode;
 
+use super::upstream::Broken;
+
 /// Whose failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -29,7 +31,7 @@ pub enum Failure {
     ConnectTimeout,
     /// The connection broke, or what came was not HTTP.
     #[error("the instance broke the connection: {0}")]
-    Broken(hyper::Error),
+    Broken(Broken),
     /// It answered with a change of protocol that nobody asked for.
     #[error("the instance changed the protocol without being asked")]
     Unasked,
@@ -81,7 +83,7 @@ impl Failure {
 pub enum BodyError {
     /// The upstream broke off.
     #[error("the upstream's body broke off: {0}")]
-    Upstream(hyper::Error),
+    Upstream(Broken),
     /// The client broke off its request body.
     #[error("the client's body broke off: {0}")]
     Downstream(hyper::Error),

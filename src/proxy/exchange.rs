@@ -26,7 +26,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use super::clock::{Clock, Tick, ticks};
-use super::upstream::http1::Connection;
+use super::upstream::line::Line;
 use crate::analysis::scorecard::Row;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
@@ -128,7 +128,7 @@ pub struct Held {
     /// The right to the endpoint.
     pub claim: Claim,
     /// The HTTP/1.1 connection, when this exchange drives it.
-    pub connection: Option<Box<Connection>>,
+    pub connection: Option<Line>,
 }
 
 /// One request on its way.
@@ -230,11 +230,6 @@ impl Exchange {
         self.upload_broken.get()
     }
 
-    /// Whether the whole request was sent.
-    pub fn is_sent(&self) -> bool {
-        self.stage.get() != Stage::Uploading
-    }
-
     /// The response's headers came: its row, and its latency in microseconds are known.
     pub fn answered(&self, row: Row, at_once: bool) {
         self.answered.set(self.clock.now());
@@ -320,6 +315,13 @@ impl Exchange {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *waker = Some(context.waker().clone());
+        }
+    }
+
+    /// Has whoever polls this look again.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
         }
     }
 

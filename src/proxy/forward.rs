@@ -9,6 +9,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::response::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -16,9 +17,10 @@ use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held, Route};
 use super::parcel::Parcel;
-use super::upstream::connect;
-use super::upstream::http1::{Connection, Sent, Unanswered};
+use super::upstream::http1::Connection;
 use super::upstream::http2::Multiplexed;
+use super::upstream::line::Line;
+use super::upstream::{Unanswered, connect};
 use super::worker::{Ongoing, Worker};
 use crate::model::id::RevisionId;
 use crate::model::revision::UpstreamProtocol;
@@ -34,8 +36,10 @@ const RELOADS: u32 = 2;
 /// An answer, and what it came by.
 #[derive(Debug)]
 pub struct Answer {
-    /// The response, body unread.
-    pub response: Response<Incoming>,
+    /// The response's head.
+    pub head: Parts,
+    /// Its body, if it does not come by the connection that is held.
+    pub incoming: Option<Incoming>,
     /// The claim, and the connection if it is HTTP/1.1.
     pub held: Held,
     /// Who answered.
@@ -44,10 +48,13 @@ pub struct Answer {
     pub route: Route,
 }
 
+/// What an attempt came to: a head, a body that comes by another way than what is held, and that.
+type Arrived = (Parts, Option<Incoming>, Held);
+
 /// An attempt that failed.
 struct Failed {
     failure: Failure,
-    /// The request, if it may be sent again. Boxed: failures are rare, and answers small.
+    /// The request, if it may be sent again.
     parcel: Option<Box<Parcel>>,
 }
 
@@ -107,7 +114,7 @@ pub async fn forward(
     worker: &Rc<Worker>,
     mut route: Route,
     choice: &Choice,
-    mut parcel: Parcel,
+    mut parcel: Box<Parcel>,
     ongoing: &Ongoing,
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
@@ -148,11 +155,11 @@ pub async fn forward(
         };
         let endpoint = claim.endpoint().id;
         let failed = match attempt(worker, &route, claim, parcel, exchange).await {
-            Ok((response, held)) => {
+            Ok((head, incoming, held)) => {
                 if rescuing && side == Side::Stable {
                     worker.count(Count::Rescued);
                 }
-                return Ok(Answer { response, held, revision, route });
+                return Ok(Answer { head, incoming, held, revision, route });
             }
             Err(failed) => failed,
         };
@@ -168,7 +175,7 @@ pub async fn forward(
         worker.count(Count::Retries);
         tried.add(endpoint);
         exchange.begin_again();
-        parcel = *again;
+        parcel = again;
         last = failed.failure;
     }
 }
@@ -177,9 +184,9 @@ async fn attempt(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,
-    parcel: Parcel,
+    parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
-) -> Result<(Response<Incoming>, Held), Failed> {
+) -> Result<Arrived, Failed> {
     match claim.endpoint().protocol {
         UpstreamProtocol::Http1 => by_http1(worker, route, claim, parcel, exchange).await,
         UpstreamProtocol::H2c => Box::pin(by_http2(worker, route, claim, parcel, exchange)).await,
@@ -190,39 +197,40 @@ async fn by_http1(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,
-    mut parcel: Parcel,
+    mut parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
-) -> Result<(Response<Incoming>, Held), Failed> {
+) -> Result<Arrived, Failed> {
     let mut idle = worker.upstreams.take_idle(claim.endpoint());
     loop {
         let mut connection = match idle.take() {
             Some(connection) => connection,
-            None => match Box::pin(open(worker, route, &claim)).await {
-                Ok(connection) => connection,
-                Err(failure) => return Err(Failed { failure, parcel: Some(Box::new(parcel)) }),
+            None => match Box::pin(dial(worker, route, &claim)).await {
+                Ok(stream) => Connection::new(stream),
+                Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
-        let asked = parcel.asked;
-        let copy = parcel.copy();
+        let websocket = parcel.asked.websocket;
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
         exchange.begin(claim.endpoint().id, uploads);
-        let sent = connection.send(parcel.into_request(UpstreamProtocol::Http1), exchange).await;
+        let sent = connection.send(parcel, exchange).await;
         let stale = connection.is_used();
-        match judge(sent, asked, copy, exchange) {
-            Ok(response)
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked.websocket =>
-            {
+        match sent {
+            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !websocket => {
                 return Err(Failed { failure: Failure::Unasked, parcel: None });
             }
-            Ok(response) => {
-                let connection = Some(connection);
-                return Ok((response, Held { claim, connection }));
+            Ok(answered) => {
+                let (mut head, ()) = Response::new(()).into_parts();
+                (head.status, head.headers) = (answered.status, answered.headers);
+                let connection = Some(Line::Own(connection));
+                return Ok((head, None, Held { claim, connection }));
             }
-            // The peer closed it while it idled. Only a new connection says how the endpoint is.
-            Err(Failed { failure: Failure::Broken(_), parcel: Some(again) }) if stale => {
-                parcel = *again;
-            }
-            Err(failed) => return Err(failed),
+            Err(unanswered) => match judge(unanswered, exchange) {
+                // The peer closed it while it idled. Only a new connection says how the endpoint is.
+                Failed { failure: Failure::Broken(_), parcel: Some(again) } if stale => {
+                    parcel = again;
+                }
+                failed => return Err(failed),
+            },
         }
     }
 }
@@ -231,60 +239,48 @@ async fn by_http2(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,
-    mut parcel: Parcel,
+    mut parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
-) -> Result<(Response<Incoming>, Held), Failed> {
+) -> Result<Arrived, Failed> {
     let mut shared = worker.upstreams.multiplexed(claim.endpoint());
     loop {
         let (mut connection, stale) = match shared.take() {
             Some(connection) => (connection, true),
             None => match multiplex(worker, route, &claim).await {
                 Ok(connection) => (connection, false),
-                Err(failure) => return Err(Failed { failure, parcel: Some(Box::new(parcel)) }),
+                Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
-        let asked = parcel.asked;
-        let copy = parcel.copy();
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
         exchange.begin(claim.endpoint().id, uploads);
-        let sent = connection.send(parcel.into_request(UpstreamProtocol::H2c), exchange).await;
-        match judge(sent, asked, copy, exchange) {
-            Ok(response) => return Ok((response, Held { claim, connection: None })),
-            Err(Failed { failure: Failure::Broken(_), parcel: Some(again) })
-                if stale && connection.is_closed() =>
-            {
-                parcel = *again;
+        match connection.send(parcel, exchange).await {
+            Ok(response) => {
+                let (head, incoming) = response.into_parts();
+                return Ok((head, Some(incoming), Held { claim, connection: None }));
             }
-            Err(failed) => return Err(failed),
+            Err(unanswered) => match judge(unanswered, exchange) {
+                Failed { failure: Failure::Broken(_), parcel: Some(again) }
+                    if stale && connection.is_closed() =>
+                {
+                    parcel = again;
+                }
+                failed => return Err(failed),
+            },
         }
     }
 }
 
-/// What a sent request came to.
-fn judge(
-    sent: Sent,
-    asked: super::headers::Asked,
-    copy: Option<Parcel>,
-    exchange: &Exchange,
-) -> Result<Response<Incoming>, Failed> {
-    let failed =
-        |failure, parcel: Option<Parcel>| Err(Failed { failure, parcel: parcel.map(Box::new) });
-    match sent {
-        Ok(response) => Ok(response),
-        Err(Unanswered::Fired(Fired::Upstream)) => failed(Failure::Timeout, None),
-        Err(Unanswered::Fired(Fired::Downstream)) => failed(Failure::UploadStall, None),
-        Err(Unanswered::Fired(Fired::Cut)) => failed(Failure::Cut, None),
-        Err(_) if exchange.is_upload_broken() => failed(Failure::Upload, None),
-        Err(Unanswered::NotSent(request, error)) => {
-            failed(Failure::Broken(error), Some(Parcel::from_request(*request, asked)))
-        }
-        Err(Unanswered::Broken(error)) => failed(Failure::Broken(error), copy),
-    }
-}
-
-async fn open(worker: &Worker, route: &Route, claim: &Claim) -> Result<Box<Connection>, Failure> {
-    let stream = dial(worker, route, claim).await?;
-    Connection::new(stream).await
+/// What an unanswered request came to.
+fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
+    let (failure, parcel) = match unanswered {
+        Unanswered::Fired(Fired::Upstream) => (Failure::Timeout, None),
+        Unanswered::Fired(Fired::Downstream) => (Failure::UploadStall, None),
+        Unanswered::Fired(Fired::Cut) => (Failure::Cut, None),
+        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
+        Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
+    };
+    Failed { failure, parcel }
 }
 
 async fn multiplex(worker: &Worker, route: &Route, claim: &Claim) -> Result<Multiplexed, Failure> {

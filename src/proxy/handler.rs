@@ -47,13 +47,10 @@ use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Patience, Route};
 use super::forward::forward;
 use super::forwarded;
-use super::headers::{
-    Found, Seen, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
-    strip_request,
-};
+use super::headers::{Found, Seen, X_REQUEST_ID, strip_request};
 use super::ids::Names;
 use super::page::{Format, page};
-use super::parcel::{Head, Parcel};
+use super::parcel::{Added, Head, Parcel};
 use super::tester;
 use super::worker::{Ongoing, Worker, limit};
 use crate::routing::table::ServiceEntry;
@@ -129,7 +126,7 @@ async fn route(
                 set_cookie: choice.set_cookie,
                 revision: worker.settings.revision_header,
             };
-            match answer(worker, connection, got, ongoing, given, asked).await {
+            match answer(worker, connection, got, ongoing, given, asked) {
                 Ok(response) => response,
                 Err(failure) => {
                     failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id)
@@ -154,7 +151,7 @@ struct Rewriting {
 }
 
 impl Rewriting {
-    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Parcel {
+    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Box<Parcel> {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
         let asked = strip_request(&mut head.headers, self.found);
@@ -168,24 +165,22 @@ impl Rewriting {
         if self.strip_cookie {
             affinity::strip_cookie(&mut head.headers, tester::COOKIE);
         }
-        head.headers.insert(X_FORWARDED_FOR, self.chain);
-        if !(self.trusted && self.found.has(Found::FORWARDED_PROTO)) {
-            let proto = if self.secure { "https" } else { "http" };
-            head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-        }
-        if !(self.trusted && self.found.has(Found::FORWARDED_HOST)) {
-            head.headers.insert(X_FORWARDED_HOST, self.host);
-        }
-        head.headers.insert(X_REQUEST_ID, names.request_id);
-        if let Some(traceparent) = names.traceparent {
-            head.headers.insert(TRACEPARENT, traceparent);
-        }
+        let keeps = |field| self.trusted && self.found.has(field);
+        let proto = if self.secure { "https" } else { "http" };
+        let added = Added {
+            proto: (!keeps(Found::FORWARDED_PROTO)).then_some(proto),
+            host: if keeps(Found::FORWARDED_HOST) { None } else { Some(self.host) },
+            forwarded_for: self.chain,
+            request_id: names.request_id,
+            traceparent: names.traceparent,
+        };
         let body = if body.is_end_stream() {
             RequestBody::Empty
         } else {
             RequestBody::Stream { incoming: body, exchange: Rc::clone(ongoing.exchange()) }
         };
-        Parcel { head, body, asked }
+        // Boxed: it goes through many hands.
+        Box::new(Parcel { head, body, asked, added: Some(added) })
     }
 }
 

@@ -11,7 +11,7 @@ use http::header::HeaderValue;
 const TRACEPARENT: usize = 55;
 /// Where the trace id is in it.
 const TRACE_ID: std::ops::Range<usize> = 3..35;
-/// How much is allocated at a time: room for 74 traceparents in one page.
+/// How much is allocated at a time: room for 128 ids in one page.
 const CHUNK: usize = 4096;
 /// The longest request id that is taken from a trusted peer. Room for two UUIDs.
 const LONGEST_ID: usize = 80;
@@ -22,13 +22,16 @@ pub struct Mint {
     buffer: BytesMut,
 }
 
+/// A `traceparent` of version 00.
+pub type Traceparent = [u8; TRACEPARENT];
+
 /// The names that a request goes by.
 #[derive(Debug, Clone)]
 pub struct Names {
     /// `X-Request-ID`
     pub request_id: HeaderValue,
     /// `traceparent` to be set; `None` when the client's passes.
-    pub traceparent: Option<HeaderValue>,
+    pub traceparent: Option<Traceparent>,
 }
 
 impl Mint {
@@ -39,38 +42,26 @@ impl Mint {
         request_id: Option<&HeaderValue>,
         mut random: impl FnMut() -> u64,
     ) -> Names {
-        let request_id = request_id.filter(|id| is_sane(id.as_bytes()));
+        let request_id = request_id.filter(|id| is_sane(id.as_bytes())).cloned();
         if let Some(given) = traceparent.filter(|given| is_valid(given.as_bytes())) {
-            let id = match request_id {
-                Some(id) => id.clone(),
-                None => self.copy(&given.as_bytes()[TRACE_ID]),
-            };
-            return Names { request_id: id, traceparent: None };
+            let request_id = request_id.unwrap_or_else(|| self.cut(&given.as_bytes()[TRACE_ID]));
+            return Names { request_id, traceparent: None };
         }
         let mut made = *b"00-................................-................-01";
         hex(random(), &mut made[3..19]);
         // A trace id of zeros is invalid: one bit is always set. Likewise the span's.
         hex(random() | 1, &mut made[19..35]);
         hex(random() | 1, &mut made[36..52]);
-        let bytes = self.cut(&made);
-        let id = match request_id {
-            Some(id) => id.clone(),
-            None => value(bytes.slice(TRACE_ID)),
-        };
-        Names { request_id: id, traceparent: Some(value(bytes)) }
+        let request_id = request_id.unwrap_or_else(|| self.cut(&made[TRACE_ID]));
+        Names { request_id, traceparent: Some(made) }
     }
 
-    fn copy(&mut self, text: &[u8]) -> HeaderValue {
-        let bytes = self.cut(text);
-        value(bytes)
-    }
-
-    fn cut(&mut self, text: &[u8]) -> Bytes {
-        if self.buffer.capacity() < TRACEPARENT.max(text.len()) {
+    fn cut(&mut self, text: &[u8]) -> HeaderValue {
+        if self.buffer.capacity() < text.len() {
             self.buffer = BytesMut::with_capacity(CHUNK);
         }
         self.buffer.extend_from_slice(text);
-        self.buffer.split().freeze()
+        value(self.buffer.split().freeze())
     }
 }
 
@@ -80,11 +71,22 @@ fn value(bytes: Bytes) -> HeaderValue {
 
 /// Sixteen hex digits.
 pub fn hex(bits: u64, out: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (at, digit) in out.iter_mut().enumerate().take(16) {
-        *digit = DIGITS[(bits >> (60 - 4 * at) & 0xf) as usize];
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+        pair.copy_from_slice(&PAIRS[usize::from(byte)]);
     }
 }
+
+/// The two hex digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
 
 fn is_sane(id: &[u8]) -> bool {
     let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b);
@@ -147,7 +149,8 @@ mod tests {
                 seed = fastrand::Rng::with_seed(seed).u64(..);
                 seed
             });
-            let made = names.traceparent.expect("made").to_str().expect("text").to_owned();
+            let made = names.traceparent.expect("made");
+            let made = std::str::from_utf8(&made).expect("text").to_owned();
             assert!(is_valid(made.as_bytes()), "{made}");
             assert_eq!(names.request_id.to_str().expect("text"), &made[3..35]);
             assert_ne!(made, last);

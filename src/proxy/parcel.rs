@@ -1,15 +1,16 @@
 //! A request as it goes upstream: the head rewritten once, wrapped anew for each attempt.
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
 };
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
-use http_body::Body;
 
 use super::body::RequestBody;
-use super::headers::Asked;
-use crate::model::revision::UpstreamProtocol;
+use super::headers::{
+    Asked, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+};
+use super::ids::Traceparent;
 
 /// A request on its way upstream. Its head is in the shape of HTTP/1.1: origin form and `Host`.
 #[derive(Debug)]
@@ -20,6 +21,55 @@ pub struct Parcel {
     pub body: RequestBody,
     /// What it asked for hop by hop.
     pub asked: Asked,
+    /// What the proxy adds; `None` once it is among the head's fields.
+    pub added: Option<Added>,
+}
+
+/// Fields that the proxy adds, each in place of what came under its name. They are written with the
+/// head, and never enter its map: that would cost a hash and a move for each.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// `X-Forwarded-For`
+    pub forwarded_for: HeaderValue,
+    /// `X-Forwarded-Proto`; `None` where a trusted peer's passes.
+    pub proto: Option<&'static str>,
+    /// `X-Forwarded-Host`; `None` where a trusted peer's passes.
+    pub host: Option<HeaderValue>,
+    /// `X-Request-ID`
+    pub request_id: HeaderValue,
+    /// `traceparent`; `None` where the client's passes.
+    pub traceparent: Option<Traceparent>,
+}
+
+impl Added {
+    /// Whether a field of this name is replaced.
+    #[inline]
+    pub fn replaces(&self, name: &str) -> bool {
+        match name.len() {
+            11 => name == "traceparent" && self.traceparent.is_some(),
+            12 => name == "x-request-id",
+            15 => name == "x-forwarded-for",
+            16 => name == "x-forwarded-host" && self.host.is_some(),
+            17 => name == "x-forwarded-proto" && self.proto.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Each field.
+    #[inline]
+    pub fn each(&self, mut act: impl FnMut(HeaderName, &[u8])) {
+        act(X_FORWARDED_FOR, self.forwarded_for.as_bytes());
+        if let Some(proto) = self.proto {
+            act(X_FORWARDED_PROTO, proto.as_bytes());
+        }
+        if let Some(host) = &self.host {
+            act(X_FORWARDED_HOST, host.as_bytes());
+        }
+        act(X_REQUEST_ID, self.request_id.as_bytes());
+        if let Some(traceparent) = &self.traceparent {
+            act(TRACEPARENT, traceparent);
+        }
+    }
 }
 
 /// The head of a request on its way upstream.
@@ -82,20 +132,25 @@ impl Parcel {
             head: self.head.clone(),
             body: RequestBody::Empty,
             asked: self.asked,
+            added: self.added.clone(),
         })
     }
 
-    /// A request in the words of a protocol.
-    pub fn into_request(self, protocol: UpstreamProtocol) -> Request<RequestBody> {
-        let Self { head, body, asked } = self;
+    /// A request in the words of HTTP/2. Those of HTTP/1.1 are written by its connection.
+    pub fn into_request(self) -> Request<RequestBody> {
+        let Self { mut head, body, asked, added } = self;
+        if let Some(added) = added {
+            added.each(|name, value| {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    head.headers.insert(name, value);
+                }
+            });
+        }
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
         *request.uri_mut() = head.uri;
         *request.headers_mut() = head.headers;
-        match protocol {
-            UpstreamProtocol::Http1 => http1(&mut request, asked),
-            UpstreamProtocol::H2c => http2(&mut request, asked),
-        }
+        http2(&mut request, asked);
         request
     }
 
@@ -105,25 +160,7 @@ impl Parcel {
         let mut head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
         let host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         head.normalise(host);
-        Self { head, body, asked }
-    }
-}
-
-fn http1(request: &mut Request<RequestBody>, asked: Asked) {
-    *request.version_mut() = Version::HTTP_11;
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        // hyper sends a GET's body only if it is told to; a body of unknown length is chunked.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if asked.websocket {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        request.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-    }
-    if asked.trailers {
-        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        if !asked.websocket {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-        }
+        Self { head, body, asked, added: None }
     }
 }
 
@@ -160,15 +197,15 @@ mod tests {
             headers: HeaderMap::new(),
         };
         head.normalise(Some(HeaderValue::from_static("app.example:8080")));
-        Parcel { head, body: RequestBody::Empty, asked: Asked::default() }
+        Parcel { head, body: RequestBody::Empty, asked: Asked::default(), added: None }
     }
 
     #[test]
     fn one_head_in_the_words_of_both_protocols() {
-        let one = parcel("GET", "https://elsewhere/a?b=c").into_request(UpstreamProtocol::Http1);
-        assert_eq!(one.uri(), "/a?b=c");
-        assert_eq!(one.headers()[HOST], "app.example:8080");
-        let two = parcel("GET", "/a?b=c").into_request(UpstreamProtocol::H2c);
+        let one = parcel("GET", "https://elsewhere/a?b=c");
+        assert_eq!(one.head.uri, "/a?b=c");
+        assert_eq!(one.head.headers[HOST], "app.example:8080");
+        let two = parcel("GET", "/a?b=c").into_request();
         assert_eq!(two.uri(), "http://app.example:8080/a?b=c");
         assert!(two.headers().get(HOST).is_none());
         let back = Parcel::from_request(two, Asked::default());

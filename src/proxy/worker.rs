@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Settings;
 use super::clock::{Clock, TICK, Tick, ticks};
 use super::downstream::{self, Downstream, Secure};
-use super::exchange::{Exchange, Snapshot};
+use super::exchange::{Exchange, Held, Snapshot};
 use super::ids::{Mint, Names};
 use super::slots::Slots;
 use super::upstream::Upstreams;
@@ -220,11 +220,18 @@ impl Ongoing {
     /// The upstream's last byte is here: the outcome is recorded, the connection and the claim are
     /// given back.
     pub fn complete(self) {
+        if let Some(held) = self.exchange.held.take() {
+            self.complete_with(held);
+        } else {
+            self.exchange.complete();
+        }
+    }
+
+    /// Like [`Self::complete`], of an answer that was here as a whole.
+    pub fn complete_with(self, held: Held) {
         self.exchange.complete();
-        if let Some(held) = self.exchange.held.take()
-            && let Some(connection) = held.connection
-        {
-            self.worker.upstreams.give_back(held.claim.endpoint(), connection);
+        if let Some(connection) = held.connection {
+            connection.give_back(&self.worker, held.claim.endpoint());
         }
     }
 }

@@ -1,143 +1,147 @@
 //! An HTTP/1.1 connection that is driven by whoever uses it.
 //!
-//! hyper splits a client connection in two: a sender, and a future that moves the bytes. The usual
-//! way is to spawn that future, which costs two task switches per request. Here the exchange that
-//! uses a connection polls it in its own task, and an idle connection is polled by nobody; that its
-//! peer closed it is noticed at its next use, before anything is written.
+//! Not hyper's client connection: that one moves each request and response through channels between
+//! a sender and a driver, and a third of all instructions of a proxied request went there. Here the
+//! exchange that uses a connection writes and reads in its own task. A request's head goes from its
+//! fields straight into bytes and is kept by the caller, who may send it again.
 //!
-//! Both halves wake each other through a [`Relay`]: while they are being polled a wake only asks for
-//! another round, otherwise it goes to the task of the present user.
-//!
-//! A connection whose answer came before its request was sent is handed to a task of its own
-//! ([`Connection::until_idle`]): sending must go on while a slow client holds up the answer.
+//! An idle connection is polled by nobody; that its peer closed it is noticed at its next use,
+//! before anything is written. Sending goes on while the answer is awaited; when the answer comes
+//! before the request is sent, a task of its own sends the rest ([`super::line`]), because a slow
+//! client must not hold up its own upload.
 
 use std::fmt;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::{Request, Response};
+use bytes::{Buf, Bytes, BytesMut};
+use http::Method;
+use http::header::HeaderMap;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
 
+use super::chunked::{Decoder, Piece, write_end, write_size};
+use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
+use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
 use crate::proxy::clock::Tick;
-use crate::proxy::error::Failure;
-use crate::proxy::exchange::{Exchange, Fired};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::parcel::Parcel;
 
 /// Bytes of buffer that a connection may grow to, each way. 64 KiB is what nginx's and HAProxy's
 /// defaults add up to, and what one read of a large body takes.
 pub const BUFFER: usize = 64 * 1024;
-/// How often the halves may ask for another round within one poll, before others get their turn.
-const ROUNDS: u32 = 8;
+/// Bytes that a connection reads at a time until it knows better: a head and a small body.
+const ROOM: usize = 8 * 1024;
+/// Room below which reading waits for no more of it.
+const LEAST_ROOM: usize = 1024;
+/// Bytes of a request that are gathered before they are written.
+const GATHER: usize = 16 * 1024;
+/// Pieces up to this size are copied behind the head; larger ones are written from where they are.
+const COPIED: usize = 4 * 1024;
 
-/// Wakes on behalf of both halves.
-#[derive(Debug, Default)]
-struct Relay {
-    /// The halves are being polled.
-    inside: AtomicBool,
-    /// Meanwhile one of them woke the other.
-    again: AtomicBool,
-    user: Mutex<Option<Waker>>,
-}
-
-impl Relay {
-    fn enter(&self, context: &Context<'_>) {
-        // Relaxed throughout: all of this happens on the worker's one thread; a wake from elsewhere
-        // could at worst cost one spurious poll.
-        self.inside.store(true, Ordering::Relaxed);
-        self.again.store(false, Ordering::Relaxed);
-        let mut user = self.user.lock().unwrap_or_else(PoisonError::into_inner);
-        if !user.as_ref().is_some_and(|user| user.will_wake(context.waker())) {
-            *user = Some(context.waker().clone());
-        }
-    }
-
-    /// Whether another round was asked for.
-    fn leave(&self) -> bool {
-        self.inside.store(false, Ordering::Relaxed);
-        self.again.load(Ordering::Relaxed)
-    }
-}
-
-impl Wake for Relay {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.inside.load(Ordering::Relaxed) {
-            self.again.store(true, Ordering::Relaxed);
-        } else if let Some(user) = self.user.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-        {
-            user.wake_by_ref();
-        }
-    }
-}
-
-type Driver = http1::Connection<TokioIo<TcpStream>, RequestBody>;
-
-/// What became of a request.
-pub type Sent = Result<Response<Incoming>, Unanswered>;
-
-/// Why a request was not answered.
+/// A request's body on its way.
 #[derive(Debug)]
-pub enum Unanswered {
-    /// Nothing of it was written: here it is again, and why.
-    NotSent(Box<Request<RequestBody>>, hyper::Error),
-    /// Something of it was written.
-    Broken(hyper::Error),
-    /// The worker's tick ended it.
-    Fired(Fired),
+struct Upload {
+    body: RequestBody,
+    sending: Sending,
+}
+
+/// How far the answer is.
+#[derive(Debug)]
+enum State {
+    /// Read to its end, or not asked for.
+    Idle,
+    /// Its head is awaited.
+    Waiting,
+    /// So many bytes of its body are missing.
+    Length(u64),
+    /// Its body comes in chunks.
+    Chunked(Decoder),
+    /// Its body lasts as long as the connection.
+    Rest,
+    /// Nothing that can be relied on.
+    Broken,
 }
 
 /// An HTTP/1.1 connection.
 pub struct Connection {
-    /// `None` once it has ended.
-    driver: Option<Driver>,
-    /// The driver has ended, and only its parts are of use.
-    ended: bool,
-    sender: http1::SendRequest<RequestBody>,
-    relay: Arc<Relay>,
-    waker: Waker,
+    stream: TcpStream,
+    read: BytesMut,
+    /// Bytes to be written: a head, small pieces, what frames chunks.
+    out: Vec<u8>,
+    /// How many of them are written.
+    written: usize,
+    /// A large piece to be written behind them.
+    piece: Bytes,
+    /// The piece is a chunk, and a line's end belongs behind it.
+    chunk: bool,
+    upload: Option<Upload>,
+    state: State,
+    keep_alive: bool,
+    /// What the peer did to our sending; it may have answered all the same.
+    refused: Option<io::Error>,
+    /// An empty map of the last exchange, for its room.
+    spare: HeaderMap,
+    /// The buffers grew beyond what an idle connection keeps.
+    grown: bool,
     idle_since: Tick,
     used: bool,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Connection").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
 impl Connection {
     /// Makes a connection of a stream.
-    pub async fn new(stream: TcpStream) -> Result<Box<Self>, Failure> {
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Failure::Broken)?;
-        let relay = Arc::new(Relay::default());
-        Ok(Box::new(Self {
-            driver: Some(driver),
-            ended: false,
-            sender,
-            waker: Waker::from(Arc::clone(&relay)),
-            relay,
+    pub fn new(stream: TcpStream) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            read: BytesMut::new(),
+            out: Vec::new(),
+            written: 0,
+            piece: Bytes::new(),
+            chunk: false,
+            upload: None,
+            state: State::Idle,
+            keep_alive: true,
+            refused: None,
+            spare: HeaderMap::new(),
+            grown: false,
             idle_since: 0,
             used: false,
-        }))
+        })
     }
 
     /// Whether it can take a request.
     pub fn is_ready(&self) -> bool {
-        !self.ended && self.sender.is_ready()
+        self.keep_alive && self.is_end() && !self.is_sending() && self.read.is_empty()
+    }
+
+    /// Whether the answer was read to its end.
+    pub fn is_end(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Whether some of the request is not written yet.
+    pub fn is_sending(&self) -> bool {
+        self.upload.is_some() || self.written < self.out.len() || !self.piece.is_empty()
+    }
+
+    /// How many bytes of the answer's body are missing, if that was said.
+    pub fn length(&self) -> Option<u64> {
+        match self.state {
+            State::Idle => Some(0),
+            State::Length(left) => Some(left),
+            _ => None,
+        }
     }
 
     /// Whether it has served a request before: then the peer may have closed it unnoticed.
@@ -149,6 +153,10 @@ impl Connection {
     pub fn rest(&mut self, now: Tick) {
         self.idle_since = now;
         self.used = true;
+        if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
+            self.read = BytesMut::new();
+            self.out = Vec::new();
+        }
     }
 
     /// Since when it idles.
@@ -156,92 +164,312 @@ impl Connection {
         self.idle_since
     }
 
-    /// Moves bytes, and then asks `user` whether that helped, for as long as the halves wake each
-    /// other. The user is told whether the driver has ended.
-    fn drive<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        mut user: impl FnMut(&mut Context<'_>, &http1::SendRequest<RequestBody>, bool) -> Poll<T>,
-    ) -> Poll<T> {
-        for _ in 0..ROUNDS {
-            self.relay.enter(context);
-            let inner = &mut Context::from_waker(&self.waker);
-            if !self.ended
-                && let Some(driver) = &mut self.driver
-            {
-                // An error reaches the user through its own half.
-                self.ended = driver.poll_without_shutdown(inner).is_ready();
-            }
-            let mut polled = user(inner, &self.sender, self.ended);
-            if polled.is_pending() && self.ended && self.driver.is_some() {
-                // Dropping the driver gives a request that it never took back to the user.
-                self.driver = None;
-                polled = user(inner, &self.sender, self.ended);
-            }
-            if !self.relay.leave() || polled.is_ready() {
-                return polled;
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Sends a request and waits for the response's headers, or for the exchange to be ended.
+    /// Sends a request and waits for the response's head, or for the exchange to be ended.
     ///
     /// Cancel safety: dropped midway, the connection must be dropped too.
-    pub async fn send(&mut self, request: Request<RequestBody>, exchange: &Exchange) -> Sent {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|context| {
+    pub async fn send(
+        &mut self,
+        mut parcel: Box<Parcel>,
+        exchange: &Exchange,
+    ) -> Result<ResponseHead, Unanswered> {
+        let replayable = parcel.is_replayable();
+        let mut begun = false;
+        let answered = poll_fn(|context| {
             if let Some(fired) = exchange.fired() {
-                return Poll::Ready(Err(Unanswered::Fired(fired)));
+                return Poll::Ready(Err(Some(fired)));
             }
-            let polled = self.drive(context, |inner, _, _| answer.as_mut().poll(inner));
+            if !begun {
+                if self.used && !self.is_quiet(context) {
+                    return Poll::Ready(Err(None));
+                }
+                begun = true;
+                self.begin(&mut parcel);
+            }
+            let polled = self.poll_head(&parcel.head.method, context);
             if polled.is_pending() {
                 exchange.park(context);
             }
-            polled.map_err(|error: TrySendError<_>| {
-                let mut error = error;
-                match error.take_message() {
-                    Some(request) => Unanswered::NotSent(Box::new(request), error.into_error()),
-                    None => Unanswered::Broken(error.into_error()),
-                }
-            })
-        })
-        .await
-    }
-
-    /// The next piece of a response's body.
-    pub fn poll_body(
-        &mut self,
-        incoming: &mut Incoming,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // What is here already needs no bytes to be moved.
-        self.relay.enter(context);
-        let polled = Pin::new(&mut *incoming).poll_frame(&mut Context::from_waker(&self.waker));
-        self.relay.leave();
-        if polled.is_ready() {
-            return polled;
-        }
-        self.drive(context, |inner, _, _| Pin::new(&mut *incoming).poll_frame(inner))
-    }
-
-    /// Moves bytes until the connection can take another request, or has ended.
-    pub async fn until_idle(&mut self) {
-        std::future::poll_fn(|context| {
-            if self.ended {
-                return Poll::Ready(());
-            }
-            self.drive(context, |_, sender, ended| {
-                if ended || sender.is_ready() { Poll::Ready(()) } else { Poll::Pending }
-            })
+            polled.map(Ok)
         })
         .await;
+        match answered {
+            Ok(Ok(head)) => {
+                // The request is not needed any more, but its fields' room is.
+                self.spare = parcel.head.headers;
+                self.spare.clear();
+                Ok(head)
+            }
+            Ok(Err(broken)) => {
+                self.state = State::Broken;
+                Err(Unanswered::Broken(replayable.then_some(parcel), broken))
+            }
+            Err(Some(fired)) => Err(Unanswered::Fired(fired)),
+            Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
+        }
     }
 
-    /// The stream, and what was read behind the response's headers, after a change of protocol.
-    pub fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
-        let parts = self.driver.take().filter(|_| self.ended)?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+    /// Whether the peer neither closed it nor said what nobody asked for. Costs no system call while
+    /// nothing is known to have come.
+    fn is_quiet(&mut self, context: &mut Context<'_>) -> bool {
+        self.poll_fill(context, ROOM).is_pending()
+    }
+
+    fn begin(&mut self, parcel: &mut Parcel) {
+        self.out.clear();
+        self.written = 0;
+        let sending = write_request(parcel, &mut self.out);
+        self.state = State::Waiting;
+        if sending != Sending::Nothing {
+            let body = std::mem::replace(&mut parcel.body, RequestBody::Empty);
+            self.upload = Some(Upload { body, sending });
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        method: &Method,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, Broken>> {
+        if self.is_sending()
+            && let Poll::Ready(Err(broken)) = self.poll_send(context)
+        {
+            return Poll::Ready(Err(broken));
+        }
+        loop {
+            if !self.read.is_empty() {
+                let head = read_response(&mut self.read, method, &mut self.spare);
+                match head.map_err(Broken::Malformed)? {
+                    Some(mut head) if is_interim(&head) => {
+                        // Nobody is told: the client was answered by its own connection.
+                        head.headers.clear();
+                        self.spare = head.headers;
+                        continue;
+                    }
+                    Some(head) => {
+                        self.keep_alive &= head.keep_alive;
+                        self.state = match head.framing {
+                            Framing::Length(0) => State::Idle,
+                            Framing::Length(length) => State::Length(length),
+                            Framing::Chunked => State::Chunked(Decoder::default()),
+                            Framing::Rest => State::Rest,
+                        };
+                        return Poll::Ready(Ok(head));
+                    }
+                    None if self.read.len() >= BUFFER => {
+                        return Poll::Ready(Err(Broken::Malformed(
+                            "a response's head is too long",
+                        )));
+                    }
+                    None => {}
+                }
+            }
+            if ready!(self.poll_fill(context, ROOM)).map_err(|error| self.blame(error))? == 0 {
+                let closed = self.refused.take().map_or(Broken::Closed, Broken::Io);
+                return Poll::Ready(Err(closed));
+            }
+        }
+    }
+
+    /// Why reading failed: what failed before, when sending, says more.
+    fn blame(&mut self, error: io::Error) -> Broken {
+        Broken::Io(self.refused.take().unwrap_or(error))
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        let least = if wanted > ROOM { ROOM } else { LEAST_ROOM };
+        if self.read.capacity() - self.read.len() < least {
+            self.read.reserve(wanted);
+            self.grown |= wanted > ROOM;
+        }
+        poll_read_buf(Pin::new(&mut self.stream), context, &mut self.read)
+    }
+
+    /// The next piece of the answer's body, if it was read already.
+    pub fn take_piece(&mut self) -> Result<Piece, &'static str> {
+        match &mut self.state {
+            State::Idle => Ok(Piece::End),
+            State::Waiting | State::Broken => Err("there is no body"),
+            State::Length(_) | State::Rest if self.read.is_empty() => Ok(Piece::Wanting),
+            State::Rest => Ok(Piece::Data(self.read.split().freeze())),
+            State::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
+                *left -= here as u64;
+                if *left == 0 {
+                    self.state = State::Idle;
+                }
+                Ok(Piece::Data(self.read.split_to(here).freeze()))
+            }
+            State::Chunked(decoder) => {
+                let piece = decoder.next(&mut self.read)?;
+                if matches!(piece, Piece::Data(_)) {
+                    decoder.look_for_end(&mut self.read);
+                }
+                if decoder.is_end() {
+                    self.state = State::Idle;
+                }
+                Ok(piece)
+            }
+        }
+    }
+
+    /// The next piece of the answer's body.
+    pub fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let broken = loop {
+            match self.take_piece() {
+                Ok(Piece::Data(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(Piece::Trailers(trailers)) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::Wanting) => {}
+                Err(_) if matches!(self.state, State::Broken) => break Broken::Closed,
+                Err(what) => break Broken::Malformed(what),
+            }
+            let wanted = match &self.state {
+                State::Length(left) => usize::try_from(*left).unwrap_or(BUFFER),
+                State::Chunked(decoder) => usize::try_from(decoder.missing()).unwrap_or(BUFFER),
+                _ => ROOM,
+            };
+            match ready!(self.poll_fill(context, wanted.clamp(ROOM, BUFFER))) {
+                Ok(0) if matches!(self.state, State::Rest) => {
+                    self.state = State::Idle;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => break Broken::Closed,
+                Ok(_) => {}
+                Err(error) => break self.blame(error),
+            }
+        };
+        self.state = State::Broken;
+        Poll::Ready(Some(Err(broken)))
+    }
+
+    /// Sends what there is of the request. Ready when all is written, or when the peer takes no more
+    /// of it; an error is the client's.
+    pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let waits = match self.gather(context) {
+                Ok(waits) => waits,
+                Err(broken) => {
+                    self.stop_sending();
+                    return Poll::Ready(Err(broken));
+                }
+            };
+            if let Err(error) = ready!(self.poll_write(context)) {
+                self.refused = Some(error);
+                self.stop_sending();
+                return Poll::Ready(Ok(()));
+            }
+            if self.upload.is_none() && !self.is_sending() {
+                return Poll::Ready(Ok(()));
+            }
+            if waits && !self.is_sending_bytes() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_sending_bytes(&self) -> bool {
+        self.written < self.out.len() || !self.piece.is_empty()
+    }
+
+    fn stop_sending(&mut self) {
+        self.keep_alive = false;
+        self.upload = None;
+        self.out.clear();
+        self.written = 0;
+        self.piece = Bytes::new();
+    }
+
+    /// Takes from the body what can be written at once. Whether the body has no more at the moment.
+    fn gather(&mut self, context: &mut Context<'_>) -> Result<bool, Broken> {
+        while self.piece.is_empty()
+            && self.out.len() < GATHER
+            && let Some(upload) = &mut self.upload
+        {
+            let frame = match Pin::new(&mut upload.body).poll_frame(context) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(frame) => frame.transpose().map_err(|_| Broken::Upload)?,
+            };
+            let (bytes, trailers) = match frame.map(Frame::into_data) {
+                Some(Ok(bytes)) => (Some(bytes), None),
+                Some(Err(frame)) => (None, frame.into_trailers().ok()),
+                None => (None, None),
+            };
+            let ended = bytes.is_none() || upload.body.is_end_stream();
+            if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+                match &mut upload.sending {
+                    Sending::Length(left) => {
+                        *left = left.checked_sub(bytes.len() as u64).ok_or(Broken::Upload)?;
+                    }
+                    Sending::Chunked(_) => {
+                        write_size(bytes.len(), &mut self.out);
+                        self.chunk = true;
+                    }
+                    Sending::Nothing => {}
+                }
+                if bytes.len() <= COPIED {
+                    self.out.extend_from_slice(&bytes);
+                    end_chunk(&mut self.chunk, &mut self.out);
+                } else {
+                    self.piece = bytes;
+                }
+            }
+            if ended && (self.piece.is_empty() || !self.chunk) {
+                match &upload.sending {
+                    Sending::Length(1..) => return Err(Broken::Upload),
+                    Sending::Chunked(announced) => {
+                        write_end(trailers.as_ref(), announced, &mut self.out);
+                    }
+                    Sending::Length(0) | Sending::Nothing => {}
+                }
+                self.upload = None;
+            }
+        }
+        Ok(false)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.is_sending_bytes() {
+            let rest = self.out.get(self.written..).unwrap_or_default();
+            let stream = Pin::new(&mut self.stream);
+            let sent = if self.piece.is_empty() {
+                stream.poll_write(context, rest)
+            } else {
+                let both = [IoSlice::new(rest), IoSlice::new(&self.piece)];
+                stream.poll_write_vectored(context, &both)
+            };
+            let sent = ready!(sent)?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_out = sent.min(self.out.len() - self.written);
+            self.written += of_out;
+            self.piece.advance(sent - of_out);
+        }
+        self.out.clear();
+        self.written = 0;
+        end_chunk(&mut self.chunk, &mut self.out);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The stream, and what was read behind the response's head, after a change of protocol.
+    pub fn into_stream(self: Box<Self>) -> (TcpStream, Bytes) {
+        let connection = *self;
+        (connection.stream, connection.read.freeze())
+    }
+}
+
+fn is_interim(head: &ResponseHead) -> bool {
+    head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// The line's end behind a chunk.
+fn end_chunk(chunk: &mut bool, out: &mut Vec<u8>) {
+    if std::mem::take(chunk) {
+        out.extend_from_slice(b"\r\n");
     }
 }

@@ -5,16 +5,18 @@
 
 use std::future::Future;
 
-use http::Request;
+use http::Response;
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
-use super::http1::{Sent, Unanswered};
+use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
 use crate::proxy::error::Failure;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::parcel::Parcel;
 
 /// Bytes that an upstream may send ahead on a stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -47,7 +49,7 @@ impl Multiplexed {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(Failure::Broken)?;
+            .map_err(|error| Failure::Broken(Broken::Http2(error)))?;
         let task = tokio::task::spawn_local(async move {
             // An error reaches each request through its own stream.
             let _ = driver.await;
@@ -68,7 +70,13 @@ impl Multiplexed {
     /// Sends a request and waits for the response's headers, or for the exchange to be ended.
     ///
     /// Cancel safety: dropped midway, the stream is reset.
-    pub async fn send(&mut self, request: Request<RequestBody>, exchange: &Exchange) -> Sent {
+    pub async fn send(
+        &mut self,
+        parcel: Box<Parcel>,
+        exchange: &Exchange,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let (asked, mut copy) = (parcel.asked, parcel.copy());
+        let request = parcel.into_request();
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
         std::future::poll_fn(|context| {
             if let Some(fired) = exchange.fired() {
@@ -76,8 +84,14 @@ impl Multiplexed {
             }
             exchange.park(context);
             answer.as_mut().poll(context).map_err(|mut error| match error.take_message() {
-                Some(request) => Unanswered::NotSent(Box::new(request), error.into_error()),
-                None => Unanswered::Broken(error.into_error()),
+                Some(request) => {
+                    let parcel = Parcel::from_request(request, asked);
+                    Unanswered::NotSent(Box::new(parcel), Broken::Http2(error.into_error()))
+                }
+                None => {
+                    let copy = copy.take().map(Box::new);
+                    Unanswered::Broken(copy, Broken::Http2(error.into_error()))
+                }
             })
         })
         .await

@@ -5,8 +5,11 @@
 //! are closed. HTTP/2 has one connection per endpoint, which all requests of the worker share.
 //! Nothing here chooses an endpoint, retries or judges.
 
+pub mod chunked;
+mod head;
 pub mod http1;
 pub mod http2;
+pub mod line;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,6 +24,8 @@ use self::http1::Connection;
 use self::http2::Multiplexed;
 use super::clock::{Clock, Tick, ticks};
 use super::error::Failure;
+use super::exchange::Fired;
+use super::parcel::Parcel;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 
 /// How long a connection may idle. Below the keep-alive of common servers (gunicorn 2 to 5 s, Node
@@ -28,6 +33,37 @@ use crate::routing::endpoint::{Endpoint, EndpointId};
 pub const IDLE: Duration = Duration::from_secs(3);
 /// Idle connections kept per endpoint and worker: beyond this a burst's leftovers are closed.
 pub const IDLE_CAP: usize = 128;
+
+/// Why a connection, or a stream of it, is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The instance closed it.
+    #[error("it was closed")]
+    Closed,
+    /// The network broke it.
+    #[error(transparent)]
+    Io(std::io::Error),
+    /// What came was not HTTP.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The client broke off what it sent.
+    #[error("the client broke off its request")]
+    Upload,
+    /// HTTP/2 says why.
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
+
+/// Why a request was not answered, and the request if it may be sent again.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// Nothing of it was sent.
+    NotSent(Box<Parcel>, Broken),
+    /// Something of it was sent.
+    Broken(Option<Box<Parcel>>, Broken),
+    /// The worker's tick ended it.
+    Fired(Fired),
+}
 
 type Map<V> = HashMap<EndpointId, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
 
