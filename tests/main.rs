@@ -1,5 +1,12 @@
 //! The stories.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a story ends at the first thing that is not as told"
+)]
+
 mod bad_days;
 mod bad_revisions;
 mod cli_offline;

@@ -42,6 +42,9 @@ pub(super) fn failure(judge: &Judge, opened: Option<Opened>) -> Option<Failure> 
     if evidence.total < 1.0 / judge.criteria.alpha {
         return None;
     }
+    if evidence.voice == Voice::Latency && !judge.is_slow_enough() {
+        return None;
+    }
     let by_chance = chance(evidence.total);
     let (check, what) = match evidence.voice {
         Voice::Errors => (Metric::Errors.to_string(), errors_against(judge)),

@@ -75,6 +75,13 @@ impl Histogram {
         }
     }
 
+    /// Forgets half of every bucket, rounding down.
+    pub fn halve(&mut self) {
+        for count in &mut self.counts {
+            *count /= 2;
+        }
+    }
+
     /// What was added since `earlier`. Counters only grow, so nothing goes below zero.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

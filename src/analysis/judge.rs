@@ -16,6 +16,7 @@ use super::bernoulli::Tally;
 use super::breaker::{Breaker, Opened};
 use super::checks;
 use super::criteria::{Criteria, Margins, Metric};
+use super::effect::Effect;
 use super::histogram::{BUCKETS, Histogram};
 use super::limits::{LimitStream, Reference};
 use super::memory::Failure;
@@ -62,6 +63,7 @@ pub struct Judge {
     pub(super) guards: Guards,
     pub(super) failed: Option<Failure>,
     pub(super) totals: [Totals; 2],
+    pub(super) effect: Effect,
     breaker: Breaker,
     readings: [Reading; 2],
     started: Option<Moment>,
@@ -146,6 +148,7 @@ impl Judge {
             },
             failed: None,
             totals: Default::default(),
+            effect: Effect::default(),
             breaker: Breaker::default(),
             readings: Default::default(),
             started: None,
@@ -266,6 +269,7 @@ impl Judge {
         }
         self.delivered = Share::default();
         self.totals = Default::default();
+        self.effect.begin();
         self.breaker.reset();
         self.slots += 1;
         (self.slot_began, self.looked) = (now, now);
@@ -302,6 +306,8 @@ impl Judge {
                 totals.latency.add(*bucket, *count);
             }
         }
+        self.effect.count(Side::Stable, &of_stable.latency);
+        self.effect.count(Side::Canary, &of_canary.latency);
         let share = self.weight.fraction();
         let (beside, alone) = (share > 0.0 && share < 1.0, share >= 1.0);
         self.guards.errors.add(of_stable.errors, elapsed);
@@ -331,6 +337,7 @@ impl Judge {
     fn end_slot(&mut self, beside: bool, now: Moment) {
         self.slot_began = now;
         self.slots += 1;
+        self.effect.end_slot();
         self.errors.end_slot();
         self.rejected.end_slot();
         for limit in &mut self.limits {
@@ -390,6 +397,15 @@ impl Judge {
     }
 
     /// The first latency limit: the one that speaks for the whole distribution.
+    /// Whether the canary is slower by enough to matter, and not just surely slower.
+    pub(super) fn is_slow_enough(&self) -> bool {
+        let named = self.criteria.limits.iter().filter_map(|limit| match limit.metric {
+            Metric::Latency(quantile) => Some(quantile),
+            Metric::Errors => None,
+        });
+        self.effect.is_beyond(named.chain([0.5]), self.margins.latency)
+    }
+
     pub(super) fn latency_metric(&self) -> Option<Metric> {
         let metrics = self.criteria.limits.iter().map(|limit| limit.metric);
         metrics.into_iter().find(|metric| matches!(metric, Metric::Latency(_)))

@@ -18,6 +18,7 @@ pub mod bernoulli;
 pub mod breaker;
 pub mod checks;
 pub mod criteria;
+pub mod effect;
 pub mod forecast;
 pub mod grammar;
 pub mod histogram;

@@ -12,9 +12,8 @@ use super::exit::{Exit, Failure};
 use super::output::{self, GOOD, Table};
 use crate::config::load::{environment, load, locate};
 use crate::config::problem::{Finding, Problem, Problems};
-use crate::config::{Config, Parsed, Service};
+use crate::config::{Config, Parsed};
 use crate::model::revision::Source;
-use crate::routing::table::HostPattern;
 use crate::telemetry::logging::check_filter;
 
 #[derive(Serialize)]
@@ -109,9 +108,10 @@ fn summary(config: &Config) -> String {
             Source::Command(_) => "process",
             Source::Endpoints(_) => "static",
         };
+        let routes: Vec<String> = service.routes.iter().map(ToString::to_string).collect();
         table.row([
             service.name.to_string(),
-            routes(service),
+            routes.join(","),
             runtime.to_owned(),
             service.template.source.to_string(),
             service.plan.steps.to_string(),
@@ -121,20 +121,4 @@ fn summary(config: &Config) -> String {
         text.push_str(&table.render());
     }
     text
-}
-
-fn routes(service: &Service) -> String {
-    let texts: Vec<String> = service
-        .routes
-        .iter()
-        .map(|route| {
-            let path = if route.path == "/" { "" } else { route.path.as_str() };
-            match &route.host {
-                HostPattern::Any => format!("*{path}"),
-                HostPattern::Exact(host) => format!("{host}{path}"),
-                HostPattern::Below(host) => format!("*.{host}{path}"),
-            }
-        })
-        .collect();
-    texts.join(",")
 }

@@ -32,7 +32,7 @@ pub(super) fn happened(event: &EventRecord, began: &str, signs: Signs) -> Line {
 }
 
 /// The picture.
-pub(super) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<Line> {
+pub(crate) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<Line> {
     let mut lines = vec![progress(status, signs, width)];
     if status.canary.as_ref().is_some_and(|side| side.traffic.is_some()) {
         lines.extend(traffic(status, signs, 1));
@@ -53,7 +53,6 @@ pub(super) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<L
             .iter()
             .map(|note| Line::new().plain(" ").and(Look::Unsure, "!").plain(&format!(" {note}"))),
     );
-    lines.push(Line::new().and(Look::Faint, " Ctrl-C leaves it running"));
     lines
 }
 
@@ -90,16 +89,27 @@ pub(super) fn traffic(status: &ServiceStatus, signs: Signs, indent: usize) -> Ve
         ("stable", &status.stable, status.weights.stable),
         ("canary", &status.canary, status.weights.canary),
     ];
+    // A share of nothing is not 0 %.
+    let requests = |side: &&SideStatus| side.traffic.is_some_and(|t| t.requests_per_second > 0.0);
+    let is_quiet =
+        !sides.iter().filter_map(|(_, side, _)| side.as_ref()).any(|side| requests(&side));
     for (name, side, weight) in sides {
         if let Some(side) = side {
-            rows.push(side_row(name, side, weight, signs));
+            let share = side.traffic.filter(|_| !is_quiet);
+            let share = share.map_or_else(|| signs.none.to_owned(), |t| figures::percent(t.share));
+            rows.push(side_row(name, side, (weight, share), signs));
         }
     }
     let right = [false, true, true, true, true, true, true, true, true, true];
     columns(&rows, &right, indent)
 }
 
-fn side_row(name: &str, side: &SideStatus, weight: f64, signs: Signs) -> Vec<(Look, String)> {
+fn side_row(
+    name: &str,
+    side: &SideStatus,
+    (weight, share): (f64, String),
+    signs: Signs,
+) -> Vec<(Look, String)> {
     let none = || signs.none.to_owned();
     let latency = |seconds: Option<f64>| seconds.map_or_else(none, figures::duration);
     let traffic = side.traffic.as_ref();
@@ -114,7 +124,7 @@ fn side_row(name: &str, side: &SideStatus, weight: f64, signs: Signs) -> Vec<(Lo
         (Look::Strong, name.to_owned()),
         (Look::Plain, side.revision.to_string()),
         (Look::Plain, figures::percent(weight)),
-        (Look::Plain, number(&|t| figures::percent(t.share))),
+        (Look::Plain, share),
         (Look::Plain, number(&|t| figures::rate(t.requests_per_second))),
         (errors_look, errors),
         (Look::Plain, latency(traffic.and_then(|t| t.p50))),
@@ -141,7 +151,8 @@ fn check_line(check: &Check, signs: Signs, indent: usize) -> Line {
     let (sign, look) = finding(check.result, signs);
     let line = Line::new().plain(&" ".repeat(indent)).and(look, sign).plain(" ");
     let name = line.and(Look::Strong, &check.name);
-    let column = indent + 2 + 8;
+    // The longest name that the judge gives, `rejected`, and two spaces.
+    let column = indent + 2 + 10;
     name.pad_to(column).plain(&check.sentence)
 }
 

@@ -18,7 +18,7 @@ pub mod figures;
 pub mod generate;
 pub mod history;
 pub mod init;
-mod live;
+pub(crate) mod live;
 pub mod logs;
 mod online;
 pub mod output;
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
         // These two are programs of their own that share our binary.
         Ok(Verb::Daemon(Daemon::InstanceShim(args))) => crate::runtime::shim::main(&args.dir),
         Ok(Verb::Daemon(Daemon::SampleApp(args))) => crate::demo::sample::main(args.port),
-        Ok(verb) => dispatch(verb).unwrap_or_else(told).into(),
+        Ok(verb) => dispatch(verb).unwrap_or_else(|failure| told(&failure)).into(),
         Err(exit) => exit.into(),
     }
 }
@@ -66,7 +66,7 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Verb, Exit> {
     })
 }
 
-fn told(failure: Failure) -> Exit {
+fn told(failure: &Failure) -> Exit {
     if !failure.said.is_empty() {
         output::talk(&failure.said);
     }

@@ -23,6 +23,9 @@ const RECORD_EVERY: Duration = Duration::from_secs(2);
 const RECONNECT_FOR: Duration = Duration::from_secs(30);
 /// How long a record may lag behind the event of the end: a write to the disk, on a bad day.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// After so long without an event a pipe is told how things stand: some CI systems end a job that says
+/// nothing for ten minutes, and people wonder sooner.
+const QUIET_FOR: Duration = Duration::from_secs(60);
 /// The pause between two attempts.
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 
@@ -90,6 +93,7 @@ pub async fn to_the_end(
         last: 0,
         began: None,
         highest: 0.0,
+        said: Instant::now(),
     };
     let ended = tokio::select! {
         ended = watch.until_over(console) => Some(ended),
@@ -126,6 +130,8 @@ struct Watch<'a> {
     began: Option<String>,
     /// The highest weight that the canary had.
     highest: f64,
+    /// When something was last said.
+    said: Instant,
 }
 
 impl Watch<'_> {
@@ -174,16 +180,32 @@ impl Watch<'_> {
                             _ => {}
                         }
                     }
+                    if !self.live && !self.json && self.said.elapsed() >= QUIET_FOR {
+                        self.standing(console).await;
+                    }
                     if self.live
                         && over.is_none()
                         && let Ok(status) = self.client.service(Some(&self.followed.service)).await
                         && status.rollout == Some(self.followed.rollout)
                     {
-                        console.draw(&live::block(&status, console.signs(), console.width()));
+                        let mut block =
+                            live::block(&status, console.signs(), console.width());
+                        block.push(Line::new().and(Look::Faint, " Ctrl-C leaves it running"));
+                        console.draw(&block);
                     }
                 }
             }
         }
+    }
+
+    /// Tells how things stand, where nothing has happened for a while.
+    async fn standing(&mut self, console: &mut Console) {
+        self.said = Instant::now();
+        let Ok(status) = self.client.service(Some(&self.followed.service)).await else { return };
+        let verdict = status.verdict.as_ref().map(|verdict| verdict.sentence.as_str());
+        let missing = verdict.filter(|text| !text.is_empty()).unwrap_or("no verdict yet");
+        let (service, standing) = (&status.service, live::standing(&status));
+        console.talk(format!("{service}: still {standing}: {missing}"));
     }
 
     /// Tells what the record has and the stream did not bring.
@@ -197,6 +219,7 @@ impl Watch<'_> {
 
     /// Tells one thing; whether it was the end.
     fn tell(&mut self, console: &mut Console, told: Told) -> bool {
+        self.said = Instant::now();
         match told {
             Told::Event(event) => {
                 self.last = event.id;
@@ -335,7 +358,9 @@ fn advice(record: &RolloutRecord) -> Vec<String> {
         let failed = (rate * check.requests as f64).round() as u64;
         let (failed, requests) =
             (figures::count(failed), figures::plural(check.requests, "request"));
-        lines.push(format!("{failed} of {requests} to revision {to} failed"));
+        if failed != "0" {
+            lines.push(format!("{failed} of {requests} to revision {to} failed"));
+        }
     }
     lines.push(match record.from {
         Some(from) => format!("all traffic is on revision {from}"),

@@ -8,7 +8,7 @@ use super::problem::{Place, Problem};
 use super::reader::Section;
 use super::service::Read;
 use crate::model::id::ServiceName;
-use crate::routing::table::{HostPattern, Route};
+use crate::routing::table::Route;
 
 /// Checks the whole.
 pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
@@ -32,7 +32,7 @@ fn routes(top: &Section<'_>, services: &[Read]) {
                 seen.insert(route, (name, place));
                 continue;
             };
-            let what = show(route);
+            let what = route.to_string();
             let problem = if *owner == name {
                 Problem::error(place.clone(), format!("{what} stands twice in [service.{name}]"))
                     .label("leave one of them out")
@@ -46,15 +46,6 @@ fn routes(top: &Section<'_>, services: &[Read]) {
             };
             top.report.add(problem.related((*there).clone(), "first written here"));
         }
-    }
-}
-
-/// A route as a person would write it.
-fn show(route: &Route) -> String {
-    match &route.host {
-        HostPattern::Any => format!("*{}", route.path),
-        HostPattern::Exact(host) => format!("{host}{}", route.path),
-        HostPattern::Below(host) => format!("*.{host}{}", route.path),
     }
 }
 

@@ -12,7 +12,7 @@ use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::source::{check_fit, command_port, read_source};
 use super::{Service, env_file, scalar};
-use crate::analysis::criteria::Criteria;
+use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::revision::{
     ContainerSpec, ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol,
@@ -68,7 +68,11 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let (routes, route_places) = read_routes(&section);
     let settings = read_settings(&section, &name);
     let probe = read_probe(&section.inner("probe"));
-    let plan = read_plan(&section, probe.deadline);
+    let mut plan = read_plan(&section, probe.deadline);
+    if settings.affinity != Affinity::None {
+        // Users are assigned, not requests: the share of requests may differ from the split.
+        plan.criteria.unit = Unit::Session;
+    }
     let template = read_template(&section, probe, base, file)?;
     Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
 }

@@ -34,7 +34,7 @@ enum WayBack {
     /// The canary was taken back.
     Abort(DeployAccepted),
     /// By a rollout to this revision, whose instances may run already.
-    Begin(RevisionId, Plan, Vec<Instance>),
+    Begin(RevisionId, Box<Plan>, Vec<Instance>),
 }
 
 impl Driver {
@@ -317,7 +317,7 @@ impl Driver {
                 self.answer_when_written(name, Waiting::Rollout(answer, accepted));
             }
             Ok(WayBack::Begin(revision, plan, instances)) => {
-                self.begin(name, revision, RolloutKind::Direct, plan, instances, Some(answer));
+                self.begin(name, revision, RolloutKind::Direct, *plan, instances, Some(answer));
             }
             Err(refused) => {
                 let _ = answer.send(Err(refused));
@@ -367,7 +367,7 @@ impl Driver {
         if !instances.is_empty() {
             self.fleet.bring_back(name, wanted);
         }
-        Ok(WayBack::Begin(wanted, plan, instances))
+        Ok(WayBack::Begin(wanted, Box::new(plan), instances))
     }
 
     fn logs(

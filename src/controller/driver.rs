@@ -376,6 +376,7 @@ impl Driver {
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
             self.store_note = result.as_ref().err().map(ToString::to_string);
+            self.note_unsaved(&name, result.is_err());
         }
         if !current {
             if let Completion::Launched(Ok(instances)) = what {
@@ -449,10 +450,10 @@ impl Driver {
             {
                 return Some((name.clone(), Owner::Canary));
             }
-            if let Some(stable) = &service.record.stable {
-                if let Some(replica) = stable.instances.iter().position(|i| i.id == *instance) {
-                    return Some((name.clone(), Owner::Stable(replica as u32)));
-                }
+            if let Some(stable) = &service.record.stable
+                && let Some(replica) = stable.instances.iter().position(|i| i.id == *instance)
+            {
+                return Some((name.clone(), Owner::Stable(replica as u32)));
             }
             if service.record.warm.as_ref().is_some_and(|warm| holds(&warm.placed.instances)) {
                 return Some((name.clone(), Owner::Warm));

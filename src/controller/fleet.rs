@@ -229,10 +229,10 @@ impl Fleet {
     ) {
         let stable = self.services.get_mut(name).and_then(|d| d.stable.take());
         self.place(name, Side::Stable, revision, instances, protocol);
-        if let Some(deployment) = self.services.get_mut(name) {
-            if let Some(group) = std::mem::replace(&mut deployment.stable, stable) {
-                deployment.aside.push(group);
-            }
+        if let Some(deployment) = self.services.get_mut(name)
+            && let Some(group) = std::mem::replace(&mut deployment.stable, stable)
+        {
+            deployment.aside.push(group);
         }
     }
 

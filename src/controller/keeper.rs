@@ -63,10 +63,11 @@ impl Driver {
         watched.healthy = healthy;
         watched.diagnosis = (!healthy).then(|| why.clone());
         self.fleet.set_healthy(&instance, healthy);
-        if owner == Owner::Canary && !healthy {
-            if let Some(active) = &mut service.active {
-                active.diagnosis = Some(why.clone());
-            }
+        if owner == Owner::Canary
+            && !healthy
+            && let Some(active) = &mut service.active
+        {
+            active.diagnosis = Some(why.clone());
         }
         if changed {
             let is = if healthy { "is healthy" } else { "is not healthy" };
@@ -263,16 +264,22 @@ impl Driver {
     /// Starts ended replicas of stable again when their time has come, and retires a warm revision
     /// whose time is up.
     pub(super) fn keep(&mut self, name: &ServiceName, now: Moment) {
+        let unsaved = self.services.get(name).and_then(|service| service.unsaved);
+        if unsaved.is_some_and(|again| now >= again) {
+            self.note_unsaved(name, true);
+            self.save(name);
+        }
         let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let Some(service) = self.services.get_mut(name) else { return };
-        if service.active.is_none() && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+        if service.active.is_none()
+            && unsaved.is_none()
+            && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
+            && let Some(warm) = service.record.warm.take()
         {
-            if let Some(warm) = service.record.warm.take() {
-                let message = format!("revision {} was warm long enough", warm.placed.revision);
-                self.tell(name, Kind::Note, message);
-                self.retire(name, warm.placed);
-                self.save(name);
-            }
+            let message = format!("revision {} was warm long enough", warm.placed.revision);
+            self.tell(name, Kind::Note, message);
+            self.retire(name, warm.placed);
+            self.save(name);
         }
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(stable) = &service.record.stable else { return };

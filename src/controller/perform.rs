@@ -18,6 +18,8 @@ use crate::store::records::{Placed, RolloutEntry, Warm};
 use crate::store::{Change, StoreError};
 use crate::telemetry::metrics;
 
+/// How long after a failed write the next is tried: soon after room was made on the disk.
+const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Past rollouts remembered per service.
 const HISTORY: usize = 100;
 
@@ -263,30 +265,43 @@ impl Driver {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
         let (mut changes, mut asked) = (Vec::new(), Vec::new());
-        if over {
-            if let Some(mut active) = service.active.take() {
-                asked = active.take_waiting(Attempt::MAX);
-                let entry = RolloutEntry {
-                    checkpoint: active.checkpoint(),
-                    events: active.events,
-                    verdict: active.verdict,
-                    ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
-                };
-                let outcome = super::report::outcome_of(&entry.checkpoint.phase).unwrap_or("");
-                let labels = [("service", name.as_str()), ("result", outcome)];
-                metrics::count(&metrics::ROLLOUTS, &labels);
-                service.since = jiff::Timestamp::now().as_millisecond();
-                changes.push(Change::History(Box::new(entry.clone())));
-                service.history.push(entry);
-                if service.history.len() > HISTORY {
-                    let oldest = service.history.remove(0);
-                    changes.push(Change::DropHistory(oldest.checkpoint.id));
-                }
+        if over && let Some(mut active) = service.active.take() {
+            asked = active.take_waiting(Attempt::MAX);
+            let entry = RolloutEntry {
+                checkpoint: active.checkpoint(),
+                events: active.events,
+                verdict: active.verdict,
+                ended: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+            };
+            let outcome = super::report::outcome_of(&entry.checkpoint.phase).unwrap_or("");
+            let labels = [("service", name.as_str()), ("result", outcome)];
+            metrics::count(&metrics::ROLLOUTS, &labels);
+            service.since = jiff::Timestamp::now().as_millisecond();
+            changes.push(Change::History(Box::new(entry.clone())));
+            service.history.push(entry);
+            if service.history.len() > HISTORY {
+                let oldest = service.history.remove(0);
+                changes.push(Change::DropHistory(oldest.checkpoint.id));
             }
+        }
+        if service.unsaved.is_some()
+            && !over
+            && let Some(last) = service.history.last()
+        {
+            changes.push(Change::History(Box::new(last.clone())));
         }
         changes.extend(service.changes());
         self.answer(name, asked);
         changes
+    }
+
+    /// Remembers that a service's last write failed. A rollout under way writes again by itself; after
+    /// its end the keeper does.
+    pub(super) fn note_unsaved(&mut self, name: &ServiceName, failed: bool) {
+        let again = self.now().after(WRITE_AGAIN);
+        if let Some(service) = self.services.get_mut(name) {
+            service.unsaved = failed.then_some(again);
+        }
     }
 
     /// Writes a service down; nothing waits for it.

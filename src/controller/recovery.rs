@@ -36,6 +36,7 @@ impl Driver {
             history: Vec::new(),
             preparing: false,
             relaunches: BTreeMap::new(),
+            unsaved: None,
             since: jiff::Timestamp::now().as_millisecond(),
             rates: Default::default(),
             watched: HashMap::new(),

@@ -41,6 +41,8 @@ pub struct Service {
     pub preparing: bool,
     /// Instances being launched again by the keeper: replica and when to try next.
     pub relaunches: BTreeMap<u32, Relaunch>,
+    /// The last write failed while no rollout was there to try again: when to.
+    pub unsaved: Option<Moment>,
     /// When the stable side began to look as it does.
     pub since: i64,
     pub rates: [Rate; 2],

@@ -143,6 +143,8 @@ pub async fn tell(
         (_, Some(first_bad), Some(zero)) => {
             Some(zero.saturating_duration_since(first_bad).as_secs_f64())
         }
+        // The weight was 0 before any answer was bad.
+        (_, None, Some(_)) => Some(0.0),
         _ => None,
     };
     Ok(Outcome {

@@ -325,7 +325,7 @@ async fn serve_http1(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
     });
     let mut builder = http1::Builder::new();
     // Header deadlines are the tick's: hyper's would cost a timer per request.
-    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER);
+    builder.header_read_timeout(None).max_buf_size(BUFFER);
     builder.max_header_size(worker.settings.limits.header_bytes);
     let mut http = builder.serve_connection(io, service);
     let mut told = false;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
@@ -73,6 +74,18 @@ pub struct Route {
     pub host: HostPattern,
     /// A path prefix, matched at segment borders; `/` is every path.
     pub path: String,
+}
+
+/// Writes a route as a person would: `*.example.com/api`.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            HostPattern::Any => f.write_str("*")?,
+            HostPattern::Exact(host) => f.write_str(host)?,
+            HostPattern::Below(host) => write!(f, "*.{host}")?,
+        }
+        if self.path == "/" { Ok(()) } else { f.write_str(&self.path) }
+    }
 }
 
 /// Which hosts a route takes.

@@ -107,8 +107,8 @@ async fn status_shows_sides_instances_verdict_and_notes() {
   │  └─ ✔ web-3-1  172.17.0.2:3000  healthy, 4 in flight
   └─ canary revision 4  ghcr.io/acme/web:v4
      └─ ✔ web-4-1  172.17.0.2:3000  healthy, 4 in flight
-  ✔ errors  errors 0.03 % of 18210, at most 1 %
-  ◌ p95     p95 66 ms, stable 61 ms, at most 92 ms
+  ✔ errors    errors 0.03 % of 18210, at most 1 %
+  ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
   ◌ p95 needs about 400 more requests
   ! the split is set by hand
 
@@ -246,8 +246,8 @@ what happened, from 2026-11-21 10:00:00 UTC
   10:00:05  +5.0s  rolled_back  it ended
 
 what the evidence said at last: nothing shown yet
-  ✔ errors  errors 0.03 % of 18210, at most 1 %
-  ◌ p95     p95 66 ms, stable 61 ms, at most 92 ms
+  ✔ errors    errors 0.03 % of 18210, at most 1 %
+  ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
   ◌ p95 needs about 400 more requests
 
           canary  stable  limit  requests

@@ -67,7 +67,7 @@ fn a_problem_is_drawn_below_its_line() {
 #[test]
 fn two_places_are_drawn_together() {
     let text = format!("{WEB}[service.api]\nhost = [\"x\", \"*\"]\nimage = \"api\"\nport = 1\n");
-    let expected = r#"error: requests for */ lead to two services, web and api
+    let expected = r#"error: requests for * lead to two services, web and api
  --> conf/switchback.toml:6:14
   |
 2 | host = "*"

@@ -3,6 +3,7 @@
 mod bad;
 
 use super::*;
+use crate::analysis::criteria::Unit;
 use crate::model::revision::{ProbeKind, Source, UpstreamProtocol};
 use crate::rollout::plan::{OnInconclusive, Plan};
 use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
@@ -138,6 +139,7 @@ fn every_key_means_what_it_says() {
     assert_eq!(web.plan.probe_deadline, Duration::from_secs(90));
     assert_eq!(web.plan.on_inconclusive, OnInconclusive::Rollback);
     assert_eq!(web.settings.affinity, Affinity::Header("x-user".to_owned()));
+    assert_eq!((web.plan.criteria.unit, old.plan.criteria.unit), (Unit::Session, Unit::Request));
     assert_eq!(web.settings.errors, ErrorRule::of((500..600).chain([429])));
     assert_eq!((api.template.port, &api.template.probe.kind), (0, &ProbeKind::Tcp));
     assert_eq!(api.settings.affinity, Affinity::Cookie("switchback-api".to_owned()));

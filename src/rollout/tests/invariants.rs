@@ -66,38 +66,55 @@ pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
     }
 }
 
-/// More weight is wanted only for a reason, and is in force only when it is written or switched.
-pub(super) fn check_rise(before: &Rollout, after: &Rollout, event: &Event, now: Moment) {
-    let baked = now.since(before.since);
-    let plan = &before.plan;
-    if after.weight > before.weight.max(before.settled) {
-        let has_reason = match event {
-            Event::Ready { .. } | Event::Command(_) => true,
-            Event::Sampled(verdict) if verdict.hold.is_some() => false,
-            Event::Sampled(verdict) => match (verdict.result, &before.phase) {
-                (Finding::Pass, Phase::Paused { reason, .. }) => {
-                    *reason == PauseReason::Inconclusive
-                }
-                (Finding::Pass, _) => baked >= plan.bake,
-                (Finding::Inconclusive, _) => {
-                    baked >= plan.bake_max && plan.on_inconclusive == OnInconclusive::Advance
-                }
-                (Finding::Fail, _) => false,
-            },
-            _ => false,
-        };
-        assert!(has_reason, "{event:?} raised the weight in {:?}", before.phase);
+/// What a rollout was before a step.
+pub(super) struct Before {
+    phase: Phase,
+    since: Moment,
+    weight: Weight,
+    settled: Weight,
+}
+
+impl Before {
+    pub(super) fn of(rollout: &Rollout) -> Self {
+        let Rollout { since, weight, settled, .. } = *rollout;
+        Self { phase: rollout.phase.clone(), since, weight, settled }
     }
-    if after.settled > before.settled {
-        let is_written = matches!(event, Event::Saved { .. } | Event::Switched { .. });
-        assert!(is_written, "{event:?} put more weight in force in {:?}", before.phase);
-    }
-    if after.phase != before.phase && matches!(after.phase, Phase::Promoting | Phase::Baking { .. })
-    {
-        let by_verdict = matches!(event, Event::Sampled(_));
-        assert!(
-            by_verdict || matches!(event, Event::Ready { .. } | Event::Command(_)),
-            "{event:?}"
-        );
+
+    /// More weight is wanted only for a reason, and is in force only when it is written or switched.
+    pub(super) fn check_rise(&self, after: &Rollout, event: &Event, now: Moment) {
+        let before = self;
+        let baked = now.since(before.since);
+        let plan = &after.plan;
+        if after.weight > before.weight.max(before.settled) {
+            let has_reason = match event {
+                Event::Ready { .. } | Event::Command(_) => true,
+                Event::Sampled(verdict) if verdict.hold.is_some() => false,
+                Event::Sampled(verdict) => match (verdict.result, &before.phase) {
+                    (Finding::Pass, Phase::Paused { reason, .. }) => {
+                        *reason == PauseReason::Inconclusive
+                    }
+                    (Finding::Pass, _) => baked >= plan.bake,
+                    (Finding::Inconclusive, _) => {
+                        baked >= plan.bake_max && plan.on_inconclusive == OnInconclusive::Advance
+                    }
+                    (Finding::Fail, _) => false,
+                },
+                _ => false,
+            };
+            assert!(has_reason, "{event:?} raised the weight in {:?}", before.phase);
+        }
+        if after.settled > before.settled {
+            let is_written = matches!(event, Event::Saved { .. } | Event::Switched { .. });
+            assert!(is_written, "{event:?} put more weight in force in {:?}", before.phase);
+        }
+        if after.phase != before.phase
+            && matches!(after.phase, Phase::Promoting | Phase::Baking { .. })
+        {
+            let by_verdict = matches!(event, Event::Sampled(_));
+            assert!(
+                by_verdict || matches!(event, Event::Ready { .. } | Event::Command(_)),
+                "{event:?}"
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::chance::{Chance, plan};
-use super::invariants::{allowed, check_rise};
+use super::invariants::{Before, allowed};
 use super::*;
 use crate::rollout::event::Attempt;
 
@@ -30,18 +30,8 @@ pub(super) struct Copy {
 struct Write {
     rollout: RolloutId,
     attempt: Attempt,
-    text: String,
+    checkpoint: Checkpoint,
     tail: Vec<Effect>,
-}
-
-/// The last checkpoint that the disk has, as text.
-#[derive(Debug, Clone)]
-struct Stored(String);
-
-impl Stored {
-    fn read(&self) -> Checkpoint {
-        serde_json::from_str(&self.0).expect("a checkpoint is read as it was written")
-    }
 }
 
 /// A launch that was cancelled or goes on; it creates its instances when it completes.
@@ -76,9 +66,9 @@ pub(super) struct World {
     is_stop_asked: bool,
     launch: Option<Launch>,
     writes: VecDeque<Write>,
-    disk: Option<Stored>,
+    disk: Option<Checkpoint>,
     /// What the disk said it has.
-    acknowledged: Option<Stored>,
+    acknowledged: Option<Checkpoint>,
     next: u32,
     revisions: u32,
 }
@@ -155,9 +145,10 @@ impl World {
     /// Hands an event to the machine and does what it says.
     pub(super) fn step(&mut self, event: Event, chance: &mut Chance) -> bool {
         let Some(rollout) = &mut self.rollout else { return false };
-        let before = rollout.clone();
-        let step = rollout.step(event.clone(), self.now);
-        check_rise(&before, rollout, &event, self.now);
+        let before = Before::of(rollout);
+        let told = event.clone();
+        let step = rollout.step(event, self.now);
+        before.check_rise(rollout, &told, self.now);
         self.perform(step.effects, chance);
         !step.ignored
     }
@@ -169,10 +160,9 @@ impl World {
                 Effect::Checkpoint { must } => {
                     let rollout = self.current();
                     let checkpoint = Checkpoint::of(rollout, None, 0);
-                    let text = serde_json::to_string(&checkpoint).expect("it is written");
                     let (rollout, attempt) = (rollout.id, rollout.attempt);
                     let tail = if must { effects.by_ref().collect() } else { Vec::new() };
-                    self.writes.push_back(Write { rollout, attempt, text, tail });
+                    self.writes.push_back(Write { rollout, attempt, checkpoint, tail });
                 }
                 Effect::Launch => self.begin_launch(chance),
                 Effect::Probe => {
@@ -234,11 +224,11 @@ impl World {
     fn shift(&mut self, weight: Weight) {
         let rollout = self.current();
         if weight > self.weight {
-            let stored = self.acknowledged.as_ref().expect("a shift upwards was written first");
-            let checkpoint = stored.read();
+            let stored = self.acknowledged.as_ref();
+            let checkpoint = stored.expect("a shift upwards was written first");
             assert_eq!(checkpoint.id, rollout.id, "a shift upwards was written first");
             assert!(
-                weight <= allowed(&checkpoint),
+                weight <= allowed(checkpoint),
                 "{weight} is more than what is written: {:?}",
                 checkpoint.phase
             );
@@ -276,7 +266,7 @@ impl World {
     fn switch(&mut self, chance: &mut Chance) {
         let rollout = self.current();
         let (canary, attempt) = (rollout.canary, rollout.attempt);
-        let stored = self.acknowledged.as_ref().expect("a switch was written first").read();
+        let stored = self.acknowledged.as_ref().expect("a switch was written first");
         assert_eq!((stored.id, &stored.phase), (rollout.id, &Phase::Promoting));
         assert!(self.drain.is_none(), "what becomes stable is being drained");
         assert!(self.serves(&rollout.instances), "what becomes stable was stopped");
@@ -296,18 +286,18 @@ impl World {
     /// same.
     pub(super) fn answer_write(&mut self, fails: bool, chance: &mut Chance) {
         let Some(write) = self.writes.pop_front() else { return };
-        let Write { rollout, attempt, text, tail } = write;
+        let Write { rollout, attempt, checkpoint, tail } = write;
         if fails {
             if chance.one_in(5) {
-                self.disk = Some(Stored(text));
+                self.disk = Some(checkpoint);
             }
             if self.rollout.as_ref().is_some_and(|current| current.id == rollout) {
                 self.step(Event::Unsaved { attempt, sentence: "disk full".to_owned() }, chance);
             }
             return;
         }
-        self.disk = Some(Stored(text.clone()));
-        self.acknowledged = Some(Stored(text));
+        self.disk = Some(checkpoint.clone());
+        self.acknowledged = Some(checkpoint);
         if self.rollout.as_ref().is_some_and(|current| current.id == rollout)
             && self.step(Event::Saved { attempt }, chance)
         {
@@ -356,20 +346,22 @@ impl World {
             if chance.one_in(2) {
                 break;
             }
-            self.disk = Some(Stored(write.text));
+            self.disk = Some(write.checkpoint);
         }
         let was_saved = self.acknowledged.take();
         self.leave_rollout();
         self.rollout = None;
-        let Some(stored) = self.disk.clone() else {
+        let Some(stored) = &self.disk else {
             assert!(was_saved.is_none());
             self.stable = None;
             self.warm = None;
             self.sweep_orphans(None);
             return;
         };
-        self.acknowledged = Some(stored.clone());
-        let checkpoint = stored.read();
+        // What a disk has is text.
+        let text = serde_json::to_string(stored).expect("it is written");
+        let checkpoint: Checkpoint = serde_json::from_str(&text).expect("it is read");
+        self.acknowledged = Some(checkpoint.clone());
         let is_promoted = checkpoint.phase == Phase::Promoted;
         self.warm = if is_promoted { checkpoint.stable } else { self.warm };
         self.stable = if is_promoted { Some(checkpoint.canary) } else { checkpoint.stable };
