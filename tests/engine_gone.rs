@@ -35,6 +35,13 @@ fn an_engine_that_is_missing_at_the_start_is_named() {
     assert!(said.stderr.contains("none.sock"), "{said:?}");
     eprintln!("{}", said.stderr);
     assert_eq!(daemon.get("/").unwrap().status, 503);
+
+    // When it comes, what was configured starts by itself.
+    let line = Line::to(&daemon.engine().unwrap().url).unwrap();
+    std::os::unix::fs::symlink(line.url().trim_start_matches("unix://"), &missing).unwrap();
+    daemon.wait("the first revision", |web| web["phase"] == "promoted");
+    assert_eq!(daemon.status()["docker"], true);
+    assert_eq!(daemon.get("/").unwrap().status, 200);
 }
 
 #[test]

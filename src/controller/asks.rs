@@ -476,6 +476,7 @@ impl Driver {
                 Some(_) => {}
             }
         }
+        self.watch_runtimes();
         self.fleet.publish();
         if said.is_empty() { "no service changed".to_owned() } else { said.join(", ") }
     }

@@ -120,6 +120,9 @@ pub struct Driver {
     pub(super) prepared: mpsc::Sender<Prepared>,
     pub(super) probes: mpsc::Sender<Probed>,
     pub(super) reports: mpsc::Sender<RuntimeEvent>,
+    pub(super) processes: mpsc::Sender<RuntimeEvent>,
+    /// Which runtimes are watched: docker, process.
+    pub(super) watches: [bool; 2],
     pub(super) shutdown: CancellationToken,
     services_seen: watch::Sender<Arc<Vec<ServiceStatus>>>,
     daemon_seen: watch::Sender<Arc<DaemonStatus>>,
@@ -132,6 +135,7 @@ struct Inbox {
     prepared: mpsc::Receiver<Prepared>,
     probes: mpsc::Receiver<Probed>,
     runtime: mpsc::Receiver<RuntimeEvent>,
+    processes: mpsc::Receiver<RuntimeEvent>,
 }
 
 impl Driver {
@@ -144,6 +148,7 @@ impl Driver {
         let (prepared_in, prepared) = mpsc::channel(QUEUE);
         let (probes_in, probes) = mpsc::channel(QUEUE);
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
+        let (processes_in, processes) = mpsc::channel(QUEUE);
         let tasks = TaskTracker::new();
         let started = format!("{:.3}", jiff::Timestamp::now());
         let daemon = DaemonStatus {
@@ -178,14 +183,6 @@ impl Driver {
         let journal = Journal::new(last_event);
         let (events, recent) = journal.ends();
         let handle = Handle::new(asks_in, services_watch, daemon_watch, events, recent);
-        for (runtime, needed) in [
-            (&parts.runtimes.docker, parts.services.iter().any(uses_docker)),
-            (&parts.runtimes.process, true),
-        ] {
-            if needed {
-                runtime.watch(runtime_in.clone());
-            }
-        }
         let mut driver = Self {
             origin: Instant::now(),
             fleet: Fleet::new(parts.live, parts.workers),
@@ -203,11 +200,13 @@ impl Driver {
             docker_note: None,
             prepared: prepared_in,
             probes: probes_in,
+            watches: [false; 2],
             reports: runtime_in,
+            processes: processes_in,
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
-            inbox: Inbox { asks, done, prepared, probes, runtime },
+            inbox: Inbox { asks, done, prepared, probes, runtime, processes },
         };
         for config in parts.services {
             driver.add_service(config);
@@ -230,7 +229,8 @@ impl Driver {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(done) = self.inbox.done.recv() => self.completed(done),
-                Some(event) = self.inbox.runtime.recv() => self.reported(event),
+                Some(event) = self.inbox.runtime.recv() => self.engine_reported(event),
+                Some(event) = self.inbox.processes.recv() => self.reported(event),
                 Some(event) = self.inbox.probes.recv() => self.probed(event),
                 Some(ask) = self.inbox.asks.recv() => self.asked(ask),
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
@@ -478,10 +478,6 @@ pub(super) enum Owner {
     Stable(u32),
     Canary,
     Warm,
-}
-
-fn uses_docker(config: &ServiceConfig) -> bool {
-    matches!(config.template.source, Source::Image(_))
 }
 
 impl Active {

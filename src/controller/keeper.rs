@@ -123,6 +123,55 @@ impl Driver {
         self.step(name, Event::Lost { sentence });
     }
 
+    /// Hears from now on what runtimes report that a service needs.
+    pub(super) fn watch_runtimes(&mut self) {
+        let needs_docker =
+            self.services.values().any(|s| matches!(s.config.template.source, Source::Image(_)));
+        let [docker, process] = &mut self.watches;
+        if needs_docker && !std::mem::replace(docker, true) {
+            self.runtimes.docker.watch(self.reports.clone());
+        }
+        if !std::mem::replace(process, true) {
+            self.runtimes.process.watch(self.processes.clone());
+        }
+    }
+
+    /// The Docker Engine reports.
+    pub(super) fn engine_reported(&mut self, event: RuntimeEvent) {
+        match &event {
+            RuntimeEvent::Connected => {
+                if self.daemon.docker.replace(true) == Some(false) {
+                    self.docker_note = None;
+                    self.tell_all(Kind::Runtime, "the Docker engine is back".to_owned());
+                    self.start_what_waited();
+                }
+            }
+            RuntimeEvent::Disconnected { reason } => {
+                if self.daemon.docker.replace(false) != Some(false) {
+                    let message = format!(
+                        "the Docker engine cannot be reached ({reason}); what serves goes on serving"
+                    );
+                    self.docker_note = Some(message.clone());
+                    self.tell_all(Kind::Runtime, message);
+                }
+            }
+            RuntimeEvent::Ended { .. } | RuntimeEvent::Health { .. } => {}
+        }
+        self.reported(event);
+    }
+
+    /// Begins what could not even be prepared while the engine was away.
+    fn start_what_waited(&mut self) {
+        let waits = |service: &&super::service::Service| {
+            service.history.is_empty() && super::settings::names_a_version(&service.config)
+        };
+        let waiting: Vec<ServiceName> =
+            self.services.values().filter(waits).map(|s| s.config.name.clone()).collect();
+        for name in waiting {
+            self.start_if_new(&name);
+        }
+    }
+
     /// A runtime reports.
     pub(super) fn reported(&mut self, event: RuntimeEvent) {
         match event {
@@ -134,22 +183,8 @@ impl Driver {
                     }
                 }
             }
-            RuntimeEvent::Connected => {
-                if self.daemon.docker.replace(true) == Some(false) {
-                    self.docker_note = None;
-                    self.tell_all(Kind::Runtime, "the Docker engine is back".to_owned());
-                }
-                self.look_again();
-            }
-            RuntimeEvent::Disconnected { reason } => {
-                if self.daemon.docker.replace(false) != Some(false) {
-                    let message = format!(
-                        "the Docker engine cannot be reached ({reason}); what serves goes on serving"
-                    );
-                    self.docker_note = Some(message.clone());
-                    self.tell_all(Kind::Runtime, message);
-                }
-            }
+            RuntimeEvent::Connected => self.look_again(),
+            RuntimeEvent::Disconnected { .. } => {}
         }
     }
 

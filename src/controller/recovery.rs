@@ -113,6 +113,7 @@ impl Driver {
 
     /// Puts the world where the records say it is. Called once, before anything else happens.
     pub(super) async fn recover(&mut self) {
+        self.watch_runtimes();
         let found = self.find().await;
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in &names {

@@ -29,11 +29,19 @@ impl Writer {
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (queue, mut batches) = mpsc::channel::<(Vec<Change>, Answer)>(QUEUE);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            let mut trouble = None;
             while let Some((batch, answer)) = batches.blocking_recv() {
                 let result = store.write(&batch);
-                if let Err(error) = &result {
-                    tracing::error!(%error, "state not saved");
+                // Tried again every second: the same trouble is told once.
+                let now = result.as_ref().err().map(ToString::to_string);
+                match (&trouble, &now) {
+                    (before, Some(error)) if before.as_ref() != Some(error) => {
+                        tracing::error!(%error, "state not saved");
+                    }
+                    (Some(_), None) => tracing::info!("state saved again"),
+                    _ => {}
                 }
+                trouble = now;
                 // Nobody may be waiting any more; the write counts all the same.
                 let _ = answer.send(result);
             }

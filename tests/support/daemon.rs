@@ -238,10 +238,11 @@ impl Daemon {
         }
     }
 
-    /// Runs a verb. The words come first, then where the daemon is.
+    /// Runs a verb on this daemon.
     pub fn cli(&self, words: &[&str]) -> Said {
         let mut verb = program();
-        let output = verb.args(words).arg("-c").arg(self.config()).output().unwrap();
+        verb.arg(words[0]).arg("-c").arg(self.config()).args(&words[1..]);
+        let output = verb.output().unwrap();
         Said {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
