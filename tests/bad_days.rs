@@ -109,7 +109,7 @@ fn an_image_that_does_not_exist() {
 fn a_program_that_does_not_exist() {
     let daemon = Daemon::begin(Runs::Processes, LONG).unwrap();
     let load = Load::begin(daemon.http, 50);
-    let said = daemon.cli(&["deploy", "web", "--command", "/no/such/program"]);
+    let said = daemon.cli(&["deploy", "web", "--command", "/no/such/program", "{port}"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("there is no program \"/no/such/program\""), "{said:?}");
     load.end_well();

@@ -359,8 +359,8 @@ impl Driver {
     fn completed(&mut self, done: Done) {
         let Done { service: name, rollout, attempt, what } = done;
         match what {
-            Completion::Relaunched { replica, result } => {
-                self.relaunched(&name, replica, result);
+            Completion::Relaunched { revision, replica, result } => {
+                self.relaunched(&name, revision, replica, result);
                 return;
             }
             Completion::Retired { revision } => {

@@ -47,7 +47,7 @@ pub enum Completion {
     /// A checkpoint was written, or not.
     Saved(Result<(), StoreError>),
     /// A replica of stable was launched again, or not.
-    Relaunched { replica: u32, result: Result<Instance, RuntimeError> },
+    Relaunched { revision: RevisionId, replica: u32, result: Result<Instance, RuntimeError> },
     /// A former revision is gone.
     Retired { revision: RevisionId },
 }
@@ -137,7 +137,8 @@ impl Executor {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
         let work = async move {
             let result = runtime.launch(&spec, &ownership).await;
-            Completion::Relaunched { replica: ownership.replica, result }
+            let (revision, replica) = (ownership.revision, ownership.replica);
+            Completion::Relaunched { revision, replica, result }
         };
         self.spawn(service, rollout, 0, work);
     }

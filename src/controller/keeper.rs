@@ -223,11 +223,15 @@ impl Driver {
         }
         match owner {
             Owner::Canary => {
-                if service.active.as_ref().is_some_and(super::service::Active::is_going_back) {
+                let is_going_back =
+                    service.active.as_ref().is_some_and(super::service::Active::is_going_back);
+                let sentence = format!("{} {exit}", instance.short());
+                if !is_going_back || exit.out_of_memory {
+                    self.tell(&name, Kind::Instance, sentence.clone());
+                }
+                if is_going_back {
                     return;
                 }
-                let sentence = format!("{} {exit}", instance.short());
-                self.tell(&name, Kind::Instance, sentence.clone());
                 self.step(&name, Event::Lost { sentence });
             }
             Owner::Stable(replica) => {
@@ -302,12 +306,21 @@ impl Driver {
     pub(super) fn relaunched(
         &mut self,
         name: &ServiceName,
+        revision: RevisionId,
         replica: u32,
         result: Result<Instance, RuntimeError>,
     ) {
         let now = self.now();
         let Some(service) = self.services.get_mut(name) else { return };
-        let Some(relaunch) = service.relaunches.get_mut(&replica) else { return };
+        let is_stable = service.record.stable.as_ref().is_some_and(|s| s.revision == revision);
+        let relaunch = service.relaunches.get_mut(&replica).filter(|_| is_stable);
+        let Some(relaunch) = relaunch else {
+            // Another revision took its place while it started.
+            if let Ok(instance) = result {
+                self.discard(name, vec![instance]);
+            }
+            return;
+        };
         relaunch.under_way = false;
         match result {
             Err(error) => {
@@ -327,7 +340,6 @@ impl Driver {
                 relaunch.not_before = now.after(wait.min(RELAUNCH_LAST));
                 relaunch.under_way = true;
                 let Some(stable) = &mut service.record.stable else { return };
-                let revision = stable.revision;
                 let old = match stable.instances.get_mut(replica as usize) {
                     Some(old) => Some(std::mem::replace(old, instance.clone())),
                     None => {

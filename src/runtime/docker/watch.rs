@@ -35,6 +35,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a silent engine is asked whether it lives: a hung one sends no events either.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// When to look whether a container was killed for its memory limit: at once, and twice more. The
+/// engine is a few milliseconds late, if at all; a release that failed waits for this.
+const OOM_PAUSES: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150)];
+
+/// SIGKILL, by which the kernel ends what takes too much.
+const KILL: i32 = 9;
+
 /// Why a session ended.
 enum End {
     /// Nobody listens any more.
@@ -153,19 +161,32 @@ async fn translate(client: &Client, message: &EventMessage) -> Option<RuntimeEve
             let code = actor.attributes.as_ref().and_then(|all| all.get("exitCode")?.parse().ok());
             let told = code.map(container::exit_of).unwrap_or_default();
             // The event does not say whether it was for memory.
-            let exit = Exit { out_of_memory: out_of_memory(client, id).await, ..told };
+            let exit = Exit { out_of_memory: out_of_memory(client, id, &told).await, ..told };
             Some(RuntimeEvent::Ended { instance, exit })
         }
         _ => None,
     }
 }
 
-async fn out_of_memory(client: &Client, id: &str) -> bool {
-    let id = id.to_owned();
-    let inspect = |docker: Docker| async move { docker.inspect_container(&id, None).await };
-    // Removed meanwhile, or the engine is gone: nobody can tell any more.
-    let found = client.call("looking at a container that ended", ANSWER, inspect).await.ok();
-    found.and_then(|found| found.state?.oom_killed).unwrap_or(false)
+/// Whether a container ended for want of memory. The engine learns that on another path than the end
+/// itself, and may note it a moment later.
+async fn out_of_memory(client: &Client, id: &str, told: &Exit) -> bool {
+    for pause in OOM_PAUSES {
+        sleep(pause).await;
+        let id = id.to_owned();
+        let inspect = |docker: Docker| async move { docker.inspect_container(&id, None).await };
+        // Removed meanwhile, or the engine is gone: nobody can tell any more.
+        let found = client.call("looking at a container that ended", ANSWER, inspect).await;
+        let Ok(found) = found else { return false };
+        let limited = found.host_config.and_then(|host| host.memory).unwrap_or(0) > 0;
+        if found.state.and_then(|state| state.oom_killed).unwrap_or(false) {
+            return true;
+        }
+        if told.signal != Some(KILL) || !limited {
+            return false;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
