@@ -103,6 +103,7 @@ const ROOMS: [Room; 15] = [
             "analysis::scorecard",
             "model",
             "cli::console",
+            "cli::live",
         ],
     ),
     room(
