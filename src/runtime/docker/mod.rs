@@ -26,6 +26,7 @@ use bollard::query_parameters::{
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
@@ -42,6 +43,11 @@ const REMOVE: Duration = Duration::from_secs(60);
 
 /// Beyond its grace, what a stop may take: the engine kills and then waits up to 10 s itself.
 const STOP_SLACK: Duration = Duration::from_secs(20);
+
+/// How often a name that somebody takes at this moment is looked at, and the pause between: an engine
+/// creates a container within a fraction of a second.
+const NAME_TRIES: u32 = 20;
+const NAME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Lines of output that a failed launch carries.
 const LAST_LINES: usize = 50;
@@ -124,43 +130,44 @@ impl DockerRuntime {
         let image = spec.container.image_id.as_deref().unwrap_or(typed);
         let plain = container::name(ownership);
         for name in [plain.clone(), format!("{plain}-{}", self.daemon)] {
-            if let Some(found) = self.look(&name).await? {
-                if !self.is_of(&found, ownership) {
-                    continue;
-                }
-                let id = found.id.clone().unwrap_or_default();
-                let state = found.state.unwrap_or_default();
-                let started = state.started_at.is_some_and(|at| !at.starts_with("0001-"));
-                if state.running == Some(true) {
-                    return Ok((id, false));
-                }
-                if !started {
-                    return Ok((id, true));
-                }
-                // It ran and ended: an instance begins afresh.
-                self.remove(&id).await?;
-            }
-            let taken = name.clone();
-            let options =
-                CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
-            let body = container::body(spec, image, ownership, &self.daemon);
-            let create =
-                |docker: Docker| async move { docker.create_container(Some(options), body).await };
-            return match self.client.call("creating a container", START, create).await {
-                Ok(created) => Ok((created.id, true)),
-                // A launch that was cut short may still have been under way; or another daemon was a
-                // moment faster.
-                Err(Trouble::Refused { status: 409, .. }) => match self.look(&taken).await? {
-                    Some(found) if self.is_of(&found, ownership) => {
-                        Ok((found.id.unwrap_or_default(), true))
+            for _ in 0..NAME_TRIES {
+                if let Some(found) = self.look(&name).await? {
+                    if !self.is_of(&found, ownership) {
+                        break;
                     }
-                    _ => continue,
-                },
-                Err(Trouble::Refused { status: 404, .. }) => Err(RuntimeError::NotFound(format!(
-                    "image {typed} is not on this engine any more: deploy it again"
-                ))),
-                Err(trouble) => Err(trouble.into()),
-            };
+                    let id = found.id.clone().unwrap_or_default();
+                    let state = found.state.unwrap_or_default();
+                    let started = state.started_at.is_some_and(|at| !at.starts_with("0001-"));
+                    if state.running == Some(true) {
+                        return Ok((id, false));
+                    }
+                    if !started {
+                        return Ok((id, true));
+                    }
+                    // It ran and ended: an instance begins afresh.
+                    self.remove(&id).await?;
+                }
+                let options = CreateContainerOptions {
+                    name: Some(name.clone()),
+                    ..CreateContainerOptions::default()
+                };
+                let body = container::body(spec, image, ownership, &self.daemon);
+                let create = |docker: Docker| async move {
+                    docker.create_container(Some(options), body).await
+                };
+                match self.client.call("creating a container", START, create).await {
+                    Ok(created) => return Ok((created.id, true)),
+                    // Somebody has the name: another daemon that was a moment faster, or a launch of
+                    // ours that was cut short and is still under way. The next look tells.
+                    Err(Trouble::Refused { status: 409, .. }) => sleep(NAME_PAUSE).await,
+                    Err(Trouble::Refused { status: 404, .. }) => {
+                        return Err(RuntimeError::NotFound(format!(
+                            "image {typed} is not on this engine any more: deploy it again"
+                        )));
+                    }
+                    Err(trouble) => return Err(trouble.into()),
+                }
+            }
         }
         Err(RuntimeError::Failed(format!(
             "a container named {plain} exists and is not ours: remove or rename it"
