@@ -33,7 +33,7 @@ impl Line {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self {
             Self::Own(connection) => connection.poll_frame(context),
-            Self::Shared(shared) => match shared.held.connection.borrow_mut().as_mut() {
+            Self::Shared(shared) => match shared.wire.connection.borrow_mut().as_mut() {
                 Some(connection) => connection.poll_frame(context),
                 None => Poll::Ready(Some(Err(Broken::Upload))),
             },
@@ -45,7 +45,7 @@ impl Line {
         match self {
             Self::Own(connection) => connection.is_end(),
             Self::Shared(shared) => {
-                shared.held.connection.borrow().as_ref().is_none_or(|c| c.is_end())
+                shared.wire.connection.borrow().as_ref().is_none_or(|c| c.is_end())
             }
         }
     }
@@ -55,9 +55,9 @@ impl Line {
         match self {
             Self::Own(connection) => worker.upstreams.give_back(endpoint, connection),
             Self::Shared(shared) => {
-                shared.held.answered.set(true);
+                shared.wire.answered.set(true);
                 let sent = {
-                    let mut connection = shared.held.connection.borrow_mut();
+                    let mut connection = shared.wire.connection.borrow_mut();
                     connection.take_if(|connection| !connection.is_sending())
                 };
                 if let Some(connection) = sent {
@@ -71,12 +71,12 @@ impl Line {
 /// A connection shared with the task that sends on it. Dropped before the answer was read, it ends.
 #[derive(Debug)]
 pub struct Shared {
-    held: Rc<Held>,
+    wire: Rc<Wire>,
     task: AbortHandle,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Wire {
     connection: RefCell<Option<Box<Connection>>>,
     answered: Cell<bool>,
 }
@@ -91,8 +91,8 @@ impl Shared {
         exchange: &Rc<Exchange>,
     ) -> Self {
         let connection = RefCell::new(Some(connection));
-        let held = Rc::new(Held { connection, answered: Cell::new(false) });
-        let (sending, exchange) = (Rc::clone(&held), Rc::clone(exchange));
+        let wire = Rc::new(Wire { connection, answered: Cell::new(false) });
+        let (sending, exchange) = (Rc::clone(&wire), Rc::clone(exchange));
         let (driving, target) = (Rc::clone(worker), Arc::clone(endpoint));
         let task = tokio::task::spawn_local(async move {
             let sent =
@@ -113,14 +113,14 @@ impl Shared {
         });
         let task = task.abort_handle();
         worker.upstreams.driven(endpoint.id, task.clone());
-        Self { held, task }
+        Self { wire, task }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.held.answered.get() {
-            drop(self.held.connection.take());
+        if !self.wire.answered.get() {
+            drop(self.wire.connection.take());
             self.task.abort();
         }
     }
