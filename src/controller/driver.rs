@@ -27,7 +27,7 @@ use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
-use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
+use crate::runtime::{Found, Runtime, RuntimeError, RuntimeEvent};
 use crate::store::Everything;
 use crate::store::writer::Writer;
 
@@ -121,6 +121,7 @@ pub struct Driver {
     pub(super) probes: mpsc::Sender<Probed>,
     pub(super) reports: mpsc::Sender<RuntimeEvent>,
     pub(super) processes: mpsc::Sender<RuntimeEvent>,
+    pub(super) latecomers: mpsc::Sender<Vec<Found>>,
     /// Which runtimes are watched: docker, process.
     pub(super) watches: [bool; 2],
     pub(super) shutdown: CancellationToken,
@@ -136,6 +137,7 @@ struct Inbox {
     probes: mpsc::Receiver<Probed>,
     runtime: mpsc::Receiver<RuntimeEvent>,
     processes: mpsc::Receiver<RuntimeEvent>,
+    latecomers: mpsc::Receiver<Vec<Found>>,
 }
 
 impl Driver {
@@ -149,6 +151,7 @@ impl Driver {
         let (probes_in, probes) = mpsc::channel(QUEUE);
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
         let (processes_in, processes) = mpsc::channel(QUEUE);
+        let (latecomers_in, latecomers) = mpsc::channel(1);
         let tasks = TaskTracker::new();
         let started = format!("{:.3}", jiff::Timestamp::now());
         let daemon = DaemonStatus {
@@ -203,10 +206,11 @@ impl Driver {
             watches: [false; 2],
             reports: runtime_in,
             processes: processes_in,
+            latecomers: latecomers_in,
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
-            inbox: Inbox { asks, done, prepared, probes, runtime, processes },
+            inbox: Inbox { asks, done, prepared, probes, runtime, processes, latecomers },
         };
         for config in parts.services {
             driver.add_service(config);
@@ -233,6 +237,9 @@ impl Driver {
                 Some(event) = self.inbox.processes.recv() => self.reported(event),
                 Some(event) = self.inbox.probes.recv() => self.probed(event),
                 Some(ask) = self.inbox.asks.recv() => self.asked(ask),
+                Some(found) = self.inbox.latecomers.recv() => {
+                    self.stop_strangers(&BTreeMap::from([("docker", found)]));
+                }
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
                 _ = ticks.tick() => self.tick(),
             }

@@ -343,6 +343,13 @@ impl Fleet {
         known
     }
 
+    /// Whether an instance has an endpoint, be it one whose last requests finish.
+    #[must_use]
+    pub fn has(&self, instance: &InstanceId) -> bool {
+        let mut groups = self.services.values().flat_map(Deployment::groups);
+        groups.any(|group| group.pool.endpoints.iter().any(|e| e.instance == *instance))
+    }
+
     /// What a side counted in this epoch.
     #[must_use]
     pub fn sample(&self, name: &ServiceName, side: Side) -> Sample {

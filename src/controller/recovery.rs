@@ -21,6 +21,9 @@ use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
 use crate::store::records::ActiveRecord;
 
+/// When an engine has made what it was asked for before the start, also a busy one.
+const LATE: std::time::Duration = std::time::Duration::from_secs(5);
+
 impl Driver {
     /// Adds a service as configured, with nothing running.
     pub(super) fn add_service(&mut self, config: ServiceConfig) {
@@ -125,6 +128,24 @@ impl Driver {
             self.recover_rollout(name, &found);
             self.start_if_new(name);
         }
+        self.look_for_latecomers();
+    }
+
+    /// Lists once more after a while: a container that the former daemon asked for in its last moment
+    /// comes to be when the first look is over.
+    fn look_for_latecomers(&self) {
+        if !self.watches[0] {
+            return;
+        }
+        let (docker, found) = (Arc::clone(&self.runtimes.docker), self.latecomers.clone());
+        let look = async move {
+            tokio::time::sleep(LATE).await;
+            // An engine that is gone has had nothing to make.
+            if let Ok(list) = docker.list().await {
+                let _ = found.send(list).await;
+            }
+        };
+        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(look));
     }
 
     /// What runs, by runtime name; nothing for a runtime that cannot be asked.
@@ -277,7 +298,7 @@ impl Driver {
     }
 
     /// Stops what carries our mark and belongs to nothing that is known.
-    fn stop_strangers(&mut self, found: &BTreeMap<&'static str, Vec<Found>>) {
+    pub(super) fn stop_strangers(&self, found: &BTreeMap<&'static str, Vec<Found>>) {
         let mut wanted: HashSet<InstanceId> = HashSet::new();
         let mut launching: HashSet<RolloutId> = HashSet::new();
         for service in self.services.values() {
@@ -290,12 +311,16 @@ impl Driver {
                     launching.insert(active.rollout.id);
                 }
             }
+            if service.relaunches.values().any(|relaunch| relaunch.under_way) {
+                // What the keeper starts belongs to no rollout.
+                launching.insert(RolloutId(0));
+            }
         }
         let runtimes = [&self.runtimes.docker, &self.runtimes.process];
         for runtime in runtimes {
             for stranger in found.get(runtime.name()).into_iter().flatten() {
-                if wanted.contains(&stranger.id) || launching.contains(&stranger.ownership.rollout)
-                {
+                let comes = launching.contains(&stranger.ownership.rollout);
+                if wanted.contains(&stranger.id) || comes || self.fleet.has(&stranger.id) {
                     continue;
                 }
                 tracing::info!(instance = %stranger.id, "stopping an instance that nobody wants");
