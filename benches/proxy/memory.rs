@@ -11,8 +11,8 @@ use crate::process::{Cores, pinned};
 
 /// How many connections.
 const CONNECTIONS: usize = 2_000;
-/// Until what a burst left behind is given back.
-const CALM: Duration = Duration::from_secs(2);
+/// Until what a burst left behind is given back: idle buffers, and pages by the allocator.
+const CALM: Duration = Duration::from_secs(4);
 
 /// Bytes of memory per connection that idles.
 pub fn per_idle_connection(_: &Site, proxy: &Running) -> Result<f64> {

@@ -18,10 +18,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::HeaderValue;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -29,9 +28,9 @@ use super::clock::{Clock, Tick};
 use super::forwarded::{address_value, is_trusted};
 use super::handler;
 use super::limits::Limits;
+use super::persistent;
 use super::stream::{Io, Transport};
-use super::tunnel::{self, Tunnel};
-use super::upstream::http1::BUFFER;
+use super::tunnel::Tunnel;
 use super::upstream::http2::Local;
 use super::worker::{Worker, limit};
 use crate::telemetry::traffic::Count;
@@ -46,19 +45,17 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2 pings that find dead peers: every 30 s, answered within 20 s.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Ticks of silence after which an HTTP/1.1 connection gives its buffers back; the tick that finds out
+/// comes once a second. Pages load their parts within less, people read for longer.
+const PARK_AFTER: Tick = if cfg!(test) { 1 } else { 10 };
 /// Streams that we may reset for a client's errors before it is sent away (CVE-2025-8671).
 const LOCAL_RESETS: usize = 500;
-/// How long, and for how many bytes, what a client still sends is read after our last word, so that
-/// a reset does not take that word from it (RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 64 * 1024;
-
 /// How a listener secures its connections.
 pub type Secure = Arc<rustls::ServerConfig>;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Between requests.
     Idle,
     /// A request's head has begun and is not complete. HTTP/1.1 only.
@@ -69,7 +66,7 @@ enum Phase {
 
 /// Why a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doom {
+pub(super) enum Doom {
     Idle,
     Head,
     Stalled,
@@ -91,10 +88,14 @@ pub struct Downstream {
     multiplexed: bool,
     clock: Clock,
     limits: Deadlines,
-    phase: Cell<Phase>,
+    /// What it is doing.
+    pub(super) phase: Cell<Phase>,
     since: Cell<Tick>,
     blocked: Cell<Option<Tick>>,
-    doom: Cell<Option<Doom>>,
+    /// It waits without hyper: its task need not look around for being quiet.
+    pub(super) parked: Cell<bool>,
+    /// Why it must end.
+    pub(super) doom: Cell<Option<Doom>>,
     active: Cell<u32>,
     served: Cell<u32>,
     waker: RefCell<Option<Waker>>,
@@ -133,6 +134,7 @@ impl Downstream {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(worker.clock.now()),
             blocked: Cell::new(None),
+            parked: Cell::new(false),
             doom: Cell::new(None),
             active: Cell::new(0),
             served: Cell::new(0),
@@ -140,7 +142,8 @@ impl Downstream {
         })
     }
 
-    fn enter(&self, phase: Phase) {
+    /// Does something else from now on.
+    pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.clock.now());
     }
@@ -179,11 +182,23 @@ impl Downstream {
                 Some(since) if now.saturating_sub(since) >= self.limits.write_stall => {
                     Doom::Stalled
                 }
-                _ => return,
+                _ => {
+                    if self.is_quiet() && !self.multiplexed && !self.parked.get() {
+                        self.wake();
+                    }
+                    return;
+                }
             },
         };
         self.doom.set(Some(doom));
         self.wake();
+    }
+
+    /// Whether nothing was said for so long that its buffers are better given back.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.phase.get() == Phase::Idle
+            && self.blocked.get().is_none()
+            && self.clock.now().saturating_sub(self.since.get()) >= PARK_AFTER
     }
 
     /// Has the connection's task look around.
@@ -193,7 +208,8 @@ impl Downstream {
         }
     }
 
-    fn park(&self, context: &Context<'_>) {
+    /// Has this task woken when it must look around.
+    pub(super) fn park(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *waker = Some(context.waker().clone());
@@ -206,7 +222,8 @@ impl Downstream {
 pub struct Busy(Rc<Downstream>);
 
 impl Busy {
-    fn new(connection: &Rc<Downstream>) -> Self {
+    /// A request begins on this connection.
+    pub fn new(connection: &Rc<Downstream>) -> Self {
         connection.active.set(connection.active.get() + 1);
         connection.served.set(connection.served.get().saturating_add(1));
         connection.phase.set(Phase::Busy);
@@ -263,11 +280,11 @@ async fn serve(
     let Ok(Some((transport, multiplexed))) = opened else { return };
     let connection = Downstream::new(&worker, peer, secure, multiplexed);
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
-    let io = TokioIo::new(Io::new(transport, Rc::clone(&connection)));
+    let io = Io::new(transport, Rc::clone(&connection));
     if multiplexed {
-        serve_http2(&worker, &connection, io).await;
+        Box::pin(serve_http2(&worker, &connection, TokioIo::new(io))).await;
     } else {
-        serve_http1(&worker, &connection, io).await;
+        persistent::serve(&worker, &connection, io).await;
     }
 }
 
@@ -311,79 +328,6 @@ async fn sniff(stream: &TcpStream) -> Option<bool> {
         }
         tokio::time::sleep(PREFACE_PAUSE).await;
     }
-}
-
-async fn serve_http1(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: TokioIo<Io>) {
-    let service = service_fn(|request| {
-        let (worker, connection) = (Rc::clone(worker), Rc::clone(connection));
-        let busy = Busy::new(&connection);
-        // Boxed, so that an idle connection keeps no room for a request's state.
-        Box::pin(async move {
-            let response = handler::handle(&worker, &connection, request).await;
-            Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
-        })
-    });
-    let mut builder = http1::Builder::new();
-    // Header deadlines are the tick's: hyper's would cost a timer per request.
-    builder.header_read_timeout(None).max_buf_size(BUFFER);
-    builder.max_header_size(worker.settings.limits.header_bytes);
-    let mut http = builder.serve_connection(io, service);
-    let mut told = false;
-    let ended = std::future::poll_fn(|context| {
-        if let Some(doom) = connection.doom.get() {
-            return Poll::Ready(Err(doom));
-        }
-        connection.park(context);
-        // A request that is here already is served: hyper is told after it has looked.
-        let polled = http.poll_without_shutdown(context);
-        if polled.is_pending() && worker.is_draining() && !told {
-            told = true;
-            std::pin::Pin::new(&mut http).graceful_shutdown();
-            return http.poll_without_shutdown(context).map(Ok);
-        }
-        polled.map(Ok)
-    })
-    .await;
-    let parts = http.into_parts();
-    let mut io = parts.io.into_inner();
-    match ended {
-        Ok(Ok(())) => {
-            if let Some(tunnel) = connection.tunnel.take() {
-                connection.phase.set(Phase::Busy);
-                tunnel::run(io, parts.read_buf, tunnel).await;
-            } else {
-                close(&mut io, worker.is_draining()).await;
-            }
-        }
-        Ok(Err(_)) => close(&mut io, true).await,
-        Err(Doom::Head) => {
-            worker.count(Count::Refused);
-            let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
-                           content-length: 0\r\n\r\n";
-            let _ = tokio::time::timeout(LINGER, io.write_all(answer)).await;
-            close(&mut io, true).await;
-        }
-        Err(Doom::Idle) => close(&mut io, false).await,
-        Err(Doom::Stalled) => {}
-    }
-}
-
-/// Says that nothing more will come, and reads what the client still sends for a while.
-async fn close(io: &mut Io, linger: bool) {
-    let closing = async {
-        if io.shutdown().await.is_err() || !linger {
-            return;
-        }
-        let mut scratch = [0; 1024];
-        let mut left = LINGER_BYTES;
-        while let Ok(read @ 1..) = io.read(&mut scratch).await {
-            left = left.saturating_sub(read);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, Box::pin(closing)).await;
 }
 
 async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: TokioIo<Io>) {

@@ -38,6 +38,7 @@ pub mod limits;
 pub mod listener;
 mod page;
 mod parcel;
+mod persistent;
 mod slots;
 mod stream;
 pub mod tester;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -24,13 +25,30 @@ pub enum Transport {
 #[derive(Debug)]
 pub struct Io {
     transport: Transport,
+    /// Read before, and to be read again.
+    unread: Bytes,
     connection: Rc<Downstream>,
 }
 
 impl Io {
     /// A stream that tells this connection when bytes move.
     pub fn new(transport: Transport, connection: Rc<Downstream>) -> Self {
-        Self { transport, connection }
+        Self { transport, unread: Bytes::new(), connection }
+    }
+
+    /// Gives bytes back that were read: they come first at the next read.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Whether something may be read from the network.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        let stream = match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        // An error shows itself to who reads.
+        stream.poll_read_ready(context).map(|_| ())
     }
 
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -45,6 +63,11 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let here = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(here));
+            return Poll::Ready(Ok(()));
+        }
         let polled = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),

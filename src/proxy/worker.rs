@@ -23,7 +23,7 @@ use crate::routing::live::{Live, Reader};
 use crate::telemetry::traffic::{Count, Traffic};
 
 /// Ticks between two looks at the clients' connections: their deadlines are seconds.
-const CONNECTION_TICKS: Tick = 10;
+const CONNECTION_TICKS: Tick = if cfg!(test) { 1 } else { 10 };
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

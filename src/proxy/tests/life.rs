@@ -244,3 +244,61 @@ async fn a_cut_ends_an_upload_whose_answer_has_begun() {
     client.read_to_end().await;
     until(|| target.in_flight() == 0).await;
 }
+
+#[tokio::test]
+async fn a_client_that_pauses_notices_nothing() {
+    let target = endpoint(saying("hello").await);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(Client::new(rig.http()).await);
+    }
+    // Twice as long as it takes to be parked.
+    let mut pauses = tokio::time::interval(Duration::from_millis(400));
+    for _ in 0..4 {
+        pauses.tick().await;
+        for client in &mut clients {
+            assert_eq!(client.get("/").await.1, "hello");
+        }
+    }
+    // The beginning of a head, and an empty line, behind a request: neither is lost.
+    let (behind, empty) = clients.split_at_mut(1);
+    behind[0].send("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HT").await;
+    empty[0].send("GET / HTTP/1.1\r\nhost: a\r\n\r\n\r\n").await;
+    assert_eq!(behind[0].read().await.1, "hello");
+    assert_eq!(empty[0].read().await.1, "hello");
+    pauses.tick().await;
+    pauses.tick().await;
+    behind[0].send("TP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(behind[0].read().await.1, "hello");
+    assert_eq!(empty[0].get("/").await.1, "hello");
+    assert_eq!(rig.total(Count::Accepted), 5);
+    assert_eq!(rig.total(Count::Closed), 0);
+    pauses.tick().await;
+    rig.proxy.drain(LONG).await;
+    assert_eq!(rig.total(Count::Closed), 5);
+}
+
+#[tokio::test]
+async fn a_body_that_pauses_is_not_taken_for_a_request() {
+    // Answers before the body is there: the rest of it must not be read as a request.
+    let address = origin(|mut stream, _| async move {
+        let mut buffer = vec![0; 4096];
+        let _ = stream.read(&mut buffer).await;
+        let _ = stream.write_all(&ok("early")).await;
+        while let Ok(1..) = stream.read(&mut buffer).await {}
+    })
+    .await;
+    let rig = Rig::new(side(1, &[endpoint(address)]));
+    let mut client = Client::new(rig.http()).await;
+    let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    let length = smuggled.len() + 4;
+    client
+        .send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nhalf"))
+        .await;
+    assert_eq!(client.read().await.1, "early");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.send(smuggled).await;
+    client.read_to_end().await;
+    assert_eq!(rig.total(Count::Requests), 1);
+}

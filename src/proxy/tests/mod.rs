@@ -6,6 +6,7 @@ mod basics;
 mod edge;
 mod failures;
 mod life;
+mod lines;
 mod protocols;
 mod secure;
 mod sides;
