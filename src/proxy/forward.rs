@@ -132,15 +132,17 @@ pub async fn forward(
     let mut last = Failure::Unavailable;
     loop {
         let Some((claim, revision)) = claim(worker, &route, side, &tried) else {
-            if tried.count == 0
-                && reloads < RELOADS
+            if reloads < RELOADS
                 && let Some(newer) = reload(worker, &route)
             {
                 reloads += 1;
                 route = newer;
-                side = choice.side(route.service());
-                exchange.forget();
-                observe(&route, side);
+                // A second attempt stays on its side: only instances may have been replaced there.
+                if tried.count == 0 {
+                    side = choice.side(route.service());
+                    exchange.forget();
+                    observe(&route, side);
+                }
                 continue;
             }
             exchange.fault();
