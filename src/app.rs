@@ -15,6 +15,7 @@ use crate::controller::handle::Handle;
 use crate::proxy;
 use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
 use crate::routing::live::Live;
+use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
@@ -75,7 +76,7 @@ impl House {
         let everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
-        let runtimes = runtimes(&config, program)?;
+        let (runtimes, images) = runtimes(&config, program)?;
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
@@ -90,6 +91,7 @@ impl House {
             live: live.clone(),
             workers,
             runtimes,
+            images: Some(images),
             writer,
             everything,
             reload: reload(config.clone(), read, certificates),
@@ -157,18 +159,23 @@ impl House {
     }
 }
 
-fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
+fn runtimes(
+    config: &Config,
+    program: PathBuf,
+) -> Result<(Runtimes, Arc<DockerRuntime>), OpenError> {
     // Two daemons on one engine tell their containers apart by where their state lies.
     let dir = std::path::absolute(&config.state.dir).unwrap_or_else(|_| config.state.dir.clone());
     let daemon = rapidhash::v3::rapidhash_v3(dir.to_string_lossy().as_bytes());
     let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
-    Ok(Runtimes {
-        docker: Arc::new(docker),
+    let docker = Arc::new(docker);
+    let runtimes = Runtimes {
+        docker: Arc::clone(&docker) as Arc<dyn Runtime>,
         process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
         fixed: Arc::new(FixedRuntime),
-    })
+    };
+    Ok((runtimes, docker))
 }
 
 fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {

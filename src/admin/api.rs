@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, health, metrics, openapi};
+use super::{events, health, metrics, openapi, work};
 use crate::controller::handle::Handle;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
@@ -179,7 +179,8 @@ pub(super) async fn service(
     service.map(Json).ok_or_else(gone)
 }
 
-/// Begins a rollout. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
+/// Begins a rollout. With `Accept: application/x-ndjson` the answer is 200 and lines of JSON that tell
+/// how far the preparation is; the last one has `done` or `problem`. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
 /// as configured.
 #[utoipa::path(post, path = "/api/v1/services/{service}/deploy", tag = "rollouts",
     params(("service" = String, Path, description = "Its name")),
@@ -190,9 +191,20 @@ pub(super) async fn service(
 pub(super) async fn deploy(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 7] = ["image", "tag", "command", "endpoints", "env", "steps", "bake"];
+    const FIELDS: [&str; 9] = [
+        "image",
+        "tag",
+        "command",
+        "endpoints",
+        "env",
+        "origin",
+        "no_checkpoint",
+        "steps",
+        "bake",
+    ];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),
@@ -205,6 +217,11 @@ pub(super) async fn deploy(
         let detail =
             format!("`{first}` and `{second}` cannot both say what runs: give one of them");
         return Err(Problem::new(Kind::Invalid, detail).with_field(second));
+    }
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.deploy_telling(name, request, told).await?)
+        }));
     }
     Ok(accepted(state.handle.deploy(name, request).await?))
 }

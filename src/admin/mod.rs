@@ -21,6 +21,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

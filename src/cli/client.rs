@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,12 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::exit::Exit;
-use super::stream::Events;
+use super::stream::{self, Events};
 use super::trouble::Trouble;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
 };
 use crate::model::id::ServiceName;
+use crate::model::progress::Progress;
 use crate::model::weight::Weight;
 
 /// Where a daemon answers that was told nothing else.
@@ -34,8 +36,13 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(30);
 /// A deploy is answered when the image is there; the daemon itself gives up after 300 s.
 const CHANGE_WITHIN: Duration = Duration::from_secs(310);
+/// What takes time tells every few seconds that it lives; that is watched instead.
+const FOREVER: Duration = Duration::MAX;
 /// The longest answer that is read: some thousand rollouts with their events.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// The body of a request.
+pub type Sent = BoxBody<Bytes, std::io::Error>;
 
 #[derive(Debug, Clone)]
 enum Place {
@@ -142,6 +149,43 @@ impl Client {
         self.post(&format!("/api/v1/services/{service}/deploy"), request).await
     }
 
+    /// Begins a rollout, and tells how far its preparation is.
+    pub async fn deploy_telling(
+        &self,
+        service: &str,
+        request: &DeployRequest,
+        hears: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<DeployAccepted, Trouble> {
+        self.work(&format!("/api/v1/services/{service}/deploy"), request, hears).await
+    }
+
+    /// Asks for a change that takes time, and tells how far it is.
+    pub async fn work<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        hears: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<T, Trouble> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Trouble::new(Exit::Error, error.to_string()))?;
+        let whole = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
+        self.work_on(path, "application/json", whole, hears).await
+    }
+
+    /// The same with a body of any kind.
+    pub async fn work_on<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &str,
+        body: Sent,
+        hears: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<T, Trouble> {
+        let answer = self.send(Method::POST, path, (kind, body), FOREVER).await?;
+        let answer = self.accepted(answer).await?;
+        let last = stream::to_the_last(answer.into_body(), &self.place(), hears).await?;
+        serde_json::from_value(last).map_err(|error| self.not_understood(&error))
+    }
+
     /// Goes back to the former revision, or to a kept one.
     pub async fn rollback(
         &self,
@@ -213,7 +257,8 @@ impl Client {
         if let Some(after) = after {
             path.push_str(&format!("&after={after}"));
         }
-        let response = self.send(Method::GET, &path, Bytes::new(), READ_WITHIN).await?;
+        let nothing = ("", Full::default().map_err(|never| match never {}).boxed());
+        let response = self.send(Method::GET, &path, nothing, READ_WITHIN).await?;
         let response = self.accepted(response).await?;
         Ok(Events::new(response.into_body(), self.place()))
     }
@@ -239,19 +284,23 @@ impl Client {
         body: Bytes,
         within: Duration,
     ) -> Result<T, Trouble> {
-        let response = self.send(method, path, body, within).await?;
+        let kind = if body.is_empty() { "" } else { "application/json" };
+        let body = Full::new(body).map_err(|never| match never {}).boxed();
+        let response = self.send(method, path, (kind, body), within).await?;
         let response = self.accepted(response).await?;
         let bytes = self.collect(response.into_body()).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let place = self.place();
-            Trouble::new(
-                Exit::Error,
-                format!(
-                    "what {place} answers cannot be read ({error}): are the daemon and this \
-                     `switchback` of the same version?"
-                ),
-            )
-        })
+        serde_json::from_slice(&bytes).map_err(|error| self.not_understood(&error))
+    }
+
+    fn not_understood(&self, error: &serde_json::Error) -> Trouble {
+        let place = self.place();
+        Trouble::new(
+            Exit::Error,
+            format!(
+                "what {place} answers cannot be read ({error}): are the daemon and this \
+                 `switchback` of the same version?"
+            ),
+        )
     }
 
     /// Turns an answer that is an error into trouble.
@@ -286,7 +335,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        (kind, body): (&str, Sent),
         within: Duration,
     ) -> Result<Response<Incoming>, Trouble> {
         let connect = async {
@@ -307,10 +356,13 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if within == FOREVER {
+            request = request.header(header::ACCEPT, "application/x-ndjson");
         }
-        let request = request.body(Full::new(body)).map_err(|_| {
+        if !kind.is_empty() {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let request = request.body(body).map_err(|_| {
             Trouble::new(Exit::Usage, "the token has characters that cannot be sent in a header")
         })?;
         let asked = async {
@@ -358,7 +410,7 @@ enum Either {
     Tcp(TcpStream),
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>>
+async fn exchange<S>(stream: S, request: Request<Sent>) -> hyper::Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

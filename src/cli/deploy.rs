@@ -9,6 +9,7 @@ use super::client::Client;
 use super::console::{Console, Line, Look};
 use super::exit::Exit;
 use super::figures;
+use super::progress::Bar;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::config::scalar::show_duration;
@@ -35,6 +36,8 @@ pub struct Options {
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
     pub bake: Option<Duration>,
+    /// Archive no checkpoint first.
+    pub no_checkpoint: bool,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// Say what would be done.
@@ -64,11 +67,15 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
     }
 
     let from = service.stable.as_ref().map(|stable| stable.revision);
-    let accepted = client.deploy(&service.service, &request).await?;
+    let accepted = {
+        let mut bar = Bar::new(console, json);
+        client.deploy_telling(&service.service, &request, &mut |now| bar.show(&now)).await?
+    };
     let name = &service.service;
     if json {
         console.json(&json!({
             "kind": "accepted", "service": name, "rollout": accepted.rollout, "revision": accepted.revision,
+            "same_image_as": accepted.same_image_as,
         }));
     }
     if detach {
@@ -82,6 +89,9 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
         let what = what(&service, &request);
         let line = headline(name, from, accepted.revision, &what, &steps, console);
         console.talk(line.and(Look::Faint, &format!("   rollout {}", accepted.rollout)));
+        if let Some(same) = accepted.same_image_as {
+            console.talk(format!("{} the very image of revision {same}, deployed again", console.signs().note));
+        }
     }
     let followed = Followed { service: service.service, rollout: accepted.rollout };
     watch::to_the_end(client, console, &followed, json).await
@@ -106,6 +116,8 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         command: options.command,
         endpoints: options.endpoints.map(|all| all.iter().map(ToString::to_string).collect()),
         env: options.env,
+        origin: None,
+        no_checkpoint: options.no_checkpoint,
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),
     })

@@ -22,6 +22,7 @@ pub(crate) mod live;
 pub mod logs;
 mod online;
 pub mod output;
+mod progress;
 pub mod reload;
 mod run;
 pub mod status;

@@ -39,6 +39,7 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
                 env: args.env.into_iter().collect(),
                 steps: args.steps,
                 bake: args.bake,
+                no_checkpoint: args.no_checkpoint,
                 detach: args.detach,
                 dry_run: args.dry_run,
                 json: args.output.is_json(),

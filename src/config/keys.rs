@@ -82,6 +82,8 @@ impl Shape {
     }
 }
 
+mod keeping;
+
 const fn key(name: &'static str, shape: Shape, default: &'static str, doc: &'static str) -> Key {
     Key { name, shape, default, doc }
 }
@@ -197,12 +199,20 @@ pub const ADMIN: &[Key] = &[
 ];
 
 /// `[state]`.
-pub const STATE: &[Key] = &[key(
-    "dir",
-    Text,
-    r#""/var/lib/switchback""#,
-    "Directory for rollouts, revisions and their history.",
-)];
+pub const STATE: &[Key] = &[
+    key(
+        "dir",
+        Text,
+        r#""/var/lib/switchback""#,
+        "Directory for rollouts, revisions and their history.",
+    ),
+    key(
+        "checkpoints",
+        Text,
+        "",
+        "Directory for the archives of checkpoints; `checkpoints` below `dir` when not written.",
+    ),
+];
 
 /// `[runtime]`.
 pub const RUNTIME: &[Key] = &[key(
@@ -259,6 +269,12 @@ pub const SERVICE: &[Key] = &[
         TextOrList,
         "",
         "Files of NAME=value lines, relative to this file; `env` wins.",
+    ),
+    key(
+        "pull",
+        Choice(&["missing", "always"]),
+        r#""missing""#,
+        "When the registry is asked for the image: when it is \"missing\" here, or \"always\".",
     ),
     key("args", List, "[]", "Replaces the image's CMD."),
     key("volumes", List, "[]", "Volumes and bind mounts, \"source:/target[:ro]\"."),
@@ -317,6 +333,26 @@ pub const SERVICE: &[Key] = &[
         r#""2m""#,
         "How long launching all instances may take, pulling the image included.",
     ),
+    key(
+        "keep_revisions",
+        Integer(2, 1_000),
+        "10",
+        "Revisions that can be returned to; their images stay on the engine.",
+    ),
+    key(
+        "checkpoint",
+        Choice(&["manual", "auto"]),
+        r#""manual""#,
+        "\"auto\" archives a checkpoint before each deploy and rollback.",
+    ),
+    key("backup", Table(keeping::BACKUP), "", "What goes into a checkpoint, and how long it stays."),
+    key(
+        "paths",
+        TextOrList,
+        "[]",
+        "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
+    ),
+    key("build", Table(keeping::BUILD), "", "How `deploy --build` and `deploy --git` make the image."),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),
     key(

@@ -18,7 +18,7 @@ use super::fleet::Fleet;
 use super::handle::{Ask, Handle};
 use super::journal::{Happening, Journal, Kind};
 use super::service::{Active, Service};
-use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
+use super::status::{DaemonStatus, ServiceStatus};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::moment::Moment;
@@ -27,6 +27,7 @@ use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
+use crate::runtime::docker::DockerRuntime;
 use crate::runtime::{Found, Runtime, RuntimeError, RuntimeEvent};
 use crate::store::Everything;
 use crate::store::writer::Writer;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub workers: usize,
     /// What launches.
     pub runtimes: Runtimes,
+    /// Where images are, when that is a Docker Engine.
+    pub images: Option<Arc<DockerRuntime>>,
     /// Where state is written.
     pub writer: Writer,
     /// What was read from it.
@@ -89,8 +92,8 @@ pub(super) struct Prepared {
     pub service: ServiceName,
     pub spec: Result<RevisionSpec, RuntimeError>,
     pub plan: crate::rollout::plan::Plan,
-    pub answer:
-        Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
+    pub origin: Option<crate::model::revision::Origin>,
+    pub answer: Option<super::asks::DeployAnswer>,
 }
 
 /// What a probe concluded, with what the runtime added to the reason.
@@ -107,6 +110,7 @@ pub struct Driver {
     pub(super) fleet: Fleet,
     pub(super) services: BTreeMap<ServiceName, Service>,
     pub(super) runtimes: Runtimes,
+    pub(super) images: Option<Arc<DockerRuntime>>,
     pub(super) executor: Executor,
     pub(super) tasks: TaskTracker,
     pub(super) writer: Writer,
@@ -193,6 +197,7 @@ impl Driver {
             executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone()),
             tasks,
             runtimes: parts.runtimes,
+            images: parts.images,
             writer: parts.writer,
             journal,
             reload: parts.reload,

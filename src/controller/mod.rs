@@ -12,6 +12,7 @@ pub mod handle;
 mod journal;
 mod keeper;
 mod perform;
+mod prepare;
 mod recovery;
 mod report;
 mod service;

@@ -68,6 +68,18 @@ pub(super) fn spec_of(config: &Service, request: &DeployRequest) -> Result<Revis
     Ok(spec)
 }
 
+/// Hands on what stable has and no configuration says: the volumes that were restored into stand in the
+/// place of those that are configured.
+pub(super) fn inherit(spec: &mut RevisionSpec, stable: &RevisionSpec) {
+    for volume in &mut spec.container.volumes {
+        let Some((source, rest)) = volume.split_once(':') else { continue };
+        if let Some(restored) = stable.container.restored.get(source) {
+            spec.container.restored.insert(source.to_owned(), restored.clone());
+            *volume = format!("{restored}:{rest}");
+        }
+    }
+}
+
 /// How a deploy would go.
 pub(super) fn plan_of(config: &Service, request: &DeployRequest) -> Result<Plan, Refused> {
     let mut plan = config.plan.clone();

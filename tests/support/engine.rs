@@ -101,6 +101,11 @@ pub fn on_a_runtime<F: Future<Output: Send> + Send>(future: F) -> F::Output {
 }
 
 fn root_of_busybox() -> Vec<u8> {
+    root_with(&[])
+}
+
+/// The root file system of the test image, with further files.
+pub fn root_with(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name("/bin/busybox", "bin/busybox").unwrap();
     for applet in
@@ -112,7 +117,8 @@ fn root_of_busybox() -> Vec<u8> {
         header.set_mode(0o777);
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    for (path, text) in [("www/index.html", "hello from a container\n"), ("tmp/.keep", "")] {
+    let page = [("www/index.html", "hello from a container\n"), ("tmp/.keep", "")];
+    for (path, text) in page.iter().chain(files) {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);

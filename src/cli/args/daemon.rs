@@ -186,6 +186,9 @@ pub struct Deploy {
     /// The least time at a step
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub bake: Option<Duration>,
+    /// Archive no checkpoint first, although `checkpoint` is "auto"
+    #[arg(long)]
+    pub no_checkpoint: bool,
     /// Return once the rollout has begun
     #[arg(short, long)]
     pub detach: bool,
