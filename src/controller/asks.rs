@@ -120,10 +120,18 @@ impl Driver {
             let rollout = &active.rollout;
             let at =
                 rollout.phase.step().map_or(String::new(), |_| format!(" at {}", rollout.weight));
+            // Only what would be admitted now is advised.
+            let may = |command: Command| command.admit(&rollout.phase).is_ok();
+            let mut ways = String::new();
+            if may(Command::Abort) {
+                ways = format!(", or take it back with `switchback abort {name}`");
+            }
+            if may(Command::Promote { full: true }) {
+                ways += &format!(", or finish it with `switchback promote {name} --full`");
+            }
             return Err(Refused::Conflict {
                 sentence: format!(
-                    "rollout {} of {name} is {}{at}: wait for its end, or take it back with \
-                     `switchback abort {name}`, or finish it with `switchback promote {name} --full`",
+                    "rollout {} of {name} is {}{at}: wait for its end{ways}",
                     rollout.id,
                     rollout.phase.as_str().replace('_', " "),
                 ),

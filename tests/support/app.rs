@@ -43,9 +43,8 @@ impl Drop for App {
     }
 }
 
-/// A daemon over addresses that somebody else runs; the first revision serves when this returns.
-pub fn over(addresses: &[SocketAddr], plan: &str) -> Daemon {
-    let mut daemon = Daemon::configured(Runs::Processes, plan).unwrap();
+/// The configuration of a daemon whose service is at addresses that somebody else runs.
+pub fn file_over(daemon: &Daemon, addresses: &[SocketAddr], plan: &str) -> String {
     let addresses: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     let endpoints = format!("endpoints = [{}]", addresses.join(", "));
     let file = daemon.file("");
@@ -58,7 +57,13 @@ pub fn over(addresses: &[SocketAddr], plan: &str) -> Daemon {
     let lines = file.lines().filter(means_nothing);
     let lines = lines.map(|line| if line.starts_with("command =") { &*endpoints } else { line });
     let lines: Vec<&str> = lines.collect();
-    daemon.configure(&format!("{}\n{plan}", lines.join("\n")));
+    format!("{}\n{plan}", lines.join("\n"))
+}
+
+/// A daemon over addresses that somebody else runs; the first revision serves when this returns.
+pub fn over(addresses: &[SocketAddr], plan: &str) -> Daemon {
+    let mut daemon = Daemon::configured(Runs::Processes, plan).unwrap();
+    daemon.configure(&file_over(&daemon, addresses, plan));
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     daemon.until("the first answer", || daemon.get("/").is_ok_and(|a| a.status == 200));
