@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, FileText};
+use crate::controller::archivist::Archivist;
 use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
 use crate::controller::handle::Handle;
 use crate::proxy;
@@ -87,14 +88,22 @@ impl House {
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
         let shutdown = CancellationToken::new();
+        let text = Arc::new(Mutex::new(config.text.clone()));
+        let archivist = Archivist::new(
+            &config.state.checkpoints,
+            runtimes.clone(),
+            Arc::clone(&images),
+            Arc::clone(&text),
+        );
         let (mut driver, handle) = Driver::new(Parts {
             live: live.clone(),
             workers,
             runtimes,
             images: Some(images),
+            archivist: Some(archivist.clone()),
             writer,
             everything,
-            reload: reload(config.clone(), read, certificates),
+            reload: reload(config.clone(), read, certificates, text),
             services: config.services,
             shutdown: shutdown.clone(),
         });
@@ -113,6 +122,7 @@ impl House {
             listen: config.admin.listen,
             token: config.admin.token,
             rare: Rare::install(),
+            archivist: Some(archivist),
         };
         let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
         let driver = tokio::spawn(driver.run());
@@ -217,7 +227,12 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificates>>) -> Reload {
+fn reload(
+    running: Config,
+    read: ReadConfig,
+    certificates: Option<Arc<Certificates>>,
+    text: Arc<Mutex<FileText>>,
+) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
@@ -240,6 +255,7 @@ fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificat
                 said.push(needs);
             }
         }
+        *text.lock().unwrap_or_else(PoisonError::into_inner) = config.text;
         Ok((config.services, said.join(", ")))
     })
 }

@@ -50,9 +50,8 @@ fn events(rollout: &Value) -> String {
 /// The tags of ours that a daemon's images have.
 fn tags(daemon: &Daemon, image: &str) -> Vec<String> {
     let client = daemon.engine().unwrap().client();
-    let listed = on_a_runtime(async move {
-        client.list_images(Some(ListImagesOptions::default())).await
-    });
+    let listed =
+        on_a_runtime(async move { client.list_images(Some(ListImagesOptions::default())).await });
     let mine = |tags: &Vec<String>| tags.iter().any(|tag| tag.starts_with(image));
     let images = listed.unwrap().into_iter().map(|image| image.repo_tags).filter(mine);
     let mut tags: Vec<String> = images

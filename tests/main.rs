@@ -7,15 +7,20 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod affinity;
+mod archives;
 mod bad_days;
 mod bad_revisions;
+mod carried;
 mod cli_offline;
 mod crashes;
 mod demonstration;
 mod engine_gone;
-mod kept_images;
+mod fixed_addresses;
 mod keeping;
+mod kept_images;
 mod operators;
+mod own_health;
 mod promotions;
 mod releases;
 mod reloads;

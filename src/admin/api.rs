@@ -20,12 +20,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, health, metrics, openapi, work};
-use crate::controller::handle::Handle;
+use super::{events, health, keeping, metrics, openapi, work};
+use crate::controller::archivist::Archivist;
+use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::progress::Listener;
 use crate::model::weight::Weight;
 use crate::rollout::command::Command;
 use crate::telemetry::metrics::Rare;
@@ -40,12 +42,13 @@ const MAX_LOG_LINES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct AppState {
     pub(super) handle: Handle,
+    pub(super) archivist: Option<Archivist>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) rare: Option<Rare>,
     pub(super) shutdown: CancellationToken,
 }
 
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 type Answer<T> = Result<Json<T>, Problem>;
 
 /// All endpoints behind a guard.
@@ -59,6 +62,8 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/resume", post(resume))
         .route("/weight", post(weight))
         .route("/rollback", post(rollback))
+        .route("/checkpoints", post(keeping::create))
+        .route("/restore", post(keeping::restore))
         .route("/rollouts", get(rollouts))
         .route("/logs", get(logs));
     let api = Router::new()
@@ -67,6 +72,10 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/services", get(services))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
+        .route("/checkpoints", get(keeping::list))
+        .route("/checkpoints/verify", post(keeping::verify))
+        .route("/checkpoints/remove", post(keeping::remove))
+        .route("/clean", post(keeping::clean))
         .route("/events", get(events::events));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -97,7 +106,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// A service that exists, by its name in the path.
-pub(super) struct Named(ServiceName);
+pub(super) struct Named(pub(super) ServiceName);
 
 impl FromRequestParts<AppState> for Named {
     type Rejection = Problem;
@@ -194,17 +203,8 @@ pub(super) async fn deploy(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 9] = [
-        "image",
-        "tag",
-        "command",
-        "endpoints",
-        "env",
-        "origin",
-        "no_checkpoint",
-        "steps",
-        "bake",
-    ];
+    const FIELDS: [&str; 9] =
+        ["image", "tag", "command", "endpoints", "env", "origin", "no_checkpoint", "steps", "bake"];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),
@@ -343,6 +343,8 @@ pub(super) async fn weight(
 pub(super) struct RollbackRequest {
     /// The revision; the former one where nothing is said.
     to: Option<u32>,
+    /// Archive no checkpoint, although the service's `checkpoint` is "auto".
+    no_checkpoint: bool,
 }
 
 /// Goes back to the former revision, or to a kept one. A rollout like any other, but direct.
@@ -355,10 +357,19 @@ pub(super) struct RollbackRequest {
 pub(super) async fn rollback(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let RollbackRequest { to } = body::read(&["to"], body)?;
-    Ok(accepted(state.handle.rollback(name, to.map(RevisionId)).await?))
+    let request = body::read(&["to", "no_checkpoint"], body)?;
+    let RollbackRequest { to, no_checkpoint } = request;
+    let (revision, checkpoint) = (to.map(RevisionId), !no_checkpoint);
+    let to = move |told| ReturnTo { revision, checkpoint, told };
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.rollback_telling(name, to(told)).await?)
+        }));
+    }
+    Ok(accepted(state.handle.rollback_telling(name, to(Listener::default())).await?))
 }
 
 /// Past rollouts of a service and the one under way, newest first.

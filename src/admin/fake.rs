@@ -56,6 +56,7 @@ impl Fake {
             listen: vec![([127, 0, 0, 1], 0).into()],
             token: token.map(str::to_owned),
             rare: None,
+            archivist: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -151,8 +152,12 @@ impl Levers {
     async fn answer(self, mut inbox: mpsc::Receiver<Ask>) {
         while let Some(ask) = inbox.recv().await {
             let refused = self.refuse.lock().expect("unpoisoned").clone();
-            let accept =
-                || refused.clone().map_or(Ok(DeployAccepted { rollout: 12, revision: 4, same_image_as: None }), Err);
+            let accept = || {
+                refused.clone().map_or(
+                    Ok(DeployAccepted { rollout: 12, revision: 4, same_image_as: None }),
+                    Err,
+                )
+            };
             match ask {
                 Ask::Deploy(name, request, told, answer) => {
                     let request = serde_json::to_string(&request).expect("JSON");
@@ -161,7 +166,7 @@ impl Levers {
                     let _ = answer.send(accept());
                 }
                 Ask::Rollback(name, to, answer) => {
-                    self.note(format!("rollback {name} {to:?}"));
+                    self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());
                 }
                 Ask::Command(name, command, answer) => {

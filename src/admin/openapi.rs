@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, events, health, metrics, problem};
+use super::{api, events, health, keeping, metrics, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,6 +35,12 @@ use super::{api, events, health, metrics, problem};
         api::rollout,
         api::logs,
         events::events,
+        keeping::list,
+        keeping::create,
+        keeping::verify,
+        keeping::remove,
+        keeping::restore,
+        keeping::clean,
     ),
     components(schemas(problem::Problem))
 )]

@@ -140,7 +140,11 @@ impl Shelf {
             return Ok(());
         }
         let dir = self.dir.clone();
-        Err(ArchiveError::NoRoom { dir, needed: needed.div_ceil(1_000_000), free: free / 1_000_000 })
+        Err(ArchiveError::NoRoom {
+            dir,
+            needed: needed.div_ceil(1_000_000),
+            free: free / 1_000_000,
+        })
     }
 
     /// What a daemon that died left half-written: files and their bytes.
@@ -158,7 +162,12 @@ impl Shelf {
 /// Which automatic archives of a service have had their time, of a list with the newest first. The
 /// newest stays in any case; what a person asked for stays until a person removes it.
 #[must_use]
-pub fn expired(listed: &[Listed], keep: usize, max_age: Duration, now: jiff::Timestamp) -> Vec<String> {
+pub fn expired(
+    listed: &[Listed],
+    keep: usize,
+    max_age: Duration,
+    now: jiff::Timestamp,
+) -> Vec<String> {
     let automatic = listed.iter().filter_map(|one| Some((one, one.head.as_ref()?)));
     let automatic = automatic.filter(|(_, head)| head.automatic);
     let is_old = |head: &Head| {

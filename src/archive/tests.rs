@@ -252,7 +252,10 @@ fn nothing_half_written_stays() {
 fn ids_are_no_paths() {
     let dir = tempfile::tempdir().expect("a directory");
     let shelf = Shelf::new(&dir.path().join("shelf"));
-    fs::File::create(dir.path().join("x.tar.zst")).expect("a file").write_all(b"x").expect("written");
+    fs::File::create(dir.path().join("x.tar.zst"))
+        .expect("a file")
+        .write_all(b"x")
+        .expect("written");
     for id in ["../x", "a/../../x", "", "..", "x"] {
         assert!(matches!(shelf.find(id), Err(ArchiveError::NotFound { .. })), "{id}");
     }

@@ -63,7 +63,7 @@ impl Writer {
         let mut piece = Vec::with_capacity(PIECE);
         loop {
             piece.clear();
-            source.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(|error| {
+            (&mut *source).take(PIECE as u64).read_to_end(&mut piece).map_err(|error| {
                 ArchiveError::Source { part: name.to_owned(), reason: error.to_string() }
             })?;
             // A part of nothing has one piece too, so that it is there.

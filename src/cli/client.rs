@@ -63,6 +63,12 @@ struct Problem {
     detail: String,
 }
 
+/// What a change answers where there is nothing else to say.
+#[derive(Deserialize)]
+struct Done {
+    message: String,
+}
+
 impl Client {
     /// A daemon at `unix:///path` or `http://host:port`, and the token that it asks for.
     pub fn new(host: &str, token: Option<String>) -> Result<Self, Trouble> {
@@ -191,9 +197,14 @@ impl Client {
         &self,
         service: &str,
         to: Option<u32>,
+        no_checkpoint: bool,
+        hears: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<DeployAccepted, Trouble> {
-        let body = to.map_or_else(|| serde_json::json!({}), |to| serde_json::json!({ "to": to }));
-        self.post(&format!("/api/v1/services/{service}/rollback"), &body).await
+        let mut body = serde_json::json!({ "no_checkpoint": no_checkpoint });
+        if let Some(to) = to {
+            body["to"] = to.into();
+        }
+        self.work(&format!("/api/v1/services/{service}/rollback"), &body, hears).await
     }
 
     /// `promote`, `abort`, `pause` or `resume`, with what is to be said.
@@ -209,6 +220,19 @@ impl Client {
     /// Gives the canary a weight.
     pub async fn weight(&self, service: &str, weight: Weight) -> Result<ServiceStatus, Trouble> {
         self.command(service, "weight", &serde_json::json!({ "canary": weight.percent() })).await
+    }
+
+    /// Checkpoints, newest first, of one service or of all.
+    pub async fn checkpoints(&self, service: Option<&str>) -> Result<serde_json::Value, Trouble> {
+        let query = service.map_or_else(String::new, |service| format!("?service={service}"));
+        self.get(&format!("/api/v1/checkpoints{query}")).await
+    }
+
+    /// Removes a checkpoint; says what that freed.
+    pub async fn remove_checkpoint(&self, id: &str) -> Result<String, Trouble> {
+        let body = serde_json::json!({ "checkpoint": id });
+        let done: Done = self.post("/api/v1/checkpoints/remove", &body).await?;
+        Ok(done.message)
     }
 
     /// Past rollouts of a service, newest first.
@@ -235,10 +259,6 @@ impl Client {
 
     /// Reads the configuration again; answers what changed.
     pub async fn reload(&self) -> Result<String, Trouble> {
-        #[derive(Deserialize)]
-        struct Done {
-            message: String,
-        }
         let done: Done = self.post("/api/v1/reload", &serde_json::json!({})).await?;
         Ok(done.message)
     }

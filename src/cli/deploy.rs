@@ -90,7 +90,10 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
         let line = headline(name, from, accepted.revision, &what, &steps, console);
         console.talk(line.and(Look::Faint, &format!("   rollout {}", accepted.rollout)));
         if let Some(same) = accepted.same_image_as {
-            console.talk(format!("{} the very image of revision {same}, deployed again", console.signs().note));
+            console.talk(format!(
+                "{} the very image of revision {same}, deployed again",
+                console.signs().note
+            ));
         }
     }
     let followed = Followed { service: service.service, rollout: accepted.rollout };

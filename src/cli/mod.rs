@@ -7,6 +7,7 @@
 pub mod act;
 pub mod args;
 pub mod check;
+mod checkpoint;
 pub mod client;
 pub mod config;
 pub mod console;

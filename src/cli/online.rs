@@ -5,7 +5,7 @@ use super::args::daemon::{self as args, Daemon};
 use super::client::{Client, DEFAULT_HOST};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::{demo, deploy, events, history, logs, reload, run, status, tester};
+use super::{checkpoint, demo, deploy, events, history, logs, reload, run, status, tester};
 use crate::config::load::{environment, load, locate};
 
 /// Runs a verb.
@@ -75,9 +75,24 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             let options = act::Rollback {
                 service: Some(args.service.0.to_string()),
                 to: args.to.map(|revision| revision.0),
+                no_checkpoint: args.no_checkpoint,
                 ..act::Rollback::default()
             };
             act::rollback(&client(args.client)?, console, options).await
+        }
+        Daemon::Checkpoint(args) => {
+            use super::args::keeping::CheckpointVerb as Verb;
+            let at = match &args.verb {
+                Verb::Create(args) => args.client.clone(),
+                Verb::Ls(args) => args.client.clone(),
+                Verb::Verify(args) => args.client.clone(),
+                Verb::Restore(args) => args.client.clone(),
+                Verb::Rm(args) => args.client.clone(),
+            };
+            checkpoint::run(&client(at)?, console, args).await
+        }
+        Daemon::Clean(args) => {
+            checkpoint::clean(&client(args.client.clone())?, console, &args).await
         }
         Daemon::History(args) => {
             let service = Some(args.service.0.to_string());

@@ -7,7 +7,8 @@ use super::problem::Problem;
 use super::raw::{Node, Value};
 use super::reader::{Found, Section};
 use super::{
-    Admin, Certificate, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State, Tls,
+    Admin, Certificate, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings,
+    State, Tls,
 };
 use crate::model::network::Network;
 

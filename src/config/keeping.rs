@@ -85,7 +85,8 @@ pub(super) fn read_build(section: &Section<'_>) -> Build {
     let build = section.inner("build");
     let below = |name: &str| {
         build.parsed(name, "a path", |text| {
-            let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+            let stays =
+                |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
             match !text.is_empty() && Path::new(text).components().all(stays) {
                 true => Ok(text.to_owned()),
                 false => Err("expected a path below the source, without \"..\"".to_owned()),
@@ -94,7 +95,8 @@ pub(super) fn read_build(section: &Section<'_>) -> Build {
     };
     Build {
         context: below("context").map_or_else(|| ".".to_owned(), |found| found.value),
-        dockerfile: below("dockerfile").map_or_else(|| "Dockerfile".to_owned(), |found| found.value),
+        dockerfile: below("dockerfile")
+            .map_or_else(|| "Dockerfile".to_owned(), |found| found.value),
         args: build.map("args"),
         paths: paths.into_iter().map(|found| found.value).collect(),
     }

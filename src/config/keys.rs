@@ -345,14 +345,24 @@ pub const SERVICE: &[Key] = &[
         r#""manual""#,
         "\"auto\" archives a checkpoint before each deploy and rollback.",
     ),
-    key("backup", Table(keeping::BACKUP), "", "What goes into a checkpoint, and how long it stays."),
+    key(
+        "backup",
+        Table(keeping::BACKUP),
+        "",
+        "What goes into a checkpoint, and how long it stays.",
+    ),
     key(
         "paths",
         TextOrList,
         "[]",
         "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
     ),
-    key("build", Table(keeping::BUILD), "", "How `deploy --build` and `deploy --git` make the image."),
+    key(
+        "build",
+        Table(keeping::BUILD),
+        "",
+        "How `deploy --build` and `deploy --git` make the image.",
+    ),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),
     key(

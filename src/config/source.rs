@@ -12,7 +12,8 @@ use crate::model::revision::Source;
 
 /// Keys that only one kind of source understands.
 const IMAGE_ONLY: [&str; 11] = [
-    "args", "volumes", "networks", "memory", "cpus", "pids", "user", "labels", "pull", "paths", "build",
+    "args", "volumes", "networks", "memory", "cpus", "pids", "user", "labels", "pull", "paths",
+    "build",
 ];
 /// Keys without meaning for addresses that somebody else runs.
 const LAUNCHED_ONLY: [&str; 6] =

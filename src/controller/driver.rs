@@ -13,22 +13,25 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::archivist::Archivist;
 use super::executor::{Completion, Done, Executor};
 use super::fleet::Fleet;
 use super::handle::{Ask, Handle};
 use super::journal::{Happening, Journal, Kind};
+use super::prepare::Prepared;
 use super::service::{Active, Service};
 use super::status::{DaemonStatus, ServiceStatus};
+use super::way_back::Archived;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::moment::Moment;
-use crate::model::revision::{RevisionSpec, Source};
+use crate::model::revision::Source;
 use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
 use crate::runtime::docker::DockerRuntime;
-use crate::runtime::{Found, Runtime, RuntimeError, RuntimeEvent};
+use crate::runtime::{Found, Runtime, RuntimeEvent};
 use crate::store::Everything;
 use crate::store::writer::Writer;
 
@@ -75,6 +78,8 @@ pub struct Parts {
     pub runtimes: Runtimes,
     /// Where images are, when that is a Docker Engine.
     pub images: Option<Arc<DockerRuntime>>,
+    /// Who archives checkpoints.
+    pub archivist: Option<Archivist>,
     /// Where state is written.
     pub writer: Writer,
     /// What was read from it.
@@ -87,21 +92,14 @@ pub struct Parts {
     pub shutdown: CancellationToken,
 }
 
-/// A deploy that was prepared.
-pub(super) struct Prepared {
-    pub service: ServiceName,
-    pub spec: Result<RevisionSpec, RuntimeError>,
-    pub plan: crate::rollout::plan::Plan,
-    pub origin: Option<crate::model::revision::Origin>,
-    pub answer: Option<super::asks::DeployAnswer>,
-}
-
 /// What a probe concluded, with what the runtime added to the reason.
 #[derive(Debug)]
 pub(super) struct Probed {
     pub instance: InstanceId,
     pub healthy: bool,
     pub why: String,
+    /// Nothing is concluded yet; this is how it looks.
+    pub early: bool,
 }
 
 /// The driver.
@@ -111,6 +109,8 @@ pub struct Driver {
     pub(super) services: BTreeMap<ServiceName, Service>,
     pub(super) runtimes: Runtimes,
     pub(super) images: Option<Arc<DockerRuntime>>,
+    pub(super) archivist: Option<Archivist>,
+    pub(super) archived: mpsc::Sender<Archived>,
     pub(super) executor: Executor,
     pub(super) tasks: TaskTracker,
     pub(super) writer: Writer,
@@ -138,6 +138,7 @@ struct Inbox {
     asks: mpsc::Receiver<Ask>,
     done: mpsc::Receiver<Done>,
     prepared: mpsc::Receiver<Prepared>,
+    archived: mpsc::Receiver<Archived>,
     probes: mpsc::Receiver<Probed>,
     runtime: mpsc::Receiver<RuntimeEvent>,
     processes: mpsc::Receiver<RuntimeEvent>,
@@ -152,6 +153,7 @@ impl Driver {
         let (asks_in, asks) = mpsc::channel(QUEUE);
         let (done_in, done) = mpsc::channel(QUEUE);
         let (prepared_in, prepared) = mpsc::channel(QUEUE);
+        let (archived_in, archived) = mpsc::channel(QUEUE);
         let (probes_in, probes) = mpsc::channel(QUEUE);
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
         let (processes_in, processes) = mpsc::channel(QUEUE);
@@ -198,6 +200,8 @@ impl Driver {
             tasks,
             runtimes: parts.runtimes,
             images: parts.images,
+            archivist: parts.archivist,
+            archived: archived_in,
             writer: parts.writer,
             journal,
             reload: parts.reload,
@@ -215,7 +219,7 @@ impl Driver {
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
-            inbox: Inbox { asks, done, prepared, probes, runtime, processes, latecomers },
+            inbox: Inbox { asks, done, prepared, archived, probes, runtime, processes, latecomers },
         };
         for config in parts.services {
             driver.add_service(config);
@@ -246,6 +250,7 @@ impl Driver {
                     self.stop_strangers(&BTreeMap::from([("docker", found)]));
                 }
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
+                Some(archived) = self.inbox.archived.recv() => self.archived(archived),
                 _ = ticks.tick() => self.tick(),
             }
             self.publish_status();
@@ -387,23 +392,22 @@ impl Driver {
             .and_then(|s| s.active.as_ref())
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
-            self.store_note = result.as_ref().err().map(ToString::to_string);
-            self.note_unsaved(&name, result.is_err());
+            self.written(&name, result);
         }
         if !current {
-            if let Completion::Launched(Ok(instances)) = what {
-                self.discard(&name, instances);
+            if let Completion::Launched { revision, result: Ok(instances) } = what {
+                self.discard(&name, revision, instances);
             }
             return;
         }
         match what {
-            Completion::Launched(Ok(instances)) => {
+            Completion::Launched { revision, result: Ok(instances) } => {
                 if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
                     // Nobody waits for them any more: an abort came first.
-                    self.discard(&name, instances);
+                    self.discard(&name, revision, instances);
                 }
             }
-            Completion::Launched(Err(failure)) => {
+            Completion::Launched { result: Err(failure), .. } => {
                 self.tell_logs(&name, "the instance", &failure.logs);
                 self.step(&name, Event::LaunchFailed { attempt, sentence: failure.sentence });
             }

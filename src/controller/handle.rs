@@ -11,6 +11,7 @@ use super::status::{
     DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, RolloutRecord,
     ServiceStatus,
 };
+pub use super::way_back::ReturnTo;
 use crate::analysis::scorecard::Sample;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -56,7 +57,7 @@ pub enum Ask {
     /// Say something to the rollout under way.
     Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
-    Rollback(ServiceName, Option<RevisionId>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Rollback(ServiceName, ReturnTo, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// Past rollouts of a service, newest first.
     History(ServiceName, oneshot::Sender<Result<Vec<RolloutRecord>, Refused>>),
     /// One rollout.
@@ -85,6 +86,8 @@ pub struct Held {
     pub stable: Option<Placed>,
     /// Every revision that has instances.
     pub placed: Vec<Placed>,
+    /// Why no rollout can begin now.
+    pub busy: Option<Refused>,
 }
 
 impl Held {
@@ -233,7 +236,17 @@ impl Handle {
         service: ServiceName,
         to: Option<RevisionId>,
     ) -> Result<DeployAccepted, Refused> {
-        self.ask(|answer| Ask::Rollback(service, to, answer)).await?
+        let to = ReturnTo { revision: to, checkpoint: true, told: Listener::default() };
+        self.rollback_telling(service, to).await
+    }
+
+    /// The same, and tells how far a checkpoint is that is archived before.
+    pub async fn rollback_telling(
+        &self,
+        service: ServiceName,
+        to: ReturnTo,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask_within(PREPARE_WITHIN, |answer| Ask::Rollback(service, to, answer)).await?
     }
 
     /// Past rollouts of a service, newest first.

@@ -4,6 +4,7 @@
 //! ([`crate::analysis::scorecard`]). Never waits for work: launches, probes, drains and stops are
 //! tasks whose completions come back as events.
 
+pub mod archivist;
 mod asks;
 pub mod driver;
 mod executor;
@@ -18,3 +19,4 @@ mod report;
 mod service;
 pub mod settings;
 pub mod status;
+mod way_back;

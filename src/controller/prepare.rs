@@ -1,11 +1,13 @@
 //! From what a deploy asks for to a revision: admitted, prepared by its runtime, numbered.
 
+use super::archivist::{ArchiveTrouble, Subject};
 use super::asks::DeployAnswer;
-use super::driver::{Driver, Prepared};
+use super::driver::Driver;
 use super::handle::{Held, Refused};
 use super::journal::Kind;
 use super::service::Service;
 use super::status::DeployRequest;
+use super::way_back::Start;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::progress::Listener;
 use crate::model::revision::{Origin, Revision, RevisionSpec, Source};
@@ -20,14 +22,35 @@ pub(super) struct Wanted {
     pub plan: Plan,
     /// The source that it was built from.
     pub origin: Option<Origin>,
+    /// Whether a checkpoint is archived first, if the configuration says so.
+    pub checkpoint: bool,
     /// Who hears how far it is.
     pub told: Listener,
 }
 
 impl Wanted {
     pub(super) fn new(spec: RevisionSpec, plan: Plan) -> Self {
-        Self { spec, plan, origin: None, told: Listener::default() }
+        Self { spec, plan, origin: None, checkpoint: true, told: Listener::default() }
     }
+}
+
+/// A deploy that was prepared.
+pub(super) struct Prepared {
+    pub service: ServiceName,
+    pub spec: Result<RevisionSpec, Unprepared>,
+    pub plan: Plan,
+    pub origin: Option<Origin>,
+    /// What is to be told of it.
+    pub notes: Vec<String>,
+    pub answer: Option<DeployAnswer>,
+}
+
+/// Why a deploy could not be prepared.
+pub(super) enum Unprepared {
+    /// Its runtime cannot run it.
+    Runtime(RuntimeError),
+    /// The checkpoint before it could not be archived.
+    Checkpoint(ArchiveTrouble),
 }
 
 /// What people see of a digest or an id: as much as Docker's own tools show.
@@ -57,7 +80,8 @@ impl Driver {
             super::settings::inherit(&mut spec, stable);
         }
         let plan = super::settings::plan_of(&service.config, request)?;
-        Ok(Wanted { origin: request.origin.clone(), ..Wanted::new(spec, plan) })
+        let (origin, checkpoint) = (request.origin.clone(), !request.no_checkpoint);
+        Ok(Wanted { origin, checkpoint, ..Wanted::new(spec, plan) })
     }
 
     /// Begins a rollout to exactly this, by the service's plan.
@@ -72,7 +96,11 @@ impl Driver {
             Ok(service.config.plan.clone())
         });
         match admitted {
-            Ok(plan) => self.prepare(name, Wanted::new(spec, plan), Some(answer)),
+            Ok(plan) => {
+                // Whoever asks for exactly this has archived what there was.
+                let wanted = Wanted { checkpoint: false, ..Wanted::new(spec, plan) };
+                self.prepare(name, wanted, Some(answer));
+            }
             Err(refused) => {
                 let _ = answer.send(Err(refused));
             }
@@ -87,28 +115,59 @@ impl Driver {
         answer: Option<DeployAnswer>,
     ) {
         let runtime = self.runtimes.of(&wanted.spec.source);
+        let subject = self.subject(name).filter(|s| wanted.checkpoint && s.config.keeping.auto);
+        let archive = self.archivist.clone().zip(subject);
         let Some(service) = self.services.get_mut(name) else { return };
         service.preparing = true;
         let (service, prepared) = (name.clone(), self.prepared.clone());
         self.tasks.spawn(async move {
-            let Wanted { spec, plan, origin, told } = wanted;
-            let spec = runtime.prepare_telling(&spec, &told).await;
-            let _ = prepared.send(Prepared { service, spec, plan, origin, answer }).await;
+            let Wanted { spec, plan, origin, told, .. } = wanted;
+            let mut notes = Vec::new();
+            let ready = async {
+                // First what may be refused for less: an image that does not exist.
+                let spec = runtime.prepare_telling(&spec, &told).await;
+                let spec = spec.map_err(Unprepared::Runtime)?;
+                if let Some((archivist, subject)) = archive {
+                    let note = format!("before the deploy of {}", spec.source);
+                    let made = archivist.create(subject, &note, true, &told).await;
+                    let listed = made.map_err(Unprepared::Checkpoint)?;
+                    notes.push(format!("checkpoint {} archived {note}", listed.id));
+                }
+                Ok(spec)
+            };
+            let spec = ready.await;
+            let _ = prepared.send(Prepared { service, spec, plan, origin, notes, answer }).await;
         });
     }
 
+    /// What a checkpoint of a service is made of: its stable revision.
+    pub(super) fn subject(&self, name: &ServiceName) -> Option<Subject> {
+        let service = self.services.get(name)?;
+        let stable = service.record.stable.as_ref()?;
+        Some(Subject {
+            config: service.config.clone(),
+            revision: service.revisions.get(&stable.revision)?.clone(),
+            instances: stable.instances.clone(),
+        })
+    }
+
     pub(super) fn begin_prepared(&mut self, prepared: Prepared) {
-        let Prepared { service: name, spec, plan, origin, answer } = prepared;
+        let Prepared { service: name, spec, plan, origin, notes, answer } = prepared;
         let Some(service) = self.services.get_mut(&name) else { return };
         service.preparing = false;
         match spec {
             Err(error) => {
-                let sentence = error.to_string();
-                self.tell(&name, Kind::Note, format!("cannot deploy: {sentence}"));
                 let refused = match error {
-                    RuntimeError::NotFound(_) => Refused::Invalid(sentence),
-                    _ => Refused::Unavailable(sentence),
+                    Unprepared::Runtime(RuntimeError::NotFound(sentence)) => {
+                        Refused::Invalid(sentence)
+                    }
+                    Unprepared::Runtime(error) => Refused::Unavailable(error.to_string()),
+                    Unprepared::Checkpoint(error) => Refused::Unavailable(format!(
+                        "no checkpoint could be archived before the deploy: {error}; \
+                         --no-checkpoint deploys without"
+                    )),
                 };
+                self.tell(&name, Kind::Note, format!("cannot deploy: {refused}"));
                 if let Some(answer) = answer {
                     let _ = answer.send(Err(refused));
                 }
@@ -116,8 +175,8 @@ impl Driver {
             Ok(spec) => {
                 let revision = self.add_revision(&name, spec, origin);
                 let compared = self.compared(&name, revision);
-                self.begin(&name, revision, RolloutKind::Canary, plan, Vec::new(), answer);
-                if let Some(sentence) = compared {
+                self.begin(&name, revision, RolloutKind::Canary, plan, Start::Anew, answer);
+                for sentence in compared.into_iter().chain(notes) {
                     self.tell(&name, Kind::Note, sentence);
                 }
             }
@@ -215,6 +274,7 @@ impl Driver {
             revisions: service.revisions.values().cloned().collect(),
             stable: service.record.stable.clone(),
             placed: service.placed(),
+            busy: self.admit_new_rollout(service).err(),
         };
         match name {
             Some(name) => Ok(vec![held(self.known(name)?)]),

@@ -39,9 +39,10 @@ pub struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let commit = self.commit.as_deref().map_or("no commit", |commit| {
-            commit.get(..COMMIT_SHOWN).unwrap_or(commit)
-        });
+        let commit = self
+            .commit
+            .as_deref()
+            .map_or("no commit", |commit| commit.get(..COMMIT_SHOWN).unwrap_or(commit));
         f.write_str(commit)?;
         if let Some(reference) = self.reference.as_ref().filter(|name| !commit.starts_with(*name)) {
             write!(f, " of {reference}")?;

@@ -109,7 +109,7 @@ pub fn root_with(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name("/bin/busybox", "bin/busybox").unwrap();
     for applet in
-        ["sh", "httpd", "sleep", "tail", "echo", "cat", "id", "touch", "test", "rm", "kill"]
+        ["sh", "httpd", "sleep", "tail", "echo", "cat", "id", "touch", "test", "rm", "kill", "dd"]
     {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

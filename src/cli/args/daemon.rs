@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, Source, duration};
+use super::{Output, Source, duration, keeping};
 use crate::cli::exit::EXIT_CODES;
 use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -50,6 +50,12 @@ pub enum Daemon {
     /// Returns to an earlier revision
     #[command(display_order = 37, long_about = ROLLBACK)]
     Rollback(Rollback),
+    /// Keeps and restores checkpoints
+    #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
+    Checkpoint(keeping::Checkpoint),
+    /// Frees what is ours and nobody needs any more
+    #[command(display_order = 39, long_about = keeping::CLEAN)]
+    Clean(keeping::Clean),
     /// Lists the rollouts of a service
     #[command(display_order = 40)]
     History(OneServiceRead),
@@ -344,6 +350,9 @@ pub struct Rollback {
     /// The number of the revision
     #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub to: Option<RevisionId>,
+    /// Archive no checkpoint first, although `checkpoint` is "auto"
+    #[arg(long)]
+    pub no_checkpoint: bool,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,

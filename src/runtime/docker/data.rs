@@ -13,8 +13,8 @@ use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
 use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, DownloadFromContainerOptions, ImportImageOptions, ListContainersOptions,
-    ListVolumesOptions, RemoveVolumeOptions, UploadToContainerOptions,
+    CreateContainerOptions, DownloadFromContainerOptions, ImportImageOptions,
+    ListContainersOptions, ListVolumesOptions, RemoveVolumeOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
@@ -119,8 +119,10 @@ impl DockerRuntime {
         tar: Flow,
     ) -> Result<(), RuntimeError> {
         let holder = self.hold(volume, image, false).await?;
-        let options =
-            UploadToContainerOptions { path: MOUNT.to_owned(), ..UploadToContainerOptions::default() };
+        let options = UploadToContainerOptions {
+            path: MOUNT.to_owned(),
+            ..UploadToContainerOptions::default()
+        };
         let (name, body) = (holder.clone(), bollard::body_try_stream(tar));
         let write = |docker: Docker| async move {
             docker.upload_to_container(&name, Some(options), body).await

@@ -60,10 +60,11 @@ impl DockerRuntime {
         service: &ServiceName,
         revision: RevisionId,
     ) -> Result<(), RuntimeError> {
-        self.remove_name(&format!("{OURS}/{service}:{}", self.tag_of(revision))).await
+        self.remove_image(&format!("{OURS}/{service}:{}", self.tag_of(revision))).await
     }
 
-    pub(super) async fn remove_name(&self, name: &str) -> Result<(), RuntimeError> {
+    /// Removes a name of an image, or by its id an image without any; one that a container uses stays.
+    pub async fn remove_image(&self, name: &str) -> Result<(), RuntimeError> {
         let options = RemoveImageOptions { force: false, noprune: false, platforms: None };
         let name = name.to_owned();
         let remove =
