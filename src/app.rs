@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::config::{Config, FileText};
 use crate::controller::archivist::Archivist;
-use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
+use crate::controller::driver::{Driver, Leave, Parts, Reload};
 use crate::controller::handle::Handle;
+use crate::controller::runtimes::Runtimes;
 use crate::proxy;
 use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
 use crate::routing::live::Live;
@@ -20,9 +21,10 @@ use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
-use crate::store::redb::RedbStore;
+use crate::store::records::Exported;
+use crate::store::redb::{FILE, RedbStore};
 use crate::store::writer::Writer;
-use crate::store::{Store as _, StoreError};
+use crate::store::{Store as _, StoreError, imported};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
@@ -32,6 +34,9 @@ pub enum OpenError {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is a state already.
+    #[error("there is a state in {} already: --replace puts it aside", .0.display())]
+    NotEmpty(PathBuf),
     /// An address cannot be bound, or a certificate cannot be used.
     #[error(transparent)]
     Bind(#[from] proxy::listener::BindError),
@@ -167,6 +172,41 @@ impl House {
         // The store's thread ends when the last writer is gone, and with it the lock on the state.
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
     }
+}
+
+/// Writes a state that another daemon exported, while none runs here. Refuses to mix two: unless
+/// `replace`, what is there must be empty; what is replaced stays beside it. Answers how many services
+/// and revisions came.
+pub fn import_state(
+    config: &Config,
+    state: Exported,
+    replace: bool,
+) -> Result<(usize, usize), OpenError> {
+    let dir = &config.state.dir;
+    let file = dir.join(FILE);
+    let is_there = file.exists();
+    let mut store = RedbStore::open(dir)?;
+    if !store.load()?.is_empty() {
+        if !replace {
+            return Err(OpenError::NotEmpty(dir.clone()));
+        }
+        drop(store);
+        let aside = dir.join(format!("{}.before-import", FILE));
+        let moved = std::fs::rename(&file, aside);
+        moved
+            .map_err(|source| OpenError::System { what: "putting the old state aside", source })?;
+        store = RedbStore::open(dir)?;
+    }
+    let (services, revisions) = (state.services.len(), state.revisions.len());
+    if let Err(error) = store.write(&imported(state)) {
+        drop(store);
+        if !is_there {
+            // Nothing is left of it, so that it can be tried again.
+            let _ = std::fs::remove_file(&file);
+        }
+        return Err(error.into());
+    }
+    Ok((services, revisions))
 }
 
 fn runtimes(

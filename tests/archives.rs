@@ -62,7 +62,8 @@ fn with_volume(name: &str, image: &str, more: &str) -> Option<(Daemon, Volume)> 
     configure(&daemon, image, &plan);
     let text = fs::read_to_string(daemon.config()).unwrap();
     let args = text.lines().find(|line| line.starts_with("args =")).unwrap().to_owned();
-    daemon.configure(&text.replace(&args, &format!("args = {APP:?}")));
+    let text = text.replace(&args, &format!("args = {APP:?}"));
+    daemon.configure(&text.replace("path = \"/\"", "path = \"/first\""));
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     daemon.until("its data", || file(&daemon, "/first") == "born");
@@ -71,7 +72,7 @@ fn with_volume(name: &str, image: &str, more: &str) -> Option<(Daemon, Volume)> 
 
 fn plan_with(volume: &Volume, more: &str) -> String {
     format!(
-        "volumes = [\"{}:/data\"]\nstop_grace = \"1s\"\nbackup = {{ volumes = [\"/data\"], \
+        "volumes = [\"{}:/data\"]\nbackup = {{ volumes = [\"/data\"], \
          command = [\"sh\", \"-c\", \"echo dumped\"] }}\n{more}",
         volume.name
     )

@@ -29,7 +29,9 @@ pub fn configure(daemon: &Daemon, image: &str, plan: &str) {
         true => format!("image = {image:?}\nargs = {HTTPD:?}"),
         false => line.to_owned(),
     });
-    daemon.configure(&lines.collect::<Vec<_>>().join("\n"));
+    // Its shell does not end when it is asked to.
+    let text = lines.collect::<Vec<_>>().join("\n");
+    daemon.configure(&text.replace("stop_grace = \"5s\"", "stop_grace = \"1s\""));
 }
 
 fn put(registry: &Registry, tag: &str, page: &str) -> String {
@@ -106,6 +108,7 @@ fn a_tag_means_what_it_meant_when_it_was_deployed() {
 
     // Who removes more than that makes it be pulled again, as what it was.
     let remove = |revision: &str| {
+        daemon.until("nothing else runs", || daemon.running().len() == 1);
         let client = daemon.engine().unwrap().client();
         let images = on_a_runtime({
             let client = client.clone();

@@ -26,5 +26,7 @@ mod releases;
 mod reloads;
 mod runtime_docker;
 mod runtime_process;
+mod sources;
+mod state;
 mod support;
 mod tidy;

@@ -144,7 +144,7 @@ const HOMES: [(&[&str], &[&str]); 5] = [
     (&["arc_swap"], &["routing/live.rs", "proxy/tls"]),
     (
         &["hyper", "hyper_util"],
-        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "demo/"],
+        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "cli/source/", "demo/"],
     ),
     (
         &["rustls", "tokio_rustls"],

@@ -64,6 +64,8 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/rollback", post(rollback))
         .route("/checkpoints", post(keeping::create))
         .route("/restore", post(keeping::restore))
+        .route("/adopt", post(keeping::adopt))
+        .route("/build", get(keeping::build_plan).post(keeping::build))
         .route("/rollouts", get(rollouts))
         .route("/logs", get(logs));
     let api = Router::new()
@@ -76,6 +78,7 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/checkpoints/verify", post(keeping::verify))
         .route("/checkpoints/remove", post(keeping::remove))
         .route("/clean", post(keeping::clean))
+        .route("/state", get(keeping::state))
         .route("/events", get(events::events));
     Router::new()
         .route("/healthz", get(health::healthz))

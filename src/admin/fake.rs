@@ -206,6 +206,9 @@ impl Levers {
                 Ask::Held(_, answer) => {
                     let _ = answer.send(Ok(Vec::new()));
                 }
+                Ask::Export(answer) => {
+                    let _ = answer.send(Default::default());
+                }
                 Ask::Tell(name, sentence) => self.note(format!("tell {name} {sentence}")),
                 Ask::Reload(answer) => {
                     let done = || Ok("configuration read again: web changed".to_owned());

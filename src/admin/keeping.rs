@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
+use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -10,7 +11,9 @@ use super::api::{AppState, Asked, Body, Done, Named};
 use super::body;
 use super::problem::{Kind, Problem};
 use super::work;
-use crate::controller::archivist::{ArchiveTrouble, Archivist, Clean, Contents, Tested};
+use crate::controller::archivist::{
+    ArchiveTrouble, Archivist, BuildPlan, BuiltImage, Clean, Contents, Tested,
+};
 use crate::controller::handle::Refused;
 use crate::controller::status::DeployAccepted;
 use crate::model::id::ServiceName;
@@ -193,4 +196,90 @@ pub(super) async fn clean(
     let CleanRequest { yes } = body::read(&["yes"], body)?;
     let archivist = archivist(&state)?;
     answered(&headers, |_| async move { Ok(archivist.clean(&state.handle, yes).await?) }).await
+}
+
+/// The daemon's own state: services, revisions with their environments, past rollouts. Has secrets.
+#[utoipa::path(get, path = "/api/v1/state", tag = "daemon",
+    responses((status = 200, body = Object), (status = 503, body = Problem)))]
+pub(super) async fn state(State(state): State<AppState>) -> Result<Response, Problem> {
+    Ok(Json(state.handle.export().await?).into_response())
+}
+
+/// What it takes to make a service's image from source.
+#[utoipa::path(get, path = "/api/v1/services/{service}/build", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")),
+    responses((status = 200, body = BuildPlan), (status = 404, body = Problem),
+        (status = 422, description = "It runs no image", body = Problem)))]
+pub(super) async fn build_plan(
+    State(state): State<AppState>,
+    Named(name): Named,
+) -> Result<Json<BuildPlan>, Problem> {
+    Ok(Json(archivist(&state)?.build_plan(&state.handle, &name).await?))
+}
+
+/// What is built.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BuildQuery {
+    /// The tag that the image gets.
+    tag: String,
+    /// The commit that it is built from.
+    commit: Option<String>,
+}
+
+/// Builds a service's image. The body is the context: a tar. Lines tell what the builder says, where
+/// they are asked for.
+#[utoipa::path(post, path = "/api/v1/services/{service}/build", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name"), BuildQuery),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses((status = 200, body = BuiltImage), (status = 404, body = Problem),
+        (status = 422, description = "The build failed", body = Problem)))]
+pub(super) async fn build(
+    State(state): State<AppState>,
+    Named(name): Named,
+    Asked(query): Asked<BuildQuery>,
+    headers: HeaderMap,
+    body: axum::body::Body,
+) -> Result<Response, Problem> {
+    let archivist = archivist(&state)?;
+    let context = body.into_data_stream().map_err(std::io::Error::other);
+    answered(&headers, |told| async move {
+        let BuildQuery { tag, commit } = query;
+        let context = Box::pin(context);
+        Ok(archivist.build(&state.handle, &name, (tag, commit), context, &told).await?)
+    })
+    .await
+}
+
+/// Which container.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct AdoptRequest {
+    /// Its name or id.
+    container: String,
+}
+
+/// Takes over a container that somebody else runs: another one like it becomes stable.
+#[utoipa::path(post, path = "/api/v1/services/{service}/adopt", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name")), request_body = AdoptRequest,
+    responses((status = 200, body = DeployAccepted), (status = 404, body = Problem),
+        (status = 409, description = "A rollout is under way", body = Problem),
+        (status = 422, description = "There is none, or it does not run", body = Problem)))]
+pub(super) async fn adopt(
+    State(state): State<AppState>,
+    Named(name): Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let AdoptRequest { container } = body::read(&["container"], body)?;
+    if container.is_empty() {
+        let detail = "`container` is missing: send {\"container\": \"NAME\"}";
+        return Err(Problem::new(Kind::Invalid, detail).with_field("container"));
+    }
+    let archivist = archivist(&state)?;
+    answered(&headers, |told| async move {
+        Ok(archivist.adopt(&state.handle, &name, &container, &told).await?)
+    })
+    .await
 }

@@ -41,6 +41,10 @@ use super::{api, events, health, keeping, metrics, problem};
         keeping::remove,
         keeping::restore,
         keeping::clean,
+        keeping::state,
+        keeping::build_plan,
+        keeping::build,
+        keeping::adopt,
     ),
     components(schemas(problem::Problem))
 )]

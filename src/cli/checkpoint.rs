@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::args::keeping::{Checkpoint, CheckpointVerb, Clean, Create, Ls, Restore, Rm, Verify};
+use super::args::keeping::{
+    Adopt, Checkpoint, CheckpointVerb, Clean, Create, Ls, Restore, Rm, Verify,
+};
 use super::client::Client;
 use super::console::{Console, Line, Look, columns};
 use super::exit::Exit;
@@ -123,10 +125,53 @@ async fn verify(client: &Client, console: &mut Console, args: Verify) -> Result<
 
 async fn restore(client: &Client, console: &mut Console, args: Restore) -> Result<Exit, Trouble> {
     let (service, json) = (args.service.0.to_string(), args.output.is_json());
-    let path = format!("/api/v1/services/{service}/restore");
+    let body = json!({ "checkpoint": args.id });
+    let how = How { verb: "restore", what: args.id, json, detach: args.detach };
+    begun(client, console, service, &body, &how).await
+}
+
+/// Takes over a container that somebody else runs.
+pub(super) async fn adopt(client: &Client, console: &mut Console, args: Adopt) -> Exit {
+    let ended = adopted(client, console, args).await;
+    trouble::ended(console, ended)
+}
+
+async fn adopted(client: &Client, console: &mut Console, args: Adopt) -> Result<Exit, Trouble> {
+    let service = args.service.map(|service| service.0.to_string());
+    let service = client.service(service.as_deref()).await?.service;
+    let body = json!({ "container": args.container });
+    let what = args.container.clone();
+    let json = args.output.is_json();
+    let how = How { verb: "adopt", what, json, detach: args.detach };
+    let exit = begun(client, console, service, &body, &how).await?;
+    if exit == Exit::Done && !json && !args.detach {
+        let name = args.container;
+        console
+            .talk(format!("{name} still runs; when nobody asks it any more: docker stop {name}"));
+    }
+    Ok(exit)
+}
+
+/// What begins a rollout that is not a deploy, and how it is shown.
+struct How {
+    verb: &'static str,
+    what: String,
+    json: bool,
+    detach: bool,
+}
+
+async fn begun(
+    client: &Client,
+    console: &mut Console,
+    service: String,
+    body: &Value,
+    how: &How,
+) -> Result<Exit, Trouble> {
+    let json = how.json;
+    let path = format!("/api/v1/services/{service}/{}", how.verb);
     let accepted: DeployAccepted = {
         let mut bar = Bar::new(console, json);
-        client.work(&path, &json!({ "checkpoint": args.id }), &mut |now| bar.show(&now)).await?
+        client.work(&path, body, &mut |now| bar.show(&now)).await?
     };
     let DeployAccepted { rollout, revision, .. } = accepted;
     if json {
@@ -134,14 +179,14 @@ async fn restore(client: &Client, console: &mut Console, args: Restore) -> Resul
             "kind": "accepted", "service": service, "rollout": rollout, "revision": revision,
         }));
     }
-    if args.detach {
+    if how.detach {
         if !json {
             console.data(rollout.to_string());
         }
         return Ok(Exit::Done);
     }
     if !json {
-        console.talk(format!("{service}: {} as revision {revision}   rollout {rollout}", args.id));
+        console.talk(format!("{service}: {} as revision {revision}   rollout {rollout}", how.what));
     }
     watch::to_the_end(client, console, &Followed { service, rollout }, json).await
 }

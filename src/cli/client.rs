@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::exit::Exit;
 use super::stream::{self, Events};
 use super::trouble::Trouble;
+use crate::controller::archivist::BuildPlan;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
 };
@@ -220,6 +221,16 @@ impl Client {
     /// Gives the canary a weight.
     pub async fn weight(&self, service: &str, weight: Weight) -> Result<ServiceStatus, Trouble> {
         self.command(service, "weight", &serde_json::json!({ "canary": weight.percent() })).await
+    }
+
+    /// What it takes to make a service's image.
+    pub async fn build_plan(&self, service: &str) -> Result<BuildPlan, Trouble> {
+        self.get(&format!("/api/v1/services/{service}/build")).await
+    }
+
+    /// The daemon's own state.
+    pub async fn state(&self) -> Result<serde_json::Value, Trouble> {
+        self.get("/api/v1/state").await
     }
 
     /// Checkpoints, newest first, of one service or of all.

@@ -14,6 +14,7 @@ use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::config::scalar::show_duration;
 use crate::controller::status::{DeployRequest, ServiceStatus};
+use crate::model::revision::Origin;
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
     pub bake: Option<Duration>,
+    /// The source that the image was built from.
+    pub origin: Option<Origin>,
     /// Archive no checkpoint first.
     pub no_checkpoint: bool,
     /// Begin it and do not follow it.
@@ -52,7 +55,11 @@ pub async fn run(client: &Client, console: &mut Console, options: Options) -> Ex
     trouble::ended(console, deployed)
 }
 
-async fn deploy(client: &Client, console: &mut Console, options: Options) -> Result<Exit, Trouble> {
+pub(super) async fn deploy(
+    client: &Client,
+    console: &mut Console,
+    options: Options,
+) -> Result<Exit, Trouble> {
     let (detach, dry_run, json) = (options.detach, options.dry_run, options.json);
     let name = options.service.clone();
     let steps = options.steps.clone();
@@ -119,7 +126,7 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         command: options.command,
         endpoints: options.endpoints.map(|all| all.iter().map(ToString::to_string).collect()),
         env: options.env,
-        origin: None,
+        origin: options.origin,
         no_checkpoint: options.no_checkpoint,
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),

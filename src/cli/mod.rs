@@ -26,6 +26,8 @@ pub mod output;
 mod progress;
 pub mod reload;
 mod run;
+mod source;
+mod state;
 pub mod status;
 mod stream;
 mod tester;

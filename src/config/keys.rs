@@ -93,7 +93,7 @@ pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
-    key("state", Table(STATE), "", "What must survive a restart."),
+    key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
     key(
@@ -196,22 +196,6 @@ pub const ADMIN: &[Key] = &[
         "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
     ),
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
-];
-
-/// `[state]`.
-pub const STATE: &[Key] = &[
-    key(
-        "dir",
-        Text,
-        r#""/var/lib/switchback""#,
-        "Directory for rollouts, revisions and their history.",
-    ),
-    key(
-        "checkpoints",
-        Text,
-        "",
-        "Directory for the archives of checkpoints; `checkpoints` below `dir` when not written.",
-    ),
 ];
 
 /// `[runtime]`.

@@ -35,6 +35,9 @@ impl Driver {
             Ask::Held(name, answer) => {
                 let _ = answer.send(self.held(name.as_ref()));
             }
+            Ask::Export(answer) => {
+                let _ = answer.send(self.export());
+            }
             Ask::Tell(name, sentence) => self.tell(&name, Kind::Note, sentence),
             Ask::Command(name, command, answer) => match self.command(&name, command) {
                 Ok(()) => self.answer_when_written(&name, Waiting::Command(answer)),

@@ -19,6 +19,7 @@ use super::fleet::Fleet;
 use super::handle::{Ask, Handle};
 use super::journal::{Happening, Journal, Kind};
 use super::prepare::Prepared;
+use super::runtimes::Runtimes;
 use super::service::{Active, Service};
 use super::status::{DaemonStatus, ServiceStatus};
 use super::way_back::Archived;
@@ -31,7 +32,7 @@ use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
 use crate::runtime::docker::DockerRuntime;
-use crate::runtime::{Found, Runtime, RuntimeEvent};
+use crate::runtime::{Found, RuntimeEvent};
 use crate::store::Everything;
 use crate::store::writer::Writer;
 
@@ -41,29 +42,6 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const QUEUE: usize = 1024;
 /// Connects that fail in a row before an endpoint is given up without waiting for a probe.
 pub(super) const CONNECTS_LOST: u32 = 5;
-
-/// The runtimes that services may use.
-#[derive(Debug, Clone)]
-pub struct Runtimes {
-    /// For `image`.
-    pub docker: Arc<dyn Runtime>,
-    /// For `command`.
-    pub process: Arc<dyn Runtime>,
-    /// For `endpoints`.
-    pub fixed: Arc<dyn Runtime>,
-}
-
-impl Runtimes {
-    /// The runtime that a source needs.
-    #[must_use]
-    pub fn of(&self, source: &Source) -> Arc<dyn Runtime> {
-        match source {
-            Source::Image(_) => Arc::clone(&self.docker),
-            Source::Command(_) => Arc::clone(&self.process),
-            Source::Endpoints(_) => Arc::clone(&self.fixed),
-        }
-    }
-}
 
 /// Reads the configuration again: the services, and a sentence for what else changed.
 pub type Reload = Box<dyn Fn() -> Result<(Vec<ServiceConfig>, String), String> + Send>;

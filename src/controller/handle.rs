@@ -19,7 +19,7 @@ use crate::model::progress::Listener;
 use crate::model::revision::{Revision, RevisionSpec};
 use crate::model::weight::Side;
 use crate::rollout::command::Command;
-use crate::store::records::Placed;
+use crate::store::records::{Exported, Placed};
 
 /// Why the driver did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,6 +52,8 @@ pub enum Ask {
     Launch(ServiceName, Box<RevisionSpec>, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// What is held of services: of one, or of all.
     Held(Option<ServiceName>, oneshot::Sender<Result<Vec<Held>, Refused>>),
+    /// The state, to be taken to another host.
+    Export(oneshot::Sender<Exported>),
     /// Write a sentence about a service into the journal.
     Tell(ServiceName, String),
     /// Say something to the rollout under way.
@@ -213,6 +215,11 @@ impl Handle {
     pub async fn held_of(&self, service: &ServiceName) -> Result<Held, Refused> {
         let held = self.held(Some(service.clone())).await?.pop();
         held.ok_or_else(|| Refused::NotFound(format!("there is no service {service}")))
+    }
+
+    /// The state, to be taken to another host.
+    pub async fn export(&self) -> Result<Exported, Refused> {
+        self.ask(Ask::Export).await
     }
 
     /// Writes a sentence about a service into the journal.

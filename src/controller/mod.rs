@@ -16,6 +16,7 @@ mod perform;
 mod prepare;
 mod recovery;
 mod report;
+pub mod runtimes;
 mod service;
 pub mod settings;
 pub mod status;

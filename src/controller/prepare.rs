@@ -15,6 +15,7 @@ use crate::rollout::machine::Kind as RolloutKind;
 use crate::rollout::plan::Plan;
 use crate::runtime::RuntimeError;
 use crate::store::Change;
+use crate::store::records::Exported;
 
 /// What shall become a revision.
 pub(super) struct Wanted {
@@ -265,6 +266,18 @@ impl Driver {
         Some(format!(
             "{image} is not the image of revision {number} any more: {before} before, {after} now"
         ))
+    }
+
+    /// The state, to be taken to another host.
+    pub(super) fn export(&self) -> Exported {
+        let mut state = Exported::default();
+        for (name, service) in &self.services {
+            state.services.push((name.clone(), service.record.clone()));
+            let revisions = service.revisions.values().cloned();
+            state.revisions.extend(revisions.map(|revision| (name.clone(), revision)));
+            state.history.extend(service.history.iter().cloned());
+        }
+        state
     }
 
     /// What is held of one service, or of all.

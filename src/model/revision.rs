@@ -183,6 +183,10 @@ pub struct ContainerSpec {
     /// in its place. Later revisions inherit this from stable.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub restored: BTreeMap<String, String>,
+    /// What else a container was told that this was adopted from, in the Engine's words. Later revisions
+    /// inherit this from stable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<serde_json::Value>,
     /// Replaces the image's CMD.
     pub args: Vec<String>,
     /// Bind mounts and volumes in Docker's words: `source:/target[:ro]`.

@@ -12,15 +12,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::{
-    ListContainersOptions, ListImagesOptions, RemoveContainerOptions, RemoveImageOptions,
-};
+use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
 use serde_json::Value;
 use switchback::demo::image;
 use switchback::runtime::docker::DockerRuntime;
 use tempfile::TempDir;
 
-use super::engine::{DockerHost, engine, on_a_runtime};
+use super::engine::{DockerHost, engine, on_a_runtime, remove_tags};
 use super::http::{Answer, Connection, get};
 
 /// Longer than anything here takes, on a busy machine.
@@ -386,25 +384,6 @@ impl Daemon {
         });
     }
 
-    /// Takes the tags that images have because a revision of this daemon can be returned to.
-    fn remove_images(&self) {
-        let Some(host) = &self.engine else { return };
-        let daemon = rapidhash::v3::rapidhash_v3(self.state_text().as_bytes());
-        let (client, ours) = (host.client(), format!("-{daemon:016x}"));
-        on_a_runtime(async move {
-            let options = ListImagesOptions {
-                filters: Some([("reference".to_owned(), vec!["switchback/*".to_owned()])].into()),
-                ..ListImagesOptions::default()
-            };
-            for image in client.list_images(Some(options)).await.unwrap_or_default() {
-                for tag in image.repo_tags.iter().filter(|tag| tag.ends_with(&ours)) {
-                    let options = RemoveImageOptions::default();
-                    let _gone = client.remove_image(tag, Some(options), None).await;
-                }
-            }
-        });
-    }
-
     pub fn log(&self) -> String {
         fs::read_to_string(self.home().join("log")).unwrap_or_default()
     }
@@ -435,7 +414,10 @@ impl Drop for Daemon {
             self.terminate();
         }
         self.remove_containers();
-        self.remove_images();
+        if let Some(host) = &self.engine {
+            let daemon = rapidhash::v3::rapidhash_v3(self.state_text().as_bytes());
+            remove_tags(host, &format!("-{daemon:016x}"));
+        }
         let begun = Instant::now();
         let mut left = self.processes();
         while !left.is_empty() && !failed && begun.elapsed() < Duration::from_secs(10) {

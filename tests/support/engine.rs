@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions};
 use futures_util::StreamExt;
 
 /// What a private engine gets to start; it takes two to three seconds.
@@ -87,6 +87,23 @@ pub fn import(host: &DockerHost, changes: &[&str]) -> String {
         }
     });
     full
+}
+
+/// Takes the tags with which a daemon kept images.
+pub fn remove_tags(host: &DockerHost, ours: &str) {
+    let client = host.client();
+    on_a_runtime(async move {
+        let options = ListImagesOptions {
+            filters: Some([("reference".to_owned(), vec!["switchback/*".to_owned()])].into()),
+            ..ListImagesOptions::default()
+        };
+        for image in client.list_images(Some(options)).await.unwrap_or_default() {
+            for tag in image.repo_tags.iter().filter(|tag| tag.ends_with(ours)) {
+                let options = RemoveImageOptions::default();
+                let _gone = client.remove_image(tag, Some(options), None).await;
+            }
+        }
+    });
 }
 
 /// Runs a future to its end, from inside or outside of another async runtime.

@@ -139,3 +139,87 @@ pub struct Clean {
     #[command(flatten)]
     pub client: Client,
 }
+
+/// What `state --help` says.
+pub const STATE: &str = "\
+Takes Switchback's own state to another host: services, revisions with their settings, past rollouts.
+Not the configuration file, and not the data of apps, which checkpoints have.
+
+  switchback state export switchback.state
+  scp switchback.state other: && ssh other switchback state import switchback.state
+
+An export has the environment of revisions, and with it passwords. Import while no daemon runs; the
+next one starts what was stable, and pulls images that are not there.";
+
+/// `state`
+#[derive(Debug, Args)]
+pub struct State {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: StateVerb,
+}
+
+/// `state …`
+#[derive(Debug, Subcommand)]
+pub enum StateVerb {
+    /// Writes the state of a daemon that runs into a file
+    Export(Export),
+    /// Reads a state into the state directory, while no daemon runs
+    Import(Import),
+}
+
+/// `state export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Where to write it; what exists is not overwritten
+    #[arg(value_name = "FILE")]
+    pub file: std::path::PathBuf,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `state import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// What `state export` wrote
+    #[arg(value_name = "FILE")]
+    pub file: std::path::PathBuf,
+    /// Puts a state that is there aside, as `state.redb.before-import`
+    #[arg(long)]
+    pub replace: bool,
+    /// Which configuration.
+    #[command(flatten)]
+    pub source: super::Source,
+}
+
+/// What `adopt --help` says.
+pub const ADOPT: &str = "\
+Takes over a container that runs, also one that compose made: another one with the same image,
+environment, mounts, networks, aliases, labels, limits and log driver becomes stable, and later
+deploys clone that with the new image. The container itself is left alone; stop it when nobody asks
+it any more. Its published ports are not taken over: visitors come through the proxy.
+
+  switchback adopt shop-web-1 --service web
+
+The service is configured with the image's name and the port; nothing of it may run yet.";
+
+/// `adopt`
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// The container's name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// The service; may be left out where there is one
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<Service>,
+    /// Return once it has begun
+    #[arg(short, long)]
+    pub detach: bool,
+    /// How data is written.
+    #[command(flatten)]
+    pub output: Output,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}

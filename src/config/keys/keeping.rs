@@ -1,7 +1,24 @@
-//! Keys of what is kept and of where images come from: `[service.NAME.backup]`, `[service.NAME.build]`.
+//! Keys of what is kept and of where images come from: `[state]`, `[service.NAME.backup]`,
+//! `[service.NAME.build]`.
 
 use super::Shape::{Duration, Integer, List, Map, Text, TextOrList};
 use super::{Key, key};
+
+/// `[state]`.
+pub const STATE: &[Key] = &[
+    key(
+        "dir",
+        Text,
+        r#""/var/lib/switchback""#,
+        "Directory for rollouts, revisions and their history.",
+    ),
+    key(
+        "checkpoints",
+        Text,
+        "",
+        "Directory for the archives of checkpoints; `checkpoints` below `dir` when not written.",
+    ),
+];
 
 /// `[service.NAME.backup]`.
 pub const BACKUP: &[Key] = &[

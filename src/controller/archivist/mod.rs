@@ -8,6 +8,8 @@
 //! instances; a restore that fails leaves what it made to nobody; one thing at a time is done with the
 //! archives of a service.
 
+mod adopt;
+mod build;
 mod clean;
 mod create;
 mod restore;
@@ -20,11 +22,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use build::{BuildPlan, BuiltImage};
 pub use clean::{Clean, Freed};
 pub use restore::Tested;
 
-use super::driver::Runtimes;
 use super::handle::Refused;
+use super::runtimes::Runtimes;
 use crate::archive::format::Manifest;
 use crate::archive::shelf::{Listed, Shelf};
 use crate::archive::{ArchiveError, reader};
@@ -80,7 +83,8 @@ impl From<ArchiveTrouble> for Refused {
                 | ArchiveError::Newer { .. }
                 | ArchiveError::Foreign { .. }),
             ) => Self::Invalid(error.to_string()),
-            ArchiveTrouble::Invalid(sentence) => Self::Invalid(sentence),
+            ArchiveTrouble::Invalid(sentence)
+            | ArchiveTrouble::Runtime(RuntimeError::NotFound(sentence)) => Self::Invalid(sentence),
             error @ ArchiveTrouble::Busy(_) => {
                 Self::Conflict { sentence: error.to_string(), phase: "idle".to_owned() }
             }

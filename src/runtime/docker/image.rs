@@ -123,7 +123,7 @@ async fn look_up(client: &Client, image: &str) -> Result<Option<Resolved>, Runti
 
 /// The digest under which the repository of a reference has an image. The engine writes the names of
 /// Docker Hub short (`nginx`), as people do, or in full.
-fn digest_of(image: &str, digests: &[String]) -> Option<String> {
+pub(super) fn digest_of(image: &str, digests: &[String]) -> Option<String> {
     let name = image.split('@').next().unwrap_or(image);
     let (repository, _) = split(name);
     let short = |name: &str| -> String {

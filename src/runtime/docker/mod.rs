@@ -8,6 +8,8 @@
 //! launch leaves no container; an engine that is gone, hung or strange makes calls fail within their
 //! deadlines and nothing else.
 
+mod adopt;
+pub mod build;
 mod client;
 mod container;
 pub mod data;
@@ -223,7 +225,8 @@ impl DockerRuntime {
             return Ok(());
         }
         for network in spec.container.networks.iter().skip(1) {
-            let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: None };
+            let endpoint_config = container::endpoint(spec, network);
+            let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config };
             let join =
                 |docker: Docker| async move { docker.connect_network(network, request).await };
             match self.client.call("joining a network", START, join).await {
