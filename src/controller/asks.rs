@@ -268,6 +268,8 @@ impl Driver {
                 .into_iter()
                 .collect(),
         });
+        // It may be the first that needs this one.
+        self.watch_runtimes();
         self.entered(name);
         self.perform(name, effects);
     }

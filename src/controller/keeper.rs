@@ -23,9 +23,9 @@ use crate::store::records::Placed;
 /// The wait before an ended instance of stable is started again doubles from the first to the last:
 /// at once for the common single crash, and not more often than this for one that cannot live.
 const RELAUNCH_FIRST: Duration = Duration::from_millis(500);
+const RELAUNCH_LAST: Duration = Duration::from_secs(30);
 /// How often an engine that has not concluded whether an instance is healthy is asked what it has seen.
 const EARLY_LOOK: Duration = Duration::from_secs(1);
-const RELAUNCH_LAST: Duration = Duration::from_secs(30);
 
 impl Driver {
     /// Begins to probe an instance, unless it is probed already.
