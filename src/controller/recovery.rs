@@ -193,6 +193,8 @@ impl Driver {
             stands(known, &instance.id)
         };
         let mut placements = Vec::new();
+        // Of what is warm: kept in their places, and not asked any more.
+        let mut gone: HashSet<InstanceId> = HashSet::new();
         if let Some(stable) = &mut service.record.stable {
             for (replica, instance) in stable.instances.iter_mut().enumerate() {
                 match stands(stable.revision, instance) {
@@ -208,9 +210,10 @@ impl Driver {
         }
         if let Some(warm) = &mut service.record.warm {
             let revision = warm.placed.revision;
-            warm.placed.instances.retain(|i| !matches!(stands(revision, i), Standing::Ended));
+            let ended = |i: &&Instance| matches!(stands(revision, i), Standing::Ended);
+            gone.extend(warm.placed.instances.iter().filter(ended).map(|i| i.id.clone()));
             let placed = warm.placed.clone();
-            if placed.instances.is_empty() {
+            if gone.len() == placed.instances.len() {
                 service.record.warm = None;
             } else {
                 placements.push((Side::Canary, placed.revision, placed.instances));
@@ -233,7 +236,7 @@ impl Driver {
                     self.fleet.place_aside(name, revision, &instances, spec.protocol);
                 }
             }
-            for instance in &instances {
+            for instance in instances.iter().filter(|instance| !gone.contains(&instance.id)) {
                 self.watch_instance(name, instance, &spec);
             }
         }
