@@ -278,7 +278,10 @@ fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
         Unanswered::Fired(Fired::Upstream) => (Failure::Timeout, None),
         Unanswered::Fired(Fired::Downstream) => (Failure::UploadStall, None),
         Unanswered::Fired(Fired::Cut) => (Failure::Cut, None),
-        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        _ if exchange.is_upload_broken() => match exchange.upload_refused() {
+            Some(reason) => (Failure::UploadRefused(reason), None),
+            None => (Failure::Upload, None),
+        },
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };

@@ -5,7 +5,6 @@
 //! are closed. HTTP/2 has one connection per endpoint, which all requests of the worker share.
 //! Nothing here chooses an endpoint, retries or judges.
 
-pub mod chunked;
 mod head;
 pub mod http1;
 pub mod http2;
