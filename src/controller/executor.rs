@@ -39,7 +39,7 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Completion {
     /// All instances run, or why not.
-    Launched(Result<Vec<Instance>, Failure>),
+    Launched { revision: RevisionId, result: Result<Vec<Instance>, Failure> },
     /// No request is in flight any more; how many were cut.
     Drained { cut: u32 },
     /// The instances are gone; what they last said.
@@ -121,13 +121,14 @@ impl Executor {
                 failure =
                     Some(Failure { sentence: "not wanted any more".to_owned(), logs: Vec::new() });
             }
-            match failure {
-                None => Completion::Launched(Ok(instances)),
+            let result = match failure {
+                None => Ok(instances),
                 Some(failure) => {
                     join_all(instances.iter().map(|i| runtime.stop(&i.id, spec.stop_grace))).await;
-                    Completion::Launched(Err(failure))
+                    Err(failure)
                 }
-            }
+            };
+            Completion::Launched { revision: ownership.revision, result }
         };
         self.spawn(service, rollout, attempt, work);
     }

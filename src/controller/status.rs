@@ -172,7 +172,8 @@ pub struct RolloutRecord {
     pub kind: String,
     /// The phase it is in or ended in.
     pub phase: String,
-    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`; absent while under way.
+    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`,
+    /// `timed_out`; absent while under way.
     pub outcome: Option<String>,
     /// Why, in one sentence, when it went back.
     pub cause: Option<String>,

@@ -211,9 +211,13 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins.
+    /// An attempt failed; another one begins, and what ends the former endpoint's requests does not
+    /// end this one.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
+        if self.fired.get() == Some(Fired::Cut) {
+            self.fired.set(None);
+        }
         self.enter(Stage::Claiming);
     }
 

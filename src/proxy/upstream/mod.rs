@@ -60,8 +60,8 @@ pub enum Unanswered {
     NotSent(Box<Parcel>, Broken),
     /// Something of it was sent.
     Broken(Option<Box<Parcel>>, Broken),
-    /// The worker's tick ended it.
-    Fired(Fired),
+    /// The worker's tick ended it; the request if it may be sent again.
+    Fired(Fired, Option<Box<Parcel>>),
 }
 
 type Map<V> = HashMap<EndpointId, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
