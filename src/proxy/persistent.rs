@@ -47,6 +47,8 @@ pub async fn serve(worker: &Rc<Worker>, connection: &Rc<Downstream>, mut io: Io)
                 io.unread(unread);
             }
             Ended::Rests => {
+                // Empty, but a handle on hyper's buffer.
+                drop(unread);
                 connection.parked.set(true);
                 let parked = park(worker, connection, &io).await;
                 connection.parked.set(false);
