@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
+use crate::model::id::InstanceId;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -87,6 +88,14 @@ pub struct InstanceStatus {
     /// What the last failing probe said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<String>,
+}
+
+impl InstanceStatus {
+    /// What people call it, as [`InstanceId::short`] does.
+    #[must_use]
+    pub fn short(&self) -> String {
+        InstanceId::new(&self.id).short().to_owned()
+    }
 }
 
 /// What the proxy saw of one side over the last seconds.
