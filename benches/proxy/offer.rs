@@ -6,7 +6,7 @@
 //! connection, each with its share of the rate and a blocking socket: a thread is woken with less
 //! delay than a runtime's timer has (a millisecond).
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,6 +40,9 @@ pub struct Offered {
     pub p999: f64,
     /// Answers of status 200.
     pub answered: u64,
+    /// Requests whose connection was ended before they were answered, and that were answered when
+    /// they were sent again on a new one, as clients do.
+    pub again: u64,
     /// Requests that got another answer, or none.
     pub lost: u64,
 }
@@ -56,6 +59,7 @@ pub fn offer(port: u16, rate: f64, time: Duration, hosts: usize) -> Result<Offer
         p99: number("p99")?,
         p999: number("p999")?,
         answered: number("answered")? as u64,
+        again: number("again")? as u64,
         lost: number("lost")? as u64,
     })
 }
@@ -77,11 +81,12 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         let first = begin + step.mul_f64(number as f64 / CONNECTIONS as f64);
         std::thread::spawn(move || Offer::new(port as u16, requests).keep(first, end, step))
     });
-    let mut all = Histogram::<u64>::new(3).map_err(|error| error.to_string())?;
-    let mut lost = 0;
+    let mut all = histogram();
+    let (mut again, mut lost) = (0, 0);
     for offer in offers.collect::<Vec<_>>() {
         let offer = offer.join().map_err(|_| "a connection's thread panicked")?;
         all.add(&offer.seen).map_err(|error| error.to_string())?;
+        again += offer.again;
         lost += offer.lost;
     }
     let micros = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1e3;
@@ -89,7 +94,7 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         "{}",
         json!({
             "p50": micros(0.5), "p99": micros(0.99), "p999": micros(0.999),
-            "answered": all.len(), "lost": lost,
+            "answered": all.len(), "again": again, "lost": lost,
         })
     );
     Ok(())
@@ -112,15 +117,21 @@ struct Offer {
     stream: Option<TcpStream>,
     buffer: Vec<u8>,
     seen: Histogram<u64>,
+    again: u64,
     lost: u64,
+}
+
+/// Nanoseconds, to a minute, with three digits.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(60_000_000_000, 3).unwrap_or_else(|_| unreachable!("good bounds"))
 }
 
 impl Offer {
     fn new(port: u16, requests: Vec<Vec<u8>>) -> Self {
         // Threads are woken up to 50 µs late unless they say that they mind.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        let seen = Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed"));
-        Self { port, requests, stream: None, buffer: vec![0; 16 * 1024], seen, lost: 0 }
+        let (buffer, seen) = (vec![0; 16 * 1024], histogram());
+        Self { port, requests, stream: None, buffer, seen, again: 0, lost: 0 }
     }
 
     fn keep(mut self, first: Instant, end: Instant, step: Duration) -> Self {
@@ -134,15 +145,18 @@ impl Offer {
             if let Some(early) = due.checked_duration_since(Instant::now()) {
                 std::thread::sleep(early);
             }
-            match self.ask(turn) {
+            let reused = self.stream.is_some();
+            let mut answered = self.ask(turn);
+            if reused && answered.as_ref().is_err_and(is_ended) {
+                self.again += 1;
+                answered = self.ask(turn);
+            }
+            match answered {
                 Ok(()) => {
                     let nanos = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
                     self.seen.saturating_record(nanos);
                 }
-                Err(_) => {
-                    self.lost += 1;
-                    self.stream = None;
-                }
+                Err(_) => self.lost += 1,
             }
             due += step;
         }
@@ -170,17 +184,28 @@ impl Offer {
                     continue;
                 }
                 if filled != whole || !so_far.starts_with(b"HTTP/1.1 200") {
-                    return Err(std::io::ErrorKind::InvalidData.into());
+                    return Err(ErrorKind::InvalidData.into());
                 }
                 // A connection that the proxy ends in good order is made anew.
                 self.stream = (!says_close(so_far)).then_some(stream);
                 return Ok(());
             }
             if read == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+                // Within an answer that is another thing than before it.
+                let ended =
+                    if filled == 0 { ErrorKind::UnexpectedEof } else { ErrorKind::InvalidData };
+                return Err(ended.into());
             }
         }
     }
+}
+
+/// Whether a connection was ended before a byte of the answer came.
+fn is_ended(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 /// Bytes of the whole answer, if its head is here.

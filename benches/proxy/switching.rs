@@ -77,6 +77,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report, most: f64) -
         let mut against =
             PERCENTILES.map(|(p, _)| Series::new(&format!("{name}, {p}"), "×", Better::Lower));
         let mut raw = Series::new(&format!("{name}, p99 in µs"), "µs", Better::Lower);
+        let mut again = Series::new(&format!("{name}, requests sent again"), "", Better::Lower);
         let mut lost = Series::new(&format!("{name}, requests lost"), "", Better::Lower);
         for round in 0..options.rounds {
             for case in &cases {
@@ -99,11 +100,13 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report, most: f64) -
                     series.add(kind, of(&changing) / of(&quiet));
                 }
                 raw.add(kind, changing.p99);
+                again.add(kind, changing.again as f64);
                 lost.add(kind, changing.lost as f64);
             }
         }
         against.into_iter().for_each(|series| report.add(series));
         report.keep(raw);
+        report.add(again);
         report.add(lost);
     }
     drop(containers);

@@ -77,7 +77,7 @@ pub fn nginx(setup: &Setup, places: &Places<'_>) -> String {
          ssl_protocols TLSv1.2 TLSv1.3;\nssl_session_cache shared:tls:10m;\n\
          upstream app {{\n\
          server 127.0.0.1:{stable} weight=95;\n{second}\
-         keepalive 128;\nkeepalive_requests 1000000;\n}}\n\
+         keepalive 1024;\nkeepalive_requests 1000000;\n}}\n\
          {}server {{\n\
          listen 127.0.0.1:{http} backlog=4096;\n\
          listen 127.0.0.1:{https} ssl http2 backlog=4096;\n{}\

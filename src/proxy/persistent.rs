@@ -100,7 +100,7 @@ async fn attend(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Io) -> (En
     let service = service_fn(|request| {
         let (worker, connection) = (Rc::clone(worker), Rc::clone(connection));
         let busy = Busy::new(&connection);
-        // Boxed, so that an idle connection keeps no room for a request's state.
+        // Boxed, because hyper wants to move it.
         Box::pin(async move {
             let response = handler::handle(&worker, &connection, request).await;
             Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
