@@ -34,7 +34,7 @@ mod forward;
 pub mod forwarded;
 mod handler;
 mod headers;
-mod ids;
+pub mod ids;
 pub mod limits;
 pub mod listener;
 mod page;

@@ -361,11 +361,12 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
     let service = service_fn(move |request| {
         let (worker, connection) = (Rc::clone(&sharer), Rc::clone(&shared));
         let busy = Busy::new(&connection);
-        async move {
+        // Boxed: on its way into a task of its own it is moved many times.
+        Box::pin(async move {
             let request = request.map(ClientBody::Http2);
             let response = handler::handle(&worker, &connection, request).await;
             Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
-        }
+        })
     });
     let limits = &worker.settings.limits;
     let http = http2::Builder::new(Local)

@@ -162,9 +162,15 @@ impl Connection {
         self.idle_since = now;
         self.used = true;
         if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
-            self.read = BytesMut::new();
-            self.out = Vec::new();
+            self.give_buffers_back();
         }
+    }
+
+    /// It was not used for a while: it keeps nothing but its socket.
+    pub fn give_buffers_back(&mut self) {
+        self.read = BytesMut::new();
+        self.out = Vec::new();
+        self.spare = HeaderMap::new();
     }
 
     /// Since when it idles.
