@@ -282,7 +282,10 @@ fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
         Unanswered::Fired(Fired::Downstream, _) => (Failure::UploadStall, None),
         // Its instance is gone, or may take no more of our time; another one has time.
         Unanswered::Fired(Fired::Cut, parcel) => (Failure::Cut, parcel),
-        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        _ if exchange.is_upload_broken() => match exchange.upload_refused() {
+            Some(reason) => (Failure::UploadRefused(reason), None),
+            None => (Failure::Upload, None),
+        },
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };
