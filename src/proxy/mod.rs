@@ -36,6 +36,7 @@ mod headers;
 mod ids;
 pub mod limits;
 pub mod listener;
+mod observation;
 mod page;
 mod parcel;
 mod persistent;
