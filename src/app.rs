@@ -92,6 +92,7 @@ impl House {
             runtimes,
             writer,
             everything,
+            recordings: dir.join("recordings"),
             reload: reload(config.clone(), read, certificates),
             services: config.services,
             shutdown: shutdown.clone(),

@@ -7,7 +7,7 @@
 use super::listen_keys::LISTEN;
 use Shape::{
     Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
-    Table, Tables, Text, TextOrList,
+    Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -40,6 +40,8 @@ pub enum Shape {
     Size,
     /// `"127.0.0.1:9900"`, a list of such, or `"off"`.
     Address,
+    /// `true` or `false`.
+    Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts.
@@ -247,6 +249,36 @@ pub const SERVICE: &[Key] = &[
         "Limits beyond which the canary is taken back; x is times stable, over the same time.",
     ),
     key(
+        "warm_up",
+        Duration,
+        r#""2s""#,
+        "How long the latencies of new instances are left out; errors always count. 1m for a JVM.",
+    ),
+    key(
+        "hold_back",
+        Text,
+        r#""0%""#,
+        "What stable keeps at the 100% step, \"5%\" for example, so that there is something to compare with.",
+    ),
+    key(
+        "fresh_baseline",
+        Switch,
+        "false",
+        "Starts one more instance of stable with the canary and compares with that one alone.",
+    ),
+    key(
+        "compare_instances",
+        Switch,
+        "false",
+        "Takes a canary back for its latency only if stable's instances differ less among themselves.",
+    ),
+    key(
+        "record",
+        Switch,
+        "false",
+        "Records what each rollout is judged by, for `switchback analyze`, in the state directory.",
+    ),
+    key(
         "keep_warm",
         Duration,
         r#""10m""#,
@@ -300,7 +332,19 @@ pub const SERVICE: &[Key] = &[
         "errors",
         Statuses,
         r#""5xx""#,
-        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list.",
+        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list. gRPC's count as HTTP's.",
+    ),
+    key(
+        "route_errors",
+        Map,
+        "",
+        "Another rule for paths: { \"/search\" = \"5xx 429\" }; the longest prefix holds.",
+    ),
+    key(
+        "ignore_routes",
+        TextOrList,
+        "[]",
+        "Path prefixes whose requests say nothing about a revision; they are not counted.",
     ),
     key(
         "tester_secret",

@@ -93,7 +93,8 @@ impl Driver {
         }
         let healthy =
             |i: &Instance| service.watched.get(&i.id).is_some_and(|watched| watched.healthy);
-        if active.rollout.instances.iter().all(healthy) {
+        let now = self.now();
+        if active.rollout.instances.iter().all(healthy) && !active.waits_for_fresh(service, now) {
             let attempt = active.rollout.attempt;
             self.step(name, Event::Ready { attempt });
         }
@@ -261,6 +262,11 @@ impl Driver {
                     Kind::Instance,
                     format!("{} {exit}; starting it again", instance.short()),
                 );
+            }
+            Owner::Fresh => {
+                let message = format!("{} {exit}", instance.short());
+                self.tell(&name, Kind::Instance, message);
+                self.give_up_fresh(&name, "the fresh instance of stable ended");
             }
             Owner::Warm => {
                 let message =

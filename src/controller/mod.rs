@@ -6,12 +6,16 @@
 
 mod asks;
 pub mod driver;
+mod evidence;
 mod executor;
 pub mod fleet;
+mod fresh;
+mod group;
 pub mod handle;
 mod journal;
 mod keeper;
 mod perform;
+mod recorder;
 mod recovery;
 mod report;
 mod service;

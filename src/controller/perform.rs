@@ -11,7 +11,7 @@ use super::journal::{Happening, Kind};
 use super::service::{Relaunch, Service, Waiting};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
-use crate::model::weight::{Side, Weight};
+use crate::model::weight::Side;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::{Attempt, Event};
 use crate::rollout::phase::{Cause, PauseReason, Phase};
@@ -129,6 +129,7 @@ impl Driver {
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
         self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+        self.launch_fresh(name);
     }
 
     /// Puts the canary's instances into the fleet, at the weight it has, and begins to probe them.
@@ -144,28 +145,7 @@ impl Driver {
         }
     }
 
-    fn shift(&mut self, name: &ServiceName, weight: Weight) {
-        let now = self.now();
-        let history = self.fleet.stable_history(name);
-        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
-            return;
-        };
-        active.seen = Default::default();
-        if weight > Weight::ZERO {
-            let criteria = &active.rollout.plan.criteria;
-            let judge = active.judge.get_or_insert_with(|| {
-                crate::analysis::judge::Judge::new(criteria.clone(), &history, now)
-            });
-            if !judge.is_at(weight) {
-                judge.begin_step(weight, now);
-            }
-        }
-        let salt = active.rollout.id.0;
-        self.fleet.shift(name, weight, salt);
-        self.restart_rates(name);
-    }
-
-    fn restart_rates(&mut self, name: &ServiceName) {
+    pub(super) fn restart_rates(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name) {
             service.rates = Default::default();
         }
@@ -270,6 +250,8 @@ impl Driver {
         if repeated {
             return;
         }
+        let ends = matches!(rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
+            || rollout.phase == Phase::Promoted;
         let happening = Happening {
             kind: Kind::Phase,
             service: Some(name),
@@ -281,6 +263,9 @@ impl Driver {
         if let Some(active) = &mut service.active {
             active.remember(recorded);
         }
+        if ends {
+            self.end_fresh(name);
+        }
     }
 
     /// The changes that write a service; a rollout that is over moves to the history with them.
@@ -290,6 +275,7 @@ impl Driver {
         let mut changes = Vec::new();
         if over && let Some(mut active) = service.active.take() {
             service.asked.extend(active.take_waiting(Attempt::MAX));
+            active.end_recording();
             let entry = RolloutEntry {
                 checkpoint: active.checkpoint(),
                 events: active.events,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::driver::Driver;
+use super::fresh::Fresh;
 use super::journal::Kind;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
@@ -81,6 +82,11 @@ impl Driver {
             .as_ref()
             .map(|memory| crate::analysis::judge::Judge::resume(criteria, memory, now));
         let started = checkpoint.started;
+        let weighed = matches!(checkpoint.phase, Phase::Baking { .. } | Phase::Paused { .. });
+        // A record that should be there and is not was lost: its evidence begins with less.
+        let lost = u32::from(weighed && checkpoint.memory.is_none());
+        let attempts =
+            self.services.get(name).map_or(0, |s| s.attempts_at(checkpoint.canary)) + lost;
         // The effects are made anew when the world is known; see `recover`.
         let (rollout, _) = Rollout::resume(checkpoint, now);
         if let Some(service) = self.services.get_mut(name) {
@@ -88,6 +94,7 @@ impl Driver {
                 rollout,
                 judge,
                 seen: Default::default(),
+                seen_of: Vec::new(),
                 verdict: None,
                 started,
                 events,
@@ -96,6 +103,10 @@ impl Driver {
                 diagnosis: None,
                 remembered: 0,
                 launch: None,
+                attempts,
+                fresh: Fresh::None,
+                recorder: None,
+                epoch: 0,
                 waiting: Vec::new(),
             });
         }

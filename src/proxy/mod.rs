@@ -37,6 +37,7 @@ mod headers;
 pub mod ids;
 pub mod limits;
 pub mod listener;
+mod observation;
 mod page;
 mod parcel;
 mod path;
