@@ -355,6 +355,7 @@ impl Driver {
         }
         let mut instances = Vec::new();
         if let Some(active) = service.active.take() {
+            instances.extend(active.fresh.placed().into_iter().flat_map(|placed| placed.instances));
             instances.extend(active.rollout.instances);
         }
         let record = std::mem::take(&mut service.record);
