@@ -186,6 +186,8 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
         trusted_proxies: listen.trusted_proxies.clone(),
         limits: proxy::limits::Limits {
             header_bytes: limits.max_header_size,
+            line_bytes: limits.max_header_line,
+            underscores: limits.underscores,
             headers: limits.max_headers,
             target_bytes: limits.max_target,
             handshake: limits.handshake_timeout,
@@ -194,8 +196,13 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
             requests_http1: limits.keep_alive_requests,
             requests_http2: limits.keep_alive_requests.saturating_mul(10),
             body_stall: limits.body_timeout,
+            body_rate: limits.body_rate,
             write_stall: limits.write_timeout,
             streams: limits.max_streams,
+            connections: limits.max_connections,
+            connections_per_address: limits.max_connections_per_address,
+            max_age: limits.max_age,
+            memory: limits.memory,
         },
         revision_header: false,
     })

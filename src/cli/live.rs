@@ -44,7 +44,7 @@ pub(crate) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<L
         for instance in side.instances.iter().filter(|instance| !instance.healthy) {
             let why = instance.diagnosis.as_deref().unwrap_or("not healthy yet");
             let line = Line::new().plain(" ").and(Look::Unsure, signs.unsure);
-            lines.push(line.plain(&format!(" {}: {why}", instance.id)));
+            lines.push(line.plain(&format!(" {}: {why}", instance.short())));
         }
     }
     lines.extend(

@@ -325,6 +325,10 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         connect_timeout: section.time_limit("connect_timeout"),
         response_timeout: section.time_limit("response_timeout"),
         idle_timeout: section.time_limit("idle_timeout"),
+        max_body: match section.size("max_body").value {
+            0 => u64::MAX,
+            bytes => bytes,
+        },
         retries: section.integer("retries").map_or(0, |found| found.value as u32),
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),

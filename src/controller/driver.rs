@@ -100,6 +100,8 @@ pub(super) struct Probed {
     pub instance: InstanceId,
     pub healthy: bool,
     pub why: String,
+    /// Nothing is concluded yet; this is how it looks.
+    pub early: bool,
 }
 
 /// The driver.
@@ -364,8 +366,8 @@ impl Driver {
                 self.retired(&name, revision);
                 return;
             }
-            Completion::Fresh { result } => {
-                self.fresh_launched(&name, rollout, result);
+            Completion::Fresh { revision, result } => {
+                self.fresh_launched(&name, rollout, revision, result);
                 return;
             }
             _ => {}
@@ -376,23 +378,22 @@ impl Driver {
             .and_then(|s| s.active.as_ref())
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
-            self.store_note = result.as_ref().err().map(ToString::to_string);
-            self.note_unsaved(&name, result.is_err());
+            self.written(&name, result);
         }
         if !current {
-            if let Completion::Launched(Ok(instances)) = what {
-                self.discard(&name, instances);
+            if let Completion::Launched { revision, result: Ok(instances) } = what {
+                self.discard(&name, revision, instances);
             }
             return;
         }
         match what {
-            Completion::Launched(Ok(instances)) => {
+            Completion::Launched { revision, result: Ok(instances) } => {
                 if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
                     // Nobody waits for them any more: an abort came first.
-                    self.discard(&name, instances);
+                    self.discard(&name, revision, instances);
                 }
             }
-            Completion::Launched(Err(failure)) => {
+            Completion::Launched { result: Err(failure), .. } => {
                 self.tell_logs(&name, "the instance", &failure.logs);
                 self.step(&name, Event::LaunchFailed { attempt, sentence: failure.sentence });
             }

@@ -39,7 +39,7 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Completion {
     /// All instances run, or why not.
-    Launched(Result<Vec<Instance>, Failure>),
+    Launched { revision: RevisionId, result: Result<Vec<Instance>, Failure> },
     /// No request is in flight any more; how many were cut.
     Drained { cut: u32 },
     /// The instances are gone; what they last said.
@@ -51,7 +51,7 @@ pub enum Completion {
     /// A former revision is gone.
     Retired { revision: RevisionId },
     /// One more instance of stable was launched, to compare the canary with, or not.
-    Fresh { result: Result<Instance, RuntimeError> },
+    Fresh { revision: RevisionId, result: Result<Instance, RuntimeError> },
 }
 
 /// Why a launch failed, with what the instance last said.
@@ -123,13 +123,14 @@ impl Executor {
                 failure =
                     Some(Failure { sentence: "not wanted any more".to_owned(), logs: Vec::new() });
             }
-            match failure {
-                None => Completion::Launched(Ok(instances)),
+            let result = match failure {
+                None => Ok(instances),
                 Some(failure) => {
                     join_all(instances.iter().map(|i| runtime.stop(&i.id, spec.stop_grace))).await;
-                    Completion::Launched(Err(failure))
+                    Err(failure)
                 }
-            }
+            };
+            Completion::Launched { revision: ownership.revision, result }
         };
         self.spawn(service, rollout, attempt, work);
     }
@@ -155,7 +156,7 @@ impl Executor {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
         let work = async move {
             let result = runtime.launch(&spec, &ownership).await;
-            Completion::Fresh { result }
+            Completion::Fresh { revision: ownership.revision, result }
         };
         self.spawn(service, rollout, 0, work);
     }

@@ -69,14 +69,6 @@ impl Deployment {
         self.stable.iter().chain(&self.canary).chain(&self.aside).chain(&self.fresh)
     }
 
-    fn group_mut(&mut self, revision: RevisionId) -> Option<&mut Group> {
-        self.stable
-            .iter_mut()
-            .chain(&mut self.canary)
-            .chain(&mut self.aside)
-            .find(|group| group.pool.revision == revision)
-    }
-
     fn begin_epoch(&mut self, workers: usize) {
         self.overdue = self.overdue_age();
         if let Some(stable) = &mut self.stable {
@@ -152,8 +144,9 @@ impl Fleet {
         self.services.remove(name);
     }
 
-    /// Makes instances of a revision one side of a service. Endpoints of instances that were known
-    /// keep their health and their requests.
+    /// Makes instances of a revision one side of a service. Endpoints of instances that it had keep
+    /// their health and their requests. What is aside is left alone, be it of the same revision: that
+    /// one drains.
     pub fn place(
         &mut self,
         name: &ServiceName,
@@ -165,8 +158,13 @@ impl Fleet {
         let workers = self.workers;
         let mut last = self.last_endpoint;
         let Some(deployment) = self.services.get_mut(name) else { return };
-        let known: Vec<Arc<Endpoint>> = deployment
-            .group(revision)
+        let held = match side {
+            Side::Stable => &mut deployment.stable,
+            Side::Canary => &mut deployment.canary,
+        };
+        let known: Vec<Arc<Endpoint>> = held
+            .as_ref()
+            .filter(|group| group.pool.revision == revision)
             .map(|group| group.pool.endpoints.to_vec())
             .unwrap_or_default();
         let endpoints: Vec<Arc<Endpoint>> = instances
@@ -185,15 +183,11 @@ impl Fleet {
             gone.begin_drain();
             gone.cut();
         }
-        match deployment.group_mut(revision) {
-            Some(group) => group.pool = Arc::new(Pool::new(revision, endpoints)),
-            None => {
-                let group = Group::new(revision, endpoints, workers);
-                match side {
-                    Side::Stable => deployment.stable = Some(group),
-                    Side::Canary => deployment.canary = Some(group),
-                }
+        match held {
+            Some(group) if group.pool.revision == revision => {
+                group.pool = Arc::new(Pool::new(revision, endpoints));
             }
+            _ => *held = Some(Group::new(revision, endpoints, workers)),
         }
     }
 
@@ -217,7 +211,7 @@ impl Fleet {
     /// Moves a revision that is at hand to the canary's side, at weight 0.
     pub fn bring_back(&mut self, name: &ServiceName, revision: RevisionId) {
         let Some(deployment) = self.services.get_mut(name) else { return };
-        if let Some(at) = deployment.aside.iter().position(|g| g.pool.revision == revision) {
+        if let Some(at) = deployment.aside.iter().rposition(|g| g.pool.revision == revision) {
             let group = deployment.aside.remove(at);
             for endpoint in &group.pool.endpoints {
                 endpoint.end_drain();
@@ -270,6 +264,16 @@ impl Fleet {
                 deployment.stable = None;
             }
             deployment.aside.retain(|group| !is_it(group));
+        }
+        self.publish();
+    }
+
+    /// Forgets what is aside of a revision and was drained. Others of the same revision may serve by
+    /// now: it was returned to in the meantime.
+    pub fn remove_drained(&mut self, name: &ServiceName, revision: RevisionId) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            let is_drained = |group: &Group| group.pool.endpoints.iter().all(|e| e.is_draining());
+            deployment.aside.retain(|group| group.pool.revision != revision || !is_drained(group));
         }
         self.publish();
     }
@@ -442,24 +446,22 @@ impl Fleet {
     /// was put aside is told as stable, which it was.
     #[must_use]
     pub fn totals(&self) -> Vec<(ServiceName, RevisionId, Side, Sample)> {
-        let mut totals = Vec::new();
+        let mut totals: Vec<(ServiceName, RevisionId, Side, Sample)> = Vec::new();
         for (name, deployment) in &self.services {
             for group in deployment.groups() {
-                let is_fresh = |fresh: &Group| std::ptr::eq(fresh, group);
-                if deployment.fresh.as_ref().is_some_and(is_fresh) {
-                    continue;
-                }
                 let is_canary = deployment
                     .canary
                     .as_ref()
                     .is_some_and(|canary| canary.pool.revision == group.pool.revision);
                 let side = if is_canary { Side::Canary } else { Side::Stable };
-                let mut total = group.total();
                 let revision = group.pool.revision;
-                // What its fresh instances counted is its own.
-                let fresh = deployment.fresh.iter().filter(|f| f.pool.revision == revision);
-                fresh.for_each(|fresh| total.merge(&fresh.total()));
-                totals.push((name.clone(), revision, side, total));
+                let same = |(of, number, on, _): &&mut (ServiceName, RevisionId, Side, Sample)| {
+                    of == name && *number == revision && *on == side
+                };
+                match totals.iter_mut().find(same) {
+                    Some((.., total)) => total.merge(&group.total()),
+                    None => totals.push((name.clone(), revision, side, group.total())),
+                }
             }
         }
         totals

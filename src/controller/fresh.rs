@@ -97,6 +97,7 @@ impl Driver {
         &mut self,
         name: &ServiceName,
         rollout: RolloutId,
+        launched: RevisionId,
         result: Result<Instance, RuntimeError>,
     ) {
         let active = self.services.get_mut(name).and_then(|service| service.active.as_mut());
@@ -110,7 +111,7 @@ impl Driver {
                 _ => return,
             },
             (None, Ok(instance)) => {
-                self.discard(name, vec![instance.clone()]);
+                self.discard(name, launched, vec![instance.clone()]);
                 return;
             }
             (None, Err(_)) => return,

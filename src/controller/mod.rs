@@ -21,3 +21,4 @@ mod report;
 mod service;
 pub mod settings;
 pub mod status;
+mod way_back;

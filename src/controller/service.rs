@@ -1,7 +1,6 @@
 //! What the driver holds of one service.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -22,7 +21,6 @@ use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
-use crate::runtime::Runtime;
 use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
@@ -33,7 +31,6 @@ const RATE_OVER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Service {
     pub config: ServiceConfig,
-    pub runtime: Arc<dyn Runtime>,
     pub record: ServiceRecord,
     pub revisions: BTreeMap<RevisionId, Revision>,
     pub active: Option<Active>,
@@ -43,6 +40,10 @@ pub struct Service {
     pub preparing: bool,
     /// Instances being launched again by the keeper: replica and when to try next.
     pub relaunches: BTreeMap<u32, Relaunch>,
+    /// Writes that the disk has not answered yet.
+    pub writes: u32,
+    /// Who asked for a rollout that is over, and waits for its end to be written.
+    pub asked: Vec<Waiting>,
     /// The last write failed while no rollout was there to try again: when to.
     pub unsaved: Option<Moment>,
     /// When the stable side began to look as it does.
@@ -144,6 +145,12 @@ impl Active {
 }
 
 impl Service {
+    /// Whether the disk has all that there is to know. Until then what it has may name an instance
+    /// that is not needed any more, and that one must not be stopped.
+    pub fn is_written(&self) -> bool {
+        self.writes == 0 && self.unsaved.is_none()
+    }
+
     /// What the revision of this number runs.
     pub fn source(&self, revision: RevisionId) -> Option<&Source> {
         self.revisions.get(&revision).map(|revision| &revision.spec.source)

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
+use crate::model::id::InstanceId;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -89,6 +90,14 @@ pub struct InstanceStatus {
     pub diagnosis: Option<String>,
 }
 
+impl InstanceStatus {
+    /// What people call it, as [`InstanceId::short`] does.
+    #[must_use]
+    pub fn short(&self) -> String {
+        InstanceId::new(&self.id).short().to_owned()
+    }
+}
+
 /// What the proxy saw of one side over the last seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrafficStatus {
@@ -163,7 +172,8 @@ pub struct RolloutRecord {
     pub kind: String,
     /// The phase it is in or ended in.
     pub phase: String,
-    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`; absent while under way.
+    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`,
+    /// `timed_out`; absent while under way.
     pub outcome: Option<String>,
     /// Why, in one sentence, when it went back.
     pub cause: Option<String>,

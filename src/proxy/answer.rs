@@ -8,6 +8,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::{ResponseBody, Source, Stream};
+use super::chunked::Piece;
 use super::downstream::Downstream;
 use super::error::Failure;
 use super::exchange::Held;
@@ -15,7 +16,6 @@ use super::forward::Answer;
 use super::headers::{Asked, REVISION, X_REQUEST_ID, strip_response};
 use super::observation::Kind;
 use super::tunnel::Tunnel;
-use super::upstream::chunked::Piece;
 use super::upstream::http1::Connection;
 use super::upstream::line::{Line, Shared};
 use super::worker::{Ongoing, Worker};

@@ -21,24 +21,31 @@
 //! upload does not look like a slow instance.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::clock::{Clock, Tick, ticks};
+use super::downstream::Downstream;
+use super::headers::strip_response;
 use super::observation::{Kind, Observation, Part, Subject};
 use super::upstream::line::Line;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
 use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
+use crate::telemetry::traffic::Reason;
 
 /// A body that runs longer than this behind its headers is judged as it stands. Long enough for a
 /// page to break off within it, short against the steps of a rollout.
 pub const JUDGED_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a body may be slower than its least rate: what a phone needs in a lift. Kestrel's.
+const UPLOAD_GRACE: Duration = Duration::from_secs(5);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The table under which a request goes its whole way, shared within a worker without atomics.
 pub type Snapshot = Rc<Arc<RoutingTable>>;
@@ -104,6 +111,8 @@ pub struct Patience {
     pub idle: Tick,
     /// Without a byte of the client's body.
     pub upload: Tick,
+    /// Bytes per second that a client's body must have; 0 is any.
+    pub upload_rate: u64,
     /// Without the client taking a byte.
     pub write: Tick,
 }
@@ -130,7 +139,13 @@ pub struct Exchange {
     /// When the response's headers came.
     answered: Cell<Tick>,
     upload_waits: Cell<bool>,
+    /// Ticks at which the upstream waited for the body, and bytes that came of it.
+    waited: Cell<Tick>,
+    came: Cell<u64>,
     upload_broken: Cell<bool>,
+    refused: Cell<Option<Reason>>,
+    /// Whom interim answers are told.
+    client: Weak<Downstream>,
     endpoint: Cell<Option<EndpointId>>,
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
@@ -141,7 +156,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// A request that arrived at `arrived`.
-    pub fn new(clock: Clock, patience: Patience, arrived: Instant) -> Self {
+    pub fn new(
+        clock: Clock,
+        patience: Patience,
+        arrived: Instant,
+        client: Weak<Downstream>,
+    ) -> Self {
         let now = clock.now();
         Self {
             clock,
@@ -151,7 +171,11 @@ impl Exchange {
             sent: Cell::new(arrived),
             answered: Cell::new(now),
             upload_waits: Cell::new(false),
+            waited: Cell::new(0),
+            came: Cell::new(0),
             upload_broken: Cell::new(false),
+            refused: Cell::new(None),
+            client,
             endpoint: Cell::new(None),
             fired: Cell::new(None),
             waker: RefCell::new(None),
@@ -171,9 +195,13 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins.
+    /// An attempt failed; another one begins, and what ends the former endpoint's requests does not
+    /// end this one.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
+        if self.fired.get() == Some(Fired::Cut) {
+            self.fired.set(None);
+        }
         self.enter(Stage::Claiming);
     }
 
@@ -187,9 +215,10 @@ impl Exchange {
         self.stage.get()
     }
 
-    /// A piece of the request's body went on.
-    pub fn uploaded(&self) {
+    /// So many bytes of the request's body went on.
+    pub fn uploaded(&self, bytes: u64) {
         self.upload_waits.set(false);
+        self.came.set(self.came.get().saturating_add(bytes));
         self.touched.set(self.clock.now());
     }
 
@@ -206,9 +235,23 @@ impl Exchange {
         }
     }
 
-    /// The client broke off its body.
-    pub fn upload_broke(&self) {
+    /// The client's body broke off, perhaps because it is refused.
+    pub fn upload_broke(&self, refused: Option<Reason>) {
         self.upload_broken.set(true);
+        self.refused.set(refused);
+    }
+
+    /// Why the client's body was refused, if it was.
+    pub fn upload_refused(&self) -> Option<Reason> {
+        self.refused.get()
+    }
+
+    /// The instance sent an interim answer.
+    pub fn interim(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if let Some(client) = self.client.upgrade() {
+            strip_response(headers);
+            client.interim(status, headers);
+        }
     }
 
     /// Whether the client broke off its body.
@@ -328,7 +371,12 @@ impl Exchange {
         match stage {
             Stage::Claiming => {}
             Stage::Uploading if self.upload_waits.get() => {
-                self.fire_after(quiet, self.patience.upload, Fired::Downstream);
+                self.waited.set(self.waited.get() + 1);
+                if self.is_too_slow() {
+                    self.fire(Fired::Downstream);
+                } else {
+                    self.fire_after(quiet, self.patience.upload, Fired::Downstream);
+                }
             }
             Stage::Uploading => self.fire_after(quiet, self.patience.idle, Fired::Upstream),
             Stage::Waiting => {
@@ -349,6 +397,14 @@ impl Exchange {
             }
             Stage::Tunnel => self.fire_after(quiet, self.patience.idle, Fired::Upstream),
         }
+    }
+
+    /// Whether the body comes so slowly that it only holds an instance up. What counts is the time in
+    /// which somebody waited for it.
+    fn is_too_slow(&self) -> bool {
+        let waited = self.waited.get();
+        waited > ticks(UPLOAD_GRACE)
+            && self.came.get() < waited.saturating_mul(self.patience.upload_rate) / ticks(SECOND)
     }
 
     fn fire_after(&self, quiet: Tick, patience: Tick, fired: Fired) {

@@ -2,7 +2,8 @@
 //!
 //! A request is tried again when nothing of it was sent, or when it may be sent twice
 //! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side; a canary
-//! without another one leaves it to stable. The first attempt's fault counts all the same: the user
+//! without another one leaves it to stable. That its instance was cut off is such a failure too: it
+//! died and was replaced, or its drain's time is up. The first attempt's fault counts all the same: the user
 //! is spared, the verdict is not. A reused connection that turns out to be closed is nobody's fault
 //! and no retry: the same endpoint is asked once more over a new one.
 
@@ -260,6 +261,7 @@ async fn by_http1(
             Err(unanswered) => match judge(unanswered, exchange) {
                 // The peer closed it while it idled. Only a new connection says how the endpoint is.
                 Failed { failure: Failure::Broken(_), parcel: Some(again) } if stale => {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -295,6 +297,7 @@ async fn by_http2(
                 Failed { failure: Failure::Broken(_), parcel: Some(again) }
                     if stale && connection.is_closed() =>
                 {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -306,10 +309,14 @@ async fn by_http2(
 /// What an unanswered request came to.
 fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     let (failure, parcel) = match unanswered {
-        Unanswered::Fired(Fired::Upstream) => (Failure::Timeout, None),
-        Unanswered::Fired(Fired::Downstream) => (Failure::UploadStall, None),
-        Unanswered::Fired(Fired::Cut) => (Failure::Cut, None),
-        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        Unanswered::Fired(Fired::Upstream, _) => (Failure::Timeout, None),
+        Unanswered::Fired(Fired::Downstream, _) => (Failure::UploadStall, None),
+        // Its instance is gone, or may take no more of our time; another one has time.
+        Unanswered::Fired(Fired::Cut, parcel) => (Failure::Cut, parcel),
+        _ if exchange.is_upload_broken() => match exchange.upload_refused() {
+            Some(reason) => (Failure::UploadRefused(reason), None),
+            None => (Failure::Upload, None),
+        },
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };

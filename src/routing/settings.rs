@@ -11,6 +11,8 @@ pub struct ServiceSettings {
     pub response_timeout: Duration,
     /// Time without a byte in either direction, on bodies and tunnels.
     pub idle_timeout: Duration,
+    /// Bytes of a request's body; more are refused with 413. [`u64::MAX`] is no limit.
+    pub max_body: u64,
     /// How many more endpoints a request may be tried on.
     pub retries: u32,
     /// What keeps a user on one side.
@@ -29,6 +31,7 @@ impl Default for ServiceSettings {
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
+            max_body: u64::MAX,
             retries: 1,
             affinity: Affinity::None,
             errors: ErrorRule::default(),

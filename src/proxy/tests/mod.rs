@@ -6,6 +6,7 @@ mod basics;
 mod counting;
 mod edge;
 mod failures;
+mod killed;
 mod life;
 mod lines;
 mod protocols;
