@@ -30,6 +30,9 @@ fn never_starts(runs: Runs, fault: &str, parts: &[&str]) -> Option<()> {
         assert!(cause.contains(part), "{part:?} is not in {cause:?}");
     }
     assert!(!cause.contains('\n'), "one sentence: {cause:?}");
+    if fault == "start" {
+        assert!(said.stdout.contains("cannot reach the database"), "its last words: {said:?}");
+    }
     assert_eq!(daemon.service()["stable"]["revision"], 1);
     daemon.until("only stable runs", || daemon.running() == running);
     load.end_well();
@@ -67,12 +70,13 @@ fn a_container_that_redirects_its_health_check() {
 
 #[test]
 fn a_process_that_ends_at_once() {
-    never_starts(Runs::Processes, "start", &["could not start", "1"]);
+    // On a busy machine it may end only when it is asked for its health already.
+    never_starts(Runs::Processes, "start", &["exited with code 1"]);
 }
 
 #[test]
 fn a_container_that_ends_at_once() {
-    never_starts(Runs::Containers, "start", &["1"]);
+    never_starts(Runs::Containers, "start", &["exited with code 1"]);
 }
 
 #[test]

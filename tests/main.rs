@@ -7,6 +7,7 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod adopted;
 mod affinity;
 mod archives;
 mod bad_days;
@@ -17,6 +18,7 @@ mod crashes;
 mod demonstration;
 mod engine_gone;
 mod fixed_addresses;
+mod independent;
 mod keeping;
 mod kept_images;
 mod operators;
@@ -30,3 +32,4 @@ mod sources;
 mod state;
 mod support;
 mod tidy;
+mod verdicts;

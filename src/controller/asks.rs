@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::driver::Driver;
+use super::fresh::Fresh;
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::{Happening, Kind};
 use super::service::{Active, Service, Waiting};
@@ -73,6 +74,9 @@ impl Driver {
                 let _ = answer.send(found.ok_or_else(none));
             }
             Ask::Logs(name, revision, lines, answer) => self.logs(&name, revision, lines, answer),
+            Ask::Forecast(name, steps, answer) => {
+                let _ = answer.send(self.foretell(&name, steps.as_deref()));
+            }
             Ask::Scorecards(answer) => {
                 let counts =
                     self.fleet.totals().into_iter().map(|(service, revision, side, total)| {
@@ -84,18 +88,6 @@ impl Driver {
                 let _ = answer.send(self.reload_config());
             }
         }
-    }
-
-    pub(super) fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
-        self.services.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            let there_are = if names.is_empty() {
-                "the configuration has none".to_owned()
-            } else {
-                format!("there are: {}", names.join(", "))
-            };
-            Refused::NotFound(format!("there is no service {name}; {there_are}"))
-        })
     }
 
     pub(super) fn admit_new_rollout(&self, service: &Service) -> Result<(), Refused> {
@@ -170,12 +162,14 @@ impl Driver {
             memory: None,
             started,
         };
+        let attempts = service.attempts_at(revision);
         let (rollout, effects) = Rollout::begin(checkpoint, now);
         let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
             judge: None,
             seen: Default::default(),
+            seen_of: Vec::new(),
             verdict: None,
             started,
             events: Vec::new(),
@@ -184,11 +178,17 @@ impl Driver {
             diagnosis: None,
             remembered: 0,
             launch: None,
+            attempts,
+            fresh: Fresh::None,
+            recorder: None,
+            epoch: 0,
             waiting: answer
                 .map(|answer| (attempt, Waiting::Rollout(answer, accepted)))
                 .into_iter()
                 .collect(),
         });
+        // It may be the first that needs this one.
+        self.watch_runtimes();
         self.entered(name);
         self.perform(name, effects);
     }

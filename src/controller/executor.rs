@@ -50,6 +50,8 @@ pub enum Completion {
     Relaunched { revision: RevisionId, replica: u32, result: Result<Instance, RuntimeError> },
     /// A former revision is gone.
     Retired { revision: RevisionId },
+    /// One more instance of stable was launched, to compare the canary with, or not.
+    Fresh { revision: RevisionId, result: Result<Instance, RuntimeError> },
 }
 
 /// Why a launch failed, with what the instance last said.
@@ -142,6 +144,37 @@ impl Executor {
             Completion::Relaunched { revision, replica, result }
         };
         self.spawn(service, rollout, 0, work);
+    }
+
+    /// Launches one more instance of stable, to compare the canary with.
+    pub fn launch_fresh(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        spec: RevisionSpec,
+        ownership: Ownership,
+    ) {
+        let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let work = async move {
+            let result = runtime.launch(&spec, &ownership).await;
+            Completion::Fresh { revision: ownership.revision, result }
+        };
+        self.spawn(service, rollout, 0, work);
+    }
+
+    /// Drains an instance and stops it; nobody waits for that.
+    pub fn release(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        endpoints: Vec<Arc<Endpoint>>,
+        instance: InstanceId,
+        times: (Duration, Duration),
+    ) {
+        let (drain_deadline, grace) = times;
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            drained(&endpoints, drain_deadline).await;
+            this.end(&runtime, &instance, grace).await;
+        });
     }
 
     /// Waits until no request is in flight on endpoints whose drain has begun; cuts at the deadline.

@@ -18,14 +18,14 @@ use crate::prober::{self, Target};
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent, State};
-use crate::store::records::Placed;
+use crate::store::records::{Placed, Warm};
 
 /// The wait before an ended instance of stable is started again doubles from the first to the last:
 /// at once for the common single crash, and not more often than this for one that cannot live.
 const RELAUNCH_FIRST: Duration = Duration::from_millis(500);
+const RELAUNCH_LAST: Duration = Duration::from_secs(30);
 /// How often an engine that has not concluded whether an instance is healthy is asked what it has seen.
 const EARLY_LOOK: Duration = Duration::from_secs(1);
-const RELAUNCH_LAST: Duration = Duration::from_secs(30);
 
 impl Driver {
     /// Begins to probe an instance, unless it is probed already.
@@ -93,7 +93,8 @@ impl Driver {
         }
         let healthy =
             |i: &Instance| service.watched.get(&i.id).is_some_and(|watched| watched.healthy);
-        if active.rollout.instances.iter().all(healthy) {
+        let now = self.now();
+        if active.rollout.instances.iter().all(healthy) && !active.waits_for_fresh(service, now) {
             let attempt = active.rollout.attempt;
             self.step(name, Event::Ready { attempt });
         }
@@ -230,8 +231,11 @@ impl Driver {
         self.fleet.set_healthy(instance, false);
         let now = self.now();
         let Some(service) = self.services.get_mut(&name) else { return };
-        if let Some(watched) = service.watched.remove(instance) {
-            watched.cancel.cancel();
+        match service.watched.remove(instance) {
+            Some(watched) => watched.cancel.cancel(),
+            // Told before.
+            None if owner == Owner::Warm => return,
+            None => {}
         }
         match owner {
             Owner::Canary => {
@@ -259,18 +263,22 @@ impl Driver {
                     format!("{} {exit}; starting it again", instance.short()),
                 );
             }
+            Owner::Fresh => {
+                let message = format!("{} {exit}", instance.short());
+                self.tell(&name, Kind::Instance, message);
+                self.give_up_fresh(&name, "the fresh instance of stable ended");
+            }
             Owner::Warm => {
                 let message =
                     format!("{} {exit}; it was warm and is not started again", instance.short());
                 self.tell(&name, Kind::Instance, message);
                 let Some(service) = self.services.get_mut(&name) else { return };
-                if let Some(warm) = &mut service.record.warm {
-                    warm.placed.instances.retain(|i| i.id != *instance);
-                    if warm.placed.instances.is_empty() {
-                        let revision = warm.placed.revision;
-                        service.record.warm = None;
-                        self.fleet.remove(&name, revision);
-                    }
+                let watched = &service.watched;
+                let is_gone = |i: &Instance| !watched.contains_key(&i.id);
+                // It keeps its place: when its revision comes back, it is started again.
+                let gone = |warm: &mut Warm| warm.placed.instances.iter().all(is_gone);
+                if let Some(warm) = service.record.warm.take_if(gone) {
+                    self.fleet.remove(&name, warm.placed.revision);
                 }
                 self.save(&name);
             }

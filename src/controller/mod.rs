@@ -7,13 +7,17 @@
 pub mod archivist;
 mod asks;
 pub mod driver;
+mod evidence;
 mod executor;
 pub mod fleet;
+mod fresh;
+mod group;
 pub mod handle;
 mod journal;
 mod keeper;
 mod perform;
 mod prepare;
+mod recorder;
 mod recovery;
 mod report;
 pub mod runtimes;

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::handle::Refused;
 use super::journal::{Happening, Kind};
-use super::service::{Service, Waiting};
+use super::service::{Relaunch, Service, Waiting};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
-use crate::model::weight::{Side, Weight};
+use crate::model::weight::Side;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::{Attempt, Event};
 use crate::rollout::phase::{Cause, PauseReason, Phase};
@@ -129,6 +129,7 @@ impl Driver {
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
         self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+        self.launch_fresh(name);
     }
 
     /// Puts the canary's instances into the fleet, at the weight it has, and begins to probe them.
@@ -144,28 +145,7 @@ impl Driver {
         }
     }
 
-    fn shift(&mut self, name: &ServiceName, weight: Weight) {
-        let now = self.now();
-        let history = self.fleet.stable_history(name);
-        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
-            return;
-        };
-        active.seen = Default::default();
-        if weight > Weight::ZERO {
-            let criteria = &active.rollout.plan.criteria;
-            let judge = active.judge.get_or_insert_with(|| {
-                crate::analysis::judge::Judge::new(criteria.clone(), &history, now)
-            });
-            if !judge.is_at(weight) {
-                judge.begin_step(weight, now);
-            }
-        }
-        let salt = active.rollout.id.0;
-        self.fleet.shift(name, weight, salt);
-        self.restart_rates(name);
-    }
-
-    fn restart_rates(&mut self, name: &ServiceName) {
+    pub(super) fn restart_rates(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name) {
             service.rates = Default::default();
         }
@@ -229,14 +209,18 @@ impl Driver {
     fn switch(&mut self, name: &ServiceName) {
         self.fleet.switch(name);
         self.restart_rates(name);
-        let now = jiff::Timestamp::now().as_millisecond();
+        let (now, not_before) = (jiff::Timestamp::now().as_millisecond(), self.now());
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &service.active else { return };
         let canary =
             Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
         let former = service.record.stable.replace(canary);
-        service.relaunches.clear();
+        // What ended while it was warm is wanted back.
+        let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
+        let gone = stable.zip(0..).filter(|(i, _)| !service.watched.contains_key(&i.id));
+        let relaunch = |replica| (replica, Relaunch { failures: 0, not_before, under_way: false });
+        service.relaunches = gone.map(|(_, replica)| relaunch(replica)).collect();
         service.since = now;
         // The one that was warm until now gives up its place; the one that comes back is stable.
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
@@ -266,6 +250,8 @@ impl Driver {
         if repeated {
             return;
         }
+        let ends = matches!(rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
+            || rollout.phase == Phase::Promoted;
         let happening = Happening {
             kind: Kind::Phase,
             service: Some(name),
@@ -277,6 +263,9 @@ impl Driver {
         if let Some(active) = &mut service.active {
             active.remember(recorded);
         }
+        if ends {
+            self.end_fresh(name);
+        }
     }
 
     /// The changes that write a service; a rollout that is over moves to the history with them.
@@ -286,6 +275,7 @@ impl Driver {
         let mut changes = Vec::new();
         if over && let Some(mut active) = service.active.take() {
             service.asked.extend(active.take_waiting(Attempt::MAX));
+            active.end_recording();
             let entry = RolloutEntry {
                 checkpoint: active.checkpoint(),
                 events: active.events,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::driver::Driver;
+use super::fresh::Fresh;
 use super::journal::Kind;
 use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
@@ -82,6 +83,11 @@ impl Driver {
             .as_ref()
             .map(|memory| crate::analysis::judge::Judge::resume(criteria, memory, now));
         let started = checkpoint.started;
+        let weighed = matches!(checkpoint.phase, Phase::Baking { .. } | Phase::Paused { .. });
+        // A record that should be there and is not was lost: its evidence begins with less.
+        let lost = u32::from(weighed && checkpoint.memory.is_none());
+        let attempts =
+            self.services.get(name).map_or(0, |s| s.attempts_at(checkpoint.canary)) + lost;
         // The effects are made anew when the world is known; see `recover`.
         let (rollout, _) = Rollout::resume(checkpoint, now);
         if let Some(service) = self.services.get_mut(name) {
@@ -89,6 +95,7 @@ impl Driver {
                 rollout,
                 judge,
                 seen: Default::default(),
+                seen_of: Vec::new(),
                 verdict: None,
                 started,
                 events,
@@ -97,6 +104,10 @@ impl Driver {
                 diagnosis: None,
                 remembered: 0,
                 launch: None,
+                attempts,
+                fresh: Fresh::None,
+                recorder: None,
+                epoch: 0,
                 waiting: Vec::new(),
             });
         }
@@ -194,6 +205,8 @@ impl Driver {
             stands(known, &instance.id)
         };
         let mut placements = Vec::new();
+        // Of what is warm: kept in their places, and not asked any more.
+        let mut gone: HashSet<InstanceId> = HashSet::new();
         if let Some(stable) = &mut service.record.stable {
             for (replica, instance) in stable.instances.iter_mut().enumerate() {
                 match stands(stable.revision, instance) {
@@ -209,9 +222,10 @@ impl Driver {
         }
         if let Some(warm) = &mut service.record.warm {
             let revision = warm.placed.revision;
-            warm.placed.instances.retain(|i| !matches!(stands(revision, i), Standing::Ended));
+            let ended = |i: &&Instance| matches!(stands(revision, i), Standing::Ended);
+            gone.extend(warm.placed.instances.iter().filter(ended).map(|i| i.id.clone()));
             let placed = warm.placed.clone();
-            if placed.instances.is_empty() {
+            if gone.len() == placed.instances.len() {
                 service.record.warm = None;
             } else {
                 placements.push((Side::Canary, placed.revision, placed.instances));
@@ -234,7 +248,7 @@ impl Driver {
                     self.fleet.place_aside(name, revision, &instances, spec.protocol);
                 }
             }
-            for instance in &instances {
+            for instance in instances.iter().filter(|instance| !gone.contains(&instance.id)) {
                 self.watch_instance(name, instance, &spec);
             }
         }

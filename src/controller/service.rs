@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::fresh::Fresh;
 use super::handle::Refused;
+use super::recorder::Recorder;
 use super::status::{DeployAccepted, ServiceStatus};
 use crate::analysis::judge::Judge;
 use crate::analysis::scorecard::Sample;
@@ -75,6 +77,8 @@ pub struct Active {
     pub judge: Option<Judge>,
     /// What each side had counted in this epoch when last sampled.
     pub seen: [Sample; 2],
+    /// The same of each of stable's instances, where they are compared.
+    pub seen_of: Vec<Sample>,
     pub verdict: Option<Verdict>,
     /// Milliseconds since the Unix epoch.
     pub started: u64,
@@ -89,6 +93,14 @@ pub struct Active {
     pub remembered: u64,
     /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
+    /// How often the same revision, in other rollouts, was judged and taken back.
+    pub attempts: u32,
+    /// The instance of stable that the canary is compared with, where that is wanted.
+    pub fresh: Fresh,
+    /// Writes down what the rollout is judged by, where that is wanted.
+    pub recorder: Option<Recorder>,
+    /// The judge's step under way, counted from 1 over restarts; 0 before this process saw any.
+    pub epoch: u64,
     /// Who is answered when the checkpoint of this attempt is written, or was not.
     pub waiting: Vec<(Attempt, Waiting)>,
 }
@@ -170,6 +182,7 @@ impl Service {
             if !placed.iter().any(|placed| placed.revision == revision) {
                 placed.push(Placed { revision, instances });
             }
+            placed.extend(active.fresh.placed());
         }
         placed
     }

@@ -350,7 +350,7 @@ impl Rollout {
     }
 
     fn bake(&mut self, step: usize, now: Moment) -> Step {
-        self.weight = self.plan.steps.weight(step);
+        self.weight = self.plan.weight(step);
         let effects = vec![Effect::Checkpoint { must: true }, Effect::Shift(self.weight)];
         self.enter(Phase::Baking { step }, effects, now)
     }

@@ -43,7 +43,7 @@ impl Rollout {
             Phase::Launching => vec![Effect::Launch],
             Phase::Probing => vec![Effect::Probe],
             Phase::Baking { step } => {
-                rollout.weight = rollout.plan.steps.weight(*step);
+                rollout.weight = rollout.plan.weight(*step);
                 vec![Effect::Shift(rollout.weight)]
             }
             Phase::Paused { weight, .. } => {

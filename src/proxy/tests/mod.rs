@@ -1,8 +1,9 @@
 //! Stories of the data plane, told with real sockets.
 
-mod support;
+pub(crate) mod support;
 
 mod basics;
+mod counting;
 mod edge;
 mod failures;
 mod killed;

@@ -18,18 +18,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Method;
 use http::header::HeaderMap;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame};
 use socket2::SockRef;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use super::chunked::{Decoder, Piece, write_end, write_size};
 use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
 use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
+use crate::proxy::chunked::{Decoder, Piece, write_end, write_size};
 use crate::proxy::clock::Tick;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parcel::Parcel;
@@ -45,6 +45,9 @@ const LEAST_ROOM: usize = 1024;
 const GATHER: usize = 16 * 1024;
 /// Pieces up to this size are copied behind the head; larger ones are written from where they are.
 const COPIED: usize = 4 * 1024;
+
+/// Interim responses to one request: each costs the client a write.
+const MOST_INTERIMS: u32 = 16;
 
 /// A request's body on its way.
 #[derive(Debug)]
@@ -85,6 +88,8 @@ pub struct Connection {
     upload: Option<Upload>,
     state: State,
     keep_alive: bool,
+    /// Interim responses to the request that is on its way.
+    interims: u32,
     /// What the peer did to our sending; it may have answered all the same.
     refused: Option<io::Error>,
     /// An empty map of the last exchange, for its room.
@@ -114,6 +119,7 @@ impl Connection {
             upload: None,
             state: State::Idle,
             keep_alive: true,
+            interims: 0,
             refused: None,
             spare: HeaderMap::new(),
             grown: false,
@@ -156,9 +162,15 @@ impl Connection {
         self.idle_since = now;
         self.used = true;
         if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
-            self.read = BytesMut::new();
-            self.out = Vec::new();
+            self.give_buffers_back();
         }
+    }
+
+    /// It was not used for a while: it keeps nothing but its socket.
+    pub fn give_buffers_back(&mut self) {
+        self.read = BytesMut::new();
+        self.out = Vec::new();
+        self.spare = HeaderMap::new();
     }
 
     /// Since when it idles.
@@ -187,7 +199,7 @@ impl Connection {
                 begun = true;
                 self.begin(&mut parcel);
             }
-            let polled = self.poll_head(&parcel.head.method, context);
+            let polled = self.poll_head(&parcel.head.method, exchange, context);
             if polled.is_pending() {
                 exchange.park(context);
             }
@@ -229,6 +241,7 @@ impl Connection {
         self.written = 0;
         let sending = write_request(parcel, &mut self.out);
         self.state = State::Waiting;
+        self.interims = 0;
         if sending != Sending::Nothing {
             let body = std::mem::replace(&mut parcel.body, RequestBody::Empty);
             self.upload = Some(Upload { body, sending });
@@ -238,6 +251,7 @@ impl Connection {
     fn poll_head(
         &mut self,
         method: &Method,
+        exchange: &Exchange,
         context: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, Broken>> {
         if self.is_sending()
@@ -250,7 +264,15 @@ impl Connection {
                 let head = read_response(&mut self.read, method, &mut self.spare);
                 match head.map_err(Broken::Malformed)? {
                     Some(mut head) if is_interim(&head) => {
-                        // Nobody is told: the client was answered by its own connection.
+                        self.interims += 1;
+                        if self.interims > MOST_INTERIMS {
+                            let what = "it sent too many interim responses";
+                            return Poll::Ready(Err(Broken::Malformed(what)));
+                        }
+                        // Its 100 is told nobody: the client's own connection says when to go on.
+                        if head.status != StatusCode::CONTINUE {
+                            exchange.interim(head.status, &mut head.headers);
+                        }
                         head.headers.clear();
                         self.spare = head.headers;
                         continue;
@@ -432,7 +454,9 @@ impl Connection {
                 match &upload.sending {
                     Sending::Length(1..) => return Err(Broken::Upload),
                     Sending::Chunked(announced) => {
-                        write_end(trailers.as_ref(), announced, &mut self.out);
+                        let trailers = trailers.iter().flatten();
+                        let announced = trailers.filter(|(name, _)| announced.contains(name));
+                        write_end(announced, &mut self.out);
                     }
                     Sending::Length(0) | Sending::Nothing => {}
                 }
@@ -474,7 +498,7 @@ impl Connection {
 }
 
 fn is_interim(head: &ResponseHead) -> bool {
-    head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS
+    head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The line's end behind a chunk.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use bollard::Docker;
 use bollard::models::{
     ContainerConfig, ContainerCreateBody, ContainerInspectResponse, EndpointSettings, HostConfig,
-    ImageConfig, MountPoint, MountPointType, NetworkingConfig,
+    ImageConfig, MountPoint, NetworkingConfig,
 };
 
 use super::client::ANSWER;
@@ -111,9 +111,9 @@ fn networks(mode: &str, joined: &HashMap<String, EndpointSettings>) -> Vec<Strin
 
 fn mount(point: &MountPoint) -> Option<String> {
     let at = point.destination.as_ref()?;
-    let source = match point.typ? {
-        MountPointType::VOLUME => point.name.as_ref()?,
-        MountPointType::BIND => point.source.as_ref()?,
+    let source = match point.typ.as_deref()? {
+        "volume" => point.name.as_ref()?,
+        "bind" => point.source.as_ref()?,
         _ => return None,
     };
     let mode = if point.rw == Some(false) { ":ro" } else { "" };
