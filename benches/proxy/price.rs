@@ -117,6 +117,7 @@ fn table(routes: usize) -> RoutingTable {
             overdue: Duration::from_secs(1),
             stable: None,
             canary: None,
+            fresh: None,
         };
         let host = HostPattern::Exact(host(number));
         (entry, vec![Route { host, path: "/".to_owned() }])

@@ -172,7 +172,8 @@ pub struct RolloutRecord {
     pub kind: String,
     /// The phase it is in or ended in.
     pub phase: String,
-    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`; absent while under way.
+    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`,
+    /// `timed_out`; absent while under way.
     pub outcome: Option<String>,
     /// Why, in one sentence, when it went back.
     pub cause: Option<String>,
@@ -223,6 +224,22 @@ pub struct DeployAccepted {
     pub rollout: u64,
     /// The new revision.
     pub revision: u32,
+}
+
+/// What one step of a rollout would take, for a canary that equals stable.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepForecast {
+    /// The canary's weight, in percent.
+    pub weight: f64,
+    /// Canary requests until it passes; half of all such steps need less. Absent where there is
+    /// nothing to compare with, or too little is known of stable.
+    pub requests: Option<u64>,
+    /// Seconds that takes at the present rate, `bake` at least.
+    pub seconds: Option<f64>,
+    /// The smallest error rate that would be caught on the way, as a fraction.
+    pub catches_error_rate: Option<f64>,
+    /// The smallest factor on all latencies that would be caught on the way.
+    pub catches_slower: Option<f64>,
 }
 
 /// The daemon as a whole.

@@ -110,6 +110,7 @@ async fn status_shows_sides_instances_verdict_and_notes() {
   ✔ errors    errors 0.03 % of 18210, at most 1 %
   ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
   ◌ p95 needs about 400 more requests
+    most errors  /checkout 4 (stable 1)
   ! the split is set by hand
 
 ✔ api  idle   for AGE   rollout 11
@@ -250,6 +251,7 @@ what the evidence said at last: nothing shown yet
   ✔ errors    errors 0.03 % of 18210, at most 1 %
   ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
   ◌ p95 needs about 400 more requests
+    most errors  /checkout 4 (stable 1)
 
           canary  stable  limit  requests
   errors   0.03%   0.02%     1%     18210

@@ -5,7 +5,6 @@
 //! are closed. HTTP/2 has one connection per endpoint, which all requests of the worker share.
 //! Nothing here chooses an endpoint, retries or judges.
 
-pub mod chunked;
 mod head;
 pub mod http1;
 pub mod http2;
@@ -65,8 +64,8 @@ pub enum Unanswered {
     NotSent(Box<Parcel>, Broken),
     /// Something of it was sent.
     Broken(Option<Box<Parcel>>, Broken),
-    /// The worker's tick ended it.
-    Fired(Fired),
+    /// The worker's tick ended it; the request if it may be sent again.
+    Fired(Fired, Option<Box<Parcel>>),
 }
 
 type Map<V> = HashMap<EndpointId, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
