@@ -8,5 +8,8 @@ mod failures;
 mod life;
 mod lines;
 mod protocols;
+mod quotas;
+mod rules;
 mod secure;
 mod sides;
+mod streams;
