@@ -261,12 +261,11 @@ async fn a_drain_says_goodbye_twice() {
         let (mut all, mut acked) = (Vec::new(), false);
         while let Ok(1..) = stream.read_buf(&mut all).await {
             // The ping between the two is to be answered.
-            if let Some(at) = find(&all, &[0, 0, 8, 6, 0]).filter(|_| !acked) {
-                if let Some(payload) = all.get(at + 9..at + 17) {
-                    acked = true;
-                    let pong = frame(6, 1, 0, payload);
-                    stream.write_all(&pong).await.expect("to send");
-                }
+            let ping = find(&all, &[0, 0, 8, 6, 0]).filter(|_| !acked);
+            if let Some(payload) = ping.and_then(|at| all.get(at + 9..at + 17)) {
+                acked = true;
+                let pong = frame(6, 1, 0, payload);
+                stream.write_all(&pong).await.expect("to send");
             }
         }
         all
