@@ -10,5 +10,8 @@ mod killed;
 mod life;
 mod lines;
 mod protocols;
+mod quotas;
+mod rules;
 mod secure;
 mod sides;
+mod streams;
