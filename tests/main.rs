@@ -20,5 +20,6 @@ mod releases;
 mod reloads;
 mod runtime_docker;
 mod runtime_process;
+mod shielded;
 mod support;
 mod tidy;

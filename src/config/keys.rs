@@ -350,6 +350,30 @@ pub const SERVICE: &[Key] = &[
         "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list.",
     ),
     key(
+        "shield",
+        Choice(&["off", "safe", "idempotent"]),
+        r#""idempotent""#,
+        "Which requests that the canary fails are answered by stable, unseen by the visitor: none, GET and HEAD, or PUT and DELETE too. They count against the canary all the same.",
+    ),
+    key(
+        "shield_budget",
+        Text,
+        r#""20%""#,
+        "The most that the shield adds to stable's own requests, beside 10 a second.",
+    ),
+    key(
+        "shield_body",
+        Size,
+        r#""64KiB""#,
+        "Bytes of a request's body that are kept so that it can be sent again.",
+    ),
+    key(
+        "assets",
+        TextOrList,
+        r#""auto""#,
+        "Files that the other revision is asked for when one says 404: \"auto\" is what has a hash in its name; or path prefixes, or \"off\".",
+    ),
+    key(
         "tester_secret",
         Secret,
         "",

@@ -17,8 +17,10 @@ use crate::model::id::ServiceName;
 use crate::model::revision::{
     ContainerSpec, ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol,
 };
+use crate::model::weight::Weight;
 use crate::rollout::plan::{OnInconclusive, Plan, Steps};
-use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
+use crate::routing::asset::Assets;
+use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings, Shield};
 use crate::routing::table::Route;
 
 /// A service and where its routes were written, for the checks across services.
@@ -311,6 +313,38 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
         tester_secret: secret(section, "tester_secret"),
+        shield: match section.choice("shield") {
+            "off" => Shield::Off,
+            "safe" => Shield::Safe,
+            _ => Shield::Idempotent,
+        },
+        shield_budget: section
+            .parsed("shield_budget", "a part", |text| {
+                text.parse::<Weight>().map_err(|error| error.to_string())
+            })
+            .map_or(Weight::ZERO, |found| found.value),
+        shield_body: usize::try_from(section.size("shield_body").value).unwrap_or(usize::MAX),
+        assets: read_assets(section),
+    }
+}
+
+fn read_assets(section: &Section<'_>) -> Assets {
+    let expected = "expected \"auto\", \"off\", or path prefixes such as [\"/assets/\"]";
+    let found = section.each("assets", "a path prefix", |value| match value {
+        Value::Text(text) if text.starts_with('/') || text == "auto" || text == "off" => {
+            Ok(text.clone())
+        }
+        _ => Err(expected.to_owned()),
+    });
+    let words = found.iter().filter(|found| !found.value.starts_with('/')).count();
+    if words > 0 && found.len() > 1 {
+        let place = section.place_of("assets").unwrap_or_else(|| section.place.clone());
+        section.wrong("assets", &place, "`assets` is a word or path prefixes, not both", expected);
+    }
+    match found.first().map(|found| found.value.as_str()) {
+        Some("auto") => Assets::Auto,
+        Some("off") | None => Assets::Off,
+        Some(_) => Assets::Below(found.into_iter().map(|found| found.value).collect()),
     }
 }
 

@@ -245,6 +245,7 @@ impl Driver {
             started,
         };
         let (rollout, effects) = Rollout::begin(checkpoint, now);
+        let shielded = self.fleet.shielded(name);
         let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
@@ -257,6 +258,7 @@ impl Driver {
             since: 0,
             diagnosis: None,
             remembered: 0,
+            shielded,
             launch: None,
             waiting: answer
                 .map(|answer| (attempt, Waiting::Rollout(answer, accepted)))

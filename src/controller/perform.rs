@@ -244,7 +244,9 @@ impl Driver {
         let message = super::report::sentence(service, rollout);
         let phase = Some((rollout.phase.as_str(), rollout.weight.percent()));
         let repeated = matches!(rollout.phase, Phase::RollingBack { drained: true, .. });
+        let served = repeated || rollout.phase == Phase::Promoted;
         if repeated {
+            self.tell_shielded(name);
             return;
         }
         let happening = Happening {
@@ -257,6 +259,20 @@ impl Driver {
         let recorded = self.journal.tell(happening);
         if let Some(active) = &mut service.active {
             active.remember(recorded);
+        }
+        if served {
+            self.tell_shielded(name);
+        }
+    }
+
+    /// Says what the shield spared visitors, once the canary has answered its last request as one.
+    fn tell_shielded(&mut self, name: &ServiceName) {
+        let total = self.fleet.shielded(name);
+        let Some(active) = self.services.get(name).and_then(|s| s.active.as_ref()) else { return };
+        let rollout = &active.rollout;
+        let told = super::report::shielded(rollout.canary, total.since(active.shielded));
+        if let Some(message) = told {
+            self.tell(name, Kind::Note, message);
         }
     }
 

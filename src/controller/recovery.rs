@@ -17,6 +17,7 @@ use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
 use crate::rollout::phase::Phase;
+use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
 use crate::store::records::ActiveRecord;
@@ -95,6 +96,7 @@ impl Driver {
                 since: jiff::Timestamp::now().as_millisecond(),
                 diagnosis: None,
                 remembered: 0,
+                shielded: Shielded::default(),
                 launch: None,
                 waiting: Vec::new(),
             });

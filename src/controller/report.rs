@@ -3,8 +3,8 @@
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
-    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, SideStatus, TrafficStatus,
-    WarmStatus, Weights,
+    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, ShieldStatus, SideStatus,
+    TrafficStatus, WarmStatus, Weights,
 };
 use crate::analysis::scorecard::Sample;
 use crate::model::id::RevisionId;
@@ -13,6 +13,7 @@ use crate::model::moment::Moment;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
 use crate::rollout::phase::{Cause, Phase};
+use crate::routing::budget::Shielded;
 use crate::store::records::{RecordedEvent, RolloutEntry};
 
 impl Driver {
@@ -52,6 +53,7 @@ impl Driver {
             weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },
             stable,
             canary,
+            shield: self.shield_of(service, active),
             warm: record.warm.as_ref().map(|warm| WarmStatus {
                 revision: warm.placed.revision.0,
                 image: image_of(service, warm.placed.revision),
@@ -71,6 +73,17 @@ impl Driver {
             routes: super::settings::route_texts(&service.config),
             generation: self.fleet.generation(),
         }
+    }
+
+    fn shield_of(&self, service: &Service, active: Option<&Active>) -> Option<ShieldStatus> {
+        let total = self.fleet.shielded(&service.config.name);
+        let rollout = active.map_or_else(Shielded::default, |a| total.since(a.shielded));
+        (total != Shielded::default()).then_some(ShieldStatus {
+            shielded: rollout.shielded,
+            refused: rollout.refused,
+            shielded_total: total.shielded,
+            refused_total: total.refused,
+        })
     }
 
     fn side_of(
@@ -196,6 +209,24 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
         Phase::RollingBack { cause, .. } => format!("rolling back: {cause}"),
         Phase::RolledBack { cause } => format!("rolled back: {cause}"),
     }
+}
+
+/// What the shield did in a rollout, if anything.
+pub(super) fn shielded(canary: RevisionId, done: Shielded) -> Option<String> {
+    let Shielded { shielded, refused } = done;
+    let requests = |count: u64| if count == 1 { "request" } else { "requests" };
+    let beyond = if refused > 0 {
+        format!("; {refused} more were beyond `shield_budget`")
+    } else {
+        String::new()
+    };
+    (shielded + refused > 0).then(|| {
+        let noun = requests(shielded);
+        format!(
+            "shield: {shielded} {noun} that revision {canary} failed went to stable, unseen by \
+             visitors{beyond}"
+        )
+    })
 }
 
 /// The rollout under way, as a record.

@@ -68,7 +68,7 @@ pub fn answer(
 }
 
 /// How an answer counts.
-fn row(settings: &ServiceSettings, status: StatusCode) -> Row {
+pub(super) fn row(settings: &ServiceSettings, status: StatusCode) -> Row {
     if settings.errors.is_error(status.as_u16()) {
         Row::Failure
     } else if status.is_client_error() {

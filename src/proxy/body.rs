@@ -16,6 +16,7 @@ use super::downstream::Busy;
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
+use super::kept::Reading;
 use super::upstream::Broken;
 use super::worker::Ongoing;
 
@@ -31,6 +32,13 @@ pub enum RequestBody {
         /// The exchange that is told of progress.
         exchange: Rc<Exchange>,
     },
+    /// What the client sends, kept so that it can be sent again.
+    Kept {
+        /// Its pieces, from the first on.
+        reading: Reading,
+        /// The exchange that is told of progress.
+        exchange: Rc<Exchange>,
+    },
 }
 
 impl Body for RequestBody {
@@ -41,16 +49,24 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Stream { incoming, exchange } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (polled, ended, exchange) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Stream { incoming, exchange } => {
+                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                let polled = polled.map(|frame| frame.map(|frame| frame.map_err(Some)));
+                (polled, incoming.is_end_stream(), exchange)
+            }
+            Self::Kept { reading, exchange } => {
+                (reading.poll_frame(context), reading.is_end_stream(), exchange)
+            }
         };
-        match Pin::new(&mut *incoming).poll_frame(context) {
+        match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.uploaded();
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     exchange.upload_done();
-                } else if incoming.is_end_stream() {
+                } else if ended {
                     exchange.upload_done();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -59,10 +75,12 @@ impl Body for RequestBody {
                 exchange.upload_done();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => {
+            Poll::Ready(Some(Err(Some(error)))) => {
                 exchange.upload_broke();
                 Poll::Ready(Some(Err(BodyError::Downstream(error))))
             }
+            // The request was sent again elsewhere: nobody waits for this any more.
+            Poll::Ready(Some(Err(None))) => Poll::Ready(Some(Err(BodyError::Cut))),
             Poll::Pending => {
                 exchange.upload_waits();
                 Poll::Pending
@@ -74,6 +92,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Kept { reading, .. } => reading.is_end_stream(),
         }
     }
 
@@ -81,6 +100,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Kept { reading, .. } => reading.size_hint(),
         }
     }
 }

@@ -79,6 +79,21 @@ impl Observation {
     }
 }
 
+/// An observation whose meaning depends on what another revision says. Dropped, it is none.
+#[derive(Debug)]
+pub struct SetAside(Option<Observation>);
+
+impl SetAside {
+    /// It counts as what the headers said.
+    pub fn record(self) {
+        if let Some(observation) = self.0
+            && let Some((row, micros)) = observation.answer
+        {
+            observation.record(row, micros);
+        }
+    }
+}
+
 /// How far an exchange is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -185,9 +200,10 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins.
+    /// An attempt failed; another one begins, whatever ended the one before.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
+        self.fired.set(None);
         self.enter(Stage::Claiming);
     }
 
@@ -292,6 +308,11 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// Takes what the headers said away, to be recorded or not when more is known.
+    pub fn set_aside(&self) -> SetAside {
+        SetAside(self.observation.borrow_mut().take())
     }
 
     /// Neither side's doing: nothing is recorded.

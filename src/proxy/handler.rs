@@ -180,7 +180,7 @@ impl Rewriting {
             RequestBody::Stream { incoming: body, exchange: Rc::clone(ongoing.exchange()) }
         };
         // Boxed: it goes through many hands.
-        Box::new(Parcel { head, body, asked, added: Some(added) })
+        Box::new(Parcel { head, body, asked, added: Some(added), kept: None })
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use crate::analysis::scorecard::Scorecard;
@@ -43,6 +44,10 @@ pub struct ServiceEntry {
     pub stable: Option<SideEntry>,
     /// The canary; `None` when there is none.
     pub canary: Option<SideEntry>,
+    /// The former revision while it is kept running: asked for nothing but its assets.
+    pub warm: Option<SideEntry>,
+    /// What the shield may spend; `None` while there is no canary.
+    pub budget: Option<Arc<Budget>>,
 }
 
 impl ServiceEntry {
@@ -223,6 +228,8 @@ mod tests {
                 overdue: std::time::Duration::from_secs(1),
                 stable: None,
                 canary: None,
+                warm: None,
+                budget: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])
         });

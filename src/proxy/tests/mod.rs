@@ -9,4 +9,5 @@ mod life;
 mod lines;
 mod protocols;
 mod secure;
+mod shield;
 mod sides;

@@ -62,7 +62,7 @@ pub enum Unanswered {
     /// Something of it was sent.
     Broken(Option<Box<Parcel>>, Broken),
     /// The worker's tick ended it.
-    Fired(Fired),
+    Fired(Fired, Option<Box<Parcel>>),
 }
 
 type Map<V> = HashMap<EndpointId, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
