@@ -13,6 +13,7 @@ mod cli_offline;
 mod crashes;
 mod demonstration;
 mod engine_gone;
+mod hooks;
 mod keeping;
 mod operators;
 mod promotions;

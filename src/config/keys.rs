@@ -4,9 +4,10 @@
 //! example all read this table; nothing else lists the keys. A default is written as it would stand
 //! in the file, and is read by the same code as what a person writes.
 
+use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
-    Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
-    Table, Tables, Text, TextOrList,
+    Address, Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size,
+    Statuses, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -53,6 +54,8 @@ pub enum Shape {
     Secrets,
     /// A table with these keys.
     Table(&'static [Key]),
+    /// A table with these keys that means nothing when it is not written.
+    Optional(&'static [Key]),
     /// Tables with these keys under names of the user's choice.
     Named(&'static [Key]),
     /// A list of tables with these keys.
@@ -64,7 +67,7 @@ impl Shape {
     #[must_use]
     pub fn keys(self) -> Option<&'static [Key]> {
         match self {
-            Table(keys) | Named(keys) | Tables(keys) => Some(keys),
+            Table(keys) | Optional(keys) | Named(keys) | Tables(keys) => Some(keys),
             _ => None,
         }
     }
@@ -82,7 +85,12 @@ impl Shape {
     }
 }
 
-const fn key(name: &'static str, shape: Shape, default: &'static str, doc: &'static str) -> Key {
+pub(super) const fn key(
+    name: &'static str,
+    shape: Shape,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
     Key { name, shape, default, doc }
 }
 
@@ -274,6 +282,20 @@ pub const SERVICE: &[Key] = &[
     key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
     key("probe", Table(PROBE), "", "How the health of an instance is asked."),
+    key(
+        "smoke",
+        Tables(SMOKE),
+        "",
+        "What must go well on the canary before any visitor meets it, in this order.",
+    ),
+    key(
+        "before_deploy",
+        Optional(HOOK),
+        "",
+        "Runs before instances are launched; its failure ends the rollout. It must bear to be run twice.",
+    ),
+    key("after_promote", Optional(HOOK), "", "Runs when the new revision is stable."),
+    key("on_rollback", Optional(HOOK), "", "Runs when all traffic is back."),
     key("steps", Text, r#""5% 25% 50% 100%""#, "The canary's weights, rising to 100%."),
     key(
         "bake",
@@ -378,28 +400,6 @@ pub const SERVICE: &[Key] = &[
         Secret,
         "",
         "Lets who knows it choose a side (`switchback tester-cookie`); at least 16 characters.",
-    ),
-];
-
-/// `[service.NAME.probe]`.
-pub const PROBE: &[Key] = &[
-    key(
-        "kind",
-        Choice(&["auto", "http", "tcp"]),
-        r#""auto""#,
-        "\"auto\" asks the image's HEALTHCHECK, else GET / for anything below 500; `path` makes it http.",
-    ),
-    key("path", Text, "", "Path and query of an http probe, which 200 to 299 answer."),
-    key("host", Text, "", "Host header of an http probe; the instance's address otherwise."),
-    key("interval", Duration, r#""1s""#, "From one probe to the next."),
-    key("timeout", Duration, r#""1s""#, "For one probe."),
-    key("rise", Integer(1, 100), "2", "Successes in a row that make an instance healthy."),
-    key("fall", Integer(1, 100), "3", "Failures in a row that make it unhealthy."),
-    key(
-        "deadline",
-        Duration,
-        r#""1m""#,
-        "How long the instances of a new revision have to become healthy.",
     ),
 ];
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::daemon::secret;
 use super::document::Document;
+use super::hooks::{read_hooks, read_smoke};
 use super::keys::SERVICE;
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
@@ -75,7 +76,9 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
         // Users are assigned, not requests: the share of requests may differ from the split.
         plan.criteria.unit = Unit::Session;
     }
-    let template = read_template(&section, probe, base, file)?;
+    let template = read_template(&section, probe, base, file);
+    plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
+    let template = template?;
     Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
 }
 
@@ -405,5 +408,7 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
         drain_deadline: section.duration("drain").value,
         keep_warm: section.duration("keep_warm").value,
         criteria: criteria.map(|found| found.value).unwrap_or_default(),
+        smoke: read_smoke(section),
+        hooks: Default::default(),
     }
 }

@@ -374,6 +374,10 @@ impl Driver {
                 self.retired(&name, revision);
                 return;
             }
+            Completion::Hooked { moment, ran } => {
+                self.hooked(&name, rollout, moment, &ran);
+                return;
+            }
             _ => {}
         }
         let current = self
@@ -416,14 +420,12 @@ impl Driver {
                 self.step(&name, Event::Stopped { attempt });
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
-            Completion::Relaunched { .. } | Completion::Retired { .. } => {}
-        }
-    }
-
-    fn tell_logs(&mut self, name: &ServiceName, who: &str, lines: &[String]) {
-        if !lines.is_empty() {
-            let message = format!("last output of {who}:\n  {}", lines.join("\n  "));
-            self.tell(name, Kind::Instance, message);
+            Completion::Smoked { failure } => {
+                self.step(&name, Event::Smoked { attempt, failure });
+            }
+            Completion::Relaunched { .. }
+            | Completion::Retired { .. }
+            | Completion::Hooked { .. } => {}
         }
     }
 

@@ -9,6 +9,7 @@ pub mod driver;
 mod executor;
 pub mod fleet;
 pub mod handle;
+mod hooks;
 mod journal;
 mod keeper;
 mod perform;

@@ -50,6 +50,7 @@ impl Driver {
                     self.fleet.publish();
                     self.look_for_ready(name);
                 }
+                Effect::Smoke => self.smoke(name),
                 Effect::Shift(weight) => self.shift(name, weight),
                 Effect::Drain => self.drain(name),
                 Effect::Stop => self.stop(name),
@@ -115,6 +116,7 @@ impl Driver {
     }
 
     fn launch(&mut self, name: &ServiceName) {
+        let before = self.hook_before(name);
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
         let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
@@ -128,7 +130,7 @@ impl Driver {
         active.launch = Some(cancel.clone());
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
-        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel, before);
     }
 
     /// Puts the canary's instances into the fleet, at the weight it has, and begins to probe them.
@@ -280,7 +282,7 @@ impl Driver {
     pub(super) fn changes(&mut self, name: &ServiceName) -> Vec<Change> {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
-        let (mut changes, mut asked) = (Vec::new(), Vec::new());
+        let (mut changes, mut asked, mut ended) = (Vec::new(), Vec::new(), None);
         if over && let Some(mut active) = service.active.take() {
             asked = active.take_waiting(Attempt::MAX);
             let entry = RolloutEntry {
@@ -294,6 +296,9 @@ impl Driver {
             metrics::count(&metrics::ROLLOUTS, &labels);
             service.since = jiff::Timestamp::now().as_millisecond();
             changes.push(Change::History(Box::new(entry.clone())));
+            let hook = super::hooks::after(&entry.checkpoint);
+            service.record.hooks.extend(hook.clone());
+            ended = hook;
             service.history.push(entry);
             if service.history.len() > HISTORY {
                 let oldest = service.history.remove(0);
@@ -308,6 +313,9 @@ impl Driver {
         }
         changes.extend(service.changes());
         self.answer(name, asked);
+        if let Some(hook) = ended {
+            self.run_pending(name, hook);
+        }
         changes
     }
 

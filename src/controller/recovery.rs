@@ -127,6 +127,7 @@ impl Driver {
         self.stop_strangers(&found);
         self.fleet.publish();
         for name in &names {
+            self.recover_hooks(name);
             self.recover_rollout(name, &found);
             self.start_if_new(name);
         }

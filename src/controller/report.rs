@@ -190,6 +190,11 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
                 .collect();
             format!("started {}; asking whether it is healthy", addresses.join(", "))
         }
+        Phase::Smoke => {
+            let count = rollout.plan.smoke.len();
+            let noun = if count == 1 { "test" } else { "tests" };
+            format!("healthy; {count} smoke {noun} before the first visitor")
+        }
         Phase::Baking { step } => {
             format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
         }
@@ -248,9 +253,10 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
         Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
-            Cause::Regression { .. } | Cause::Lost { .. } | Cause::Inconclusive { .. } => {
-                "rolled_back"
-            }
+            Cause::Regression { .. }
+            | Cause::Lost { .. }
+            | Cause::SmokeFailed { .. }
+            | Cause::Inconclusive { .. } => "rolled_back",
         }),
         _ => None,
     }

@@ -11,6 +11,7 @@
 mod client;
 mod container;
 mod image;
+mod once;
 mod watch;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
+use super::hook::Ran;
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
@@ -389,6 +391,18 @@ impl Runtime for DockerRuntime {
 
     fn diagnose<'a>(&'a self, instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         self.explain(instance).boxed()
+    }
+
+    fn run_once<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        ownership: &'a Ownership,
+        what: &'a str,
+        command: &'a [String],
+        env: &'a std::collections::BTreeMap<String, String>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Ran, RuntimeError>> {
+        Box::pin(self.once(spec, ownership, what, command, env, limit))
     }
 
     fn watch(&self, events: mpsc::Sender<RuntimeEvent>) {
