@@ -7,15 +7,19 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod affinity;
 mod bad_days;
 mod bad_revisions;
+mod carried;
 mod cli_offline;
 mod crashes;
 mod demonstration;
 mod engine_gone;
+mod fixed_addresses;
 mod hooks;
 mod keeping;
 mod operators;
+mod own_health;
 mod promotions;
 mod releases;
 mod reloads;

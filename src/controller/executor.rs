@@ -42,7 +42,7 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Completion {
     /// All instances run, or why not.
-    Launched(Result<Vec<Instance>, Failure>),
+    Launched { revision: RevisionId, result: Result<Vec<Instance>, Failure> },
     /// No request is in flight any more; how many were cut.
     Drained { cut: u32 },
     /// The instances are gone; what they last said.
@@ -57,6 +57,8 @@ pub enum Completion {
     Smoked { failure: Option<String> },
     /// A hook has run.
     Hooked { moment: HookMoment, ran: Ran },
+    /// One more instance of stable was launched, to compare the canary with, or not.
+    Fresh { revision: RevisionId, result: Result<Instance, RuntimeError> },
 }
 
 /// Why a launch failed, with what the instance last said.
@@ -111,17 +113,19 @@ impl Executor {
     ) {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
         let (done, name) = (self.done.clone(), service.clone());
+        let revision = ownership.revision;
         let work = async move {
             if let Some(hook) = before {
                 let Some(ran) = cancel.run_until_cancelled(hook.run()).await else {
-                    return Completion::Launched(Err(Failure::unwanted()));
+                    return Completion::Launched { revision, result: Err(Failure::unwanted()) };
                 };
                 let failure = ran.failure.clone();
                 let what = Completion::Hooked { moment: hook.moment, ran };
                 let _ = done.send(Done { service: name, rollout, attempt, what }).await;
                 if let Some(why) = failure {
                     let sentence = format!("{} failed: {why}", hook.moment.as_str());
-                    return Completion::Launched(Err(Failure { sentence, logs: Vec::new() }));
+                    let result = Err(Failure { sentence, logs: Vec::new() });
+                    return Completion::Launched { revision, result };
                 }
             }
             let launches = (0..spec.instances()).map(|replica| {
@@ -141,13 +145,14 @@ impl Executor {
             if cancel.is_cancelled() && failure.is_none() {
                 failure = Some(Failure::unwanted());
             }
-            match failure {
-                None => Completion::Launched(Ok(instances)),
+            let result = match failure {
+                None => Ok(instances),
                 Some(failure) => {
                     join_all(instances.iter().map(|i| runtime.stop(&i.id, spec.stop_grace))).await;
-                    Completion::Launched(Err(failure))
+                    Err(failure)
                 }
-            }
+            };
+            Completion::Launched { revision: ownership.revision, result }
         };
         self.spawn(service, rollout, attempt, work);
     }
@@ -161,6 +166,37 @@ impl Executor {
             Completion::Relaunched { revision, replica, result }
         };
         self.spawn(service, rollout, 0, work);
+    }
+
+    /// Launches one more instance of stable, to compare the canary with.
+    pub fn launch_fresh(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        spec: RevisionSpec,
+        ownership: Ownership,
+    ) {
+        let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let work = async move {
+            let result = runtime.launch(&spec, &ownership).await;
+            Completion::Fresh { revision: ownership.revision, result }
+        };
+        self.spawn(service, rollout, 0, work);
+    }
+
+    /// Drains an instance and stops it; nobody waits for that.
+    pub fn release(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        endpoints: Vec<Arc<Endpoint>>,
+        instance: InstanceId,
+        times: (Duration, Duration),
+    ) {
+        let (drain_deadline, grace) = times;
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            drained(&endpoints, drain_deadline).await;
+            this.end(&runtime, &instance, grace).await;
+        });
     }
 
     /// Waits until no request is in flight on endpoints whose drain has begun; cuts at the deadline.

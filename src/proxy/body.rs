@@ -13,12 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::downstream::Busy;
+use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
 use super::kept::Reading;
 use super::upstream::Broken;
 use super::worker::Ongoing;
+use crate::telemetry::traffic::Reason;
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
@@ -28,9 +30,11 @@ pub enum RequestBody {
     /// What the client sends.
     Stream {
         /// Its pieces.
-        incoming: Incoming,
+        incoming: ClientBody,
         /// The exchange that is told of progress.
         exchange: Rc<Exchange>,
+        /// Bytes that it may still have.
+        left: u64,
     },
     /// What the client sends, kept so that it can be sent again.
     Kept {
@@ -39,6 +43,13 @@ pub enum RequestBody {
         /// The exchange that is told of progress.
         exchange: Rc<Exchange>,
     },
+}
+
+/// A piece of a body, if it may still have that much.
+pub fn within(frame: Frame<Bytes>, left: &mut u64) -> Result<Frame<Bytes>, UploadError> {
+    let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+    *left = left.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
+    Ok(frame)
 }
 
 impl Body for RequestBody {
@@ -51,9 +62,11 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (polled, ended, exchange) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
-            Self::Stream { incoming, exchange } => {
+            Self::Stream { incoming, exchange, left } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
-                let polled = polled.map(|frame| frame.map(|frame| frame.map_err(Some)));
+                let polled = polled.map(|frame| {
+                    frame.map(|frame| frame.and_then(|f| within(f, left)).map_err(Some))
+                });
                 (polled, incoming.is_end_stream(), exchange)
             }
             Self::Kept { reading, exchange } => {
@@ -62,7 +75,7 @@ impl Body for RequestBody {
         };
         match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
-                exchange.uploaded();
+                exchange.uploaded(frame.data_ref().map_or(0, |bytes| bytes.len() as u64));
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     exchange.upload_done();
@@ -76,7 +89,11 @@ impl Body for RequestBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(Some(error)))) => {
-                exchange.upload_broke();
+                exchange.upload_broke(match error {
+                    UploadError::TooLarge => Some(Reason::BodySize),
+                    UploadError::Malformed(_) => Some(Reason::Chunks),
+                    UploadError::Closed | UploadError::Io(_) | UploadError::Http2(_) => None,
+                });
                 Poll::Ready(Some(Err(BodyError::Downstream(error))))
             }
             // The request was sent again elsewhere: nobody waits for this any more.
@@ -201,6 +218,7 @@ impl Stream {
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.moved(Stage::Blocked);
                 if let Some(trailers) = frame.trailers_mut() {
+                    exchange.trailers(trailers);
                     strip_trailers(trailers);
                     self.end();
                 } else if ended {

@@ -1,10 +1,13 @@
 //! A request's attempts: claim an endpoint, get a connection, send; and what to do when that fails.
 //!
 //! A request is tried again when nothing of it was sent, or when it may be sent twice
-//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side. What the
-//! canary still fails is sent to stable ([`shield`]), also when it was answered, with an error. The
-//! first attempt's fault counts all the same: the user is spared, the verdict is not. An asset that
-//! one revision does not have is asked of the other one. A reused connection that turns out to be closed is nobody's fault
+//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side. That its
+//! instance was cut off is such a failure too: it died and was replaced, or its drain's time is up.
+//! What the canary still fails is sent to stable ([`shield`]), also when it was answered, with an
+//! error. The first attempt's fault counts all the same: the user is spared, the verdict is not. An
+//! asset that one revision does not have is asked of the other one.
+//!
+//! A reused connection that turns out to be closed is nobody's fault
 //! and no retry: the same endpoint is asked once more over a new one.
 
 use std::rc::Rc;
@@ -14,10 +17,10 @@ use http::response::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::answer::row;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held, Route};
+use super::observation::{Kind, Part, Subject};
 use super::parcel::Parcel;
 use super::shield::{self, covers_failure, covers_status};
 use super::upstream::http1::Connection;
@@ -25,7 +28,6 @@ use super::upstream::http2::Multiplexed;
 use super::upstream::line::Line;
 use super::upstream::{Unanswered, connect};
 use super::worker::{Ongoing, Worker};
-use crate::analysis::scorecard::Row;
 use crate::model::id::RevisionId;
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::Side;
@@ -48,8 +50,6 @@ pub struct Answer {
     pub held: Held,
     /// Who answered.
     pub revision: RevisionId,
-    /// The service, in the table by which it was answered.
-    pub route: Route,
 }
 
 /// What an attempt came to.
@@ -90,8 +90,13 @@ impl Tried {
 }
 
 /// Claims an endpoint of a side that did not fail this request before.
-fn claim(worker: &Worker, route: &Route, side: Side, tried: &Tried) -> Option<(Claim, RevisionId)> {
-    let entry = route.side(side)?;
+fn claim(
+    worker: &Worker,
+    route: &Route,
+    (side, is_fresh): (Side, bool),
+    tried: &Tried,
+) -> Option<(Claim, RevisionId)> {
+    let entry = route.service().part(side, is_fresh)?;
     let claim = if tried.count == 0 {
         entry.pool.claim(worker.random(), &[])
     } else {
@@ -130,19 +135,31 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let mut side = choice.side(route.service());
-    let observe = |route: &Route, side| {
-        if choice.is_observation() {
-            exchange.observe(route.clone(), side, worker.index);
+    let subject = subject(&route, choice, &parcel);
+    let mut is_fresh = choice.is_fresh(route.service());
+    let observe = |route: &Route, side, is_fresh| {
+        if let Some(subject) = &subject {
+            let part = Part { side, is_fresh };
+            exchange.observe(route.clone(), part, worker.index, subject.clone());
         }
     };
-    observe(&route, side);
+    observe(&route, side, is_fresh);
     let mut retries = route.service().settings.retries;
     let mut tried = Tried::default();
     let mut reloads = 0;
     let mut crossed = false;
     let mut last = Failure::Unavailable;
     loop {
-        let Some((claim, revision)) = claim(worker, &route, side, &tried) else {
+        let Some((claim, revision)) = claim(worker, &route, (side, is_fresh), &tried) else {
+            if is_fresh {
+                // The rest of stable answers in its place, and is not compared.
+                is_fresh = false;
+                if tried.count == 0 {
+                    exchange.forget();
+                    observe(&route, side, is_fresh);
+                }
+                continue;
+            }
             if reloads < RELOADS
                 && let Some(newer) = reload(worker, &route)
             {
@@ -151,8 +168,9 @@ pub async fn forward(
                 // A second attempt stays on its side: only instances may have been replaced there.
                 if tried.count == 0 {
                     side = choice.side(route.service());
+                    is_fresh = choice.is_fresh(route.service());
                     exchange.forget();
-                    observe(&route, side);
+                    observe(&route, side, is_fresh);
                 }
                 continue;
             }
@@ -181,7 +199,7 @@ pub async fn forward(
         let failed = match attempt(worker, &route, claim, parcel, exchange).await {
             Ok(Arrived { head, incoming, held, again }) => {
                 let status = head.status;
-                let got = Answer { head, incoming, held, revision, route };
+                let got = Answer { head, incoming, held, revision };
                 let Some(mut again) = again.filter(|_| !crossed) else {
                     if crossed && side == Side::Stable && !status.is_server_error() {
                         worker.count(Count::Rescued);
@@ -189,18 +207,20 @@ pub async fn forward(
                     return Ok(got);
                 };
                 if status == StatusCode::NOT_FOUND {
-                    return Ok(Box::pin(by_other(worker, got, side, choice, again, exchange)).await);
+                    let found = by_other(worker, &route, got, side, choice, again, exchange);
+                    return Ok(Box::pin(found).await);
                 }
                 if side != Side::Canary
-                    || !covers_status(&got.route, choice, status, &again.head)
+                    || !covers_status(&route, choice, status, &again.head)
                     || !again.rewind()
-                    || !shield::spend(worker, &got.route)
+                    || !shield::spend(worker, &route)
                 {
                     return Ok(got);
                 }
-                exchange.answered(Row::Failure, true);
+                exchange.answered(&got.head, Kind::Plain);
+                exchange.complete();
                 dismiss(worker, got.held);
-                (route, parcel) = (got.route, again);
+                parcel = again;
                 (side, crossed) = (Side::Stable, true);
                 exchange.begin_again();
                 continue;
@@ -238,13 +258,14 @@ pub async fn forward(
 /// 404 that it was.
 async fn by_other(
     worker: &Rc<Worker>,
+    route: &Route,
     got: Answer,
     side: Side,
     choice: &Choice,
     mut parcel: Box<Parcel>,
     exchange: &Rc<Exchange>,
 ) -> Answer {
-    let service = got.route.service();
+    let service = route.service();
     let found = service.side(other(side)).or(service.warm.as_ref()).filter(|_| {
         choice.is_observation()
             && parcel.head.is_safe()
@@ -254,16 +275,16 @@ async fn by_other(
     let (revision, claim) = (entry.revision, entry.pool.claim(worker.random(), &[]));
     let Some(claim) = claim.filter(|_| parcel.rewind()) else { return got };
     let first = got.held.claim.endpoint().id;
-    exchange.answered(row(&service.settings, got.head.status), false);
+    exchange.answered(&got.head, Kind::Plain);
     let aside = exchange.set_aside();
     exchange.begin_again();
-    match attempt(worker, &got.route, claim, parcel, exchange).await {
+    match attempt(worker, route, claim, parcel, exchange).await {
         Ok(Arrived { head, incoming, held, .. }) if !head.status.is_client_error() => {
             // It says nothing about either revision: the page came from the other one.
             drop(aside);
             dismiss(worker, got.held);
             worker.count(Count::AssetsFound);
-            Answer { head, incoming, held, revision, route: got.route }
+            Answer { head, incoming, held, revision }
         }
         other => {
             if let Ok(arrived) = other {
@@ -284,6 +305,20 @@ fn dismiss(worker: &Worker, held: Held) {
     {
         worker.upstreams.give_back(held.claim.endpoint(), connection);
     }
+}
+
+/// What is to be known of a request if it becomes an observation; nothing when it is none.
+#[inline]
+fn subject(route: &Route, choice: &Choice, parcel: &Parcel) -> Option<Subject> {
+    if !choice.is_observation() {
+        return None;
+    }
+    let service = route.service();
+    // Only a rollout asks where errors are, and only then a path is kept.
+    let path = service.canary.as_ref().and_then(|_| parcel.head.uri.path_and_query().cloned());
+    let exception = service.settings.exception(parcel.head.uri.path());
+    service.settings.rule(exception)?;
+    Some(Subject { exception, session: choice.session, path })
 }
 
 async fn attempt(
@@ -340,6 +375,7 @@ async fn by_http1(
             Err(unanswered) => match judge(unanswered, exchange) {
                 // The peer closed it while it idled. Only a new connection says how the endpoint is.
                 Failed { failure: Failure::Broken(_), parcel: Some(again) } if stale => {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -377,6 +413,7 @@ async fn by_http2(
                 Failed { failure: Failure::Broken(_), parcel: Some(again) }
                     if stale && connection.is_closed() =>
                 {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -390,8 +427,12 @@ fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     let (failure, parcel) = match unanswered {
         Unanswered::Fired(Fired::Upstream, parcel) => (Failure::Timeout, parcel),
         Unanswered::Fired(Fired::Downstream, _) => (Failure::UploadStall, None),
+        // Its instance is gone, or may take no more of our time; another one has time.
         Unanswered::Fired(Fired::Cut, parcel) => (Failure::Cut, parcel),
-        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        _ if exchange.is_upload_broken() => match exchange.upload_refused() {
+            Some(reason) => (Failure::UploadRefused(reason), None),
+            None => (Failure::Upload, None),
+        },
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };

@@ -10,12 +10,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::body::within;
+use super::downstream::upload::{ClientBody, UploadError};
 
 /// A body on its way, and what has passed of it.
 #[derive(Debug)]
 pub struct Kept {
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<ClientBody>,
+    /// Bytes that the client may still send.
+    left: Cell<u64>,
     pieces: RefCell<Vec<Bytes>>,
     /// Bytes that may still be kept; `None` when that was too little.
     room: Cell<Option<usize>>,
@@ -24,10 +28,11 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Keeps up to so many bytes of a body.
-    pub fn new(incoming: Incoming, room: usize) -> Rc<Self> {
+    /// Keeps up to `room` bytes of a body that may have `left`.
+    pub fn new(incoming: ClientBody, left: u64, room: usize) -> Rc<Self> {
         Rc::new(Self {
             incoming: RefCell::new(incoming),
+            left: Cell::new(left),
             pieces: RefCell::default(),
             room: Cell::new(Some(room)),
             readings: Cell::new(0),
@@ -65,7 +70,7 @@ impl Reading {
     pub fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Option<hyper::Error>>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Option<UploadError>>>> {
         let kept = &self.kept;
         if self.number != kept.readings.get() {
             return Poll::Ready(Some(Err(None)));
@@ -74,7 +79,11 @@ impl Reading {
             self.at += 1;
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
         }
-        let polled = Pin::new(&mut *kept.incoming.borrow_mut()).poll_frame(context);
+        let mut left = kept.left.get();
+        let polled = Pin::new(&mut *kept.incoming.borrow_mut())
+            .poll_frame(context)
+            .map(|frame| frame.map(|frame| frame.and_then(|frame| within(frame, &mut left))));
+        kept.left.set(left);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let bytes = frame.data_ref();
             let left = kept.room.get().zip(bytes).and_then(|(room, b)| room.checked_sub(b.len()));

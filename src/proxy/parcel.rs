@@ -12,7 +12,8 @@ use http_body::Body as _;
 use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::headers::{
-    Asked, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+    Asked, CDN_LOOP, PASS, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+    X_REQUEST_ID,
 };
 use super::ids::Traceparent;
 use super::kept::Kept;
@@ -32,7 +33,8 @@ pub struct Parcel {
     pub kept: Option<(Rc<Kept>, Rc<Exchange>)>,
 }
 
-/// Fields that the proxy adds, each in place of what came under its name. They are written with the
+/// Fields that the proxy adds, each in place of what came under its name, but for `CDN-Loop`, which
+/// says by how many proxies it came. They are written with the
 /// head, and never enter its map: that would cost a hash and a move for each.
 #[derive(Debug, Clone)]
 pub struct Added {
@@ -76,6 +78,7 @@ impl Added {
         if let Some(traceparent) = &self.traceparent {
             act(TRACEPARENT, traceparent);
         }
+        act(CDN_LOOP, PASS.as_bytes());
     }
 }
 
@@ -146,8 +149,8 @@ impl Parcel {
             return;
         }
         match std::mem::replace(&mut self.body, RequestBody::Empty) {
-            RequestBody::Stream { incoming, exchange } => {
-                let kept = Kept::new(incoming, room);
+            RequestBody::Stream { incoming, exchange, left } => {
+                let kept = Kept::new(incoming, left, room);
                 self.body =
                     RequestBody::Kept { reading: kept.read(), exchange: Rc::clone(&exchange) };
                 self.kept = Some((kept, exchange));
@@ -179,7 +182,10 @@ impl Parcel {
         let Self { mut head, body, asked, added, kept: _ } = self;
         if let Some(added) = added {
             added.each(|name, value| {
-                if let Ok(value) = HeaderValue::from_bytes(value) {
+                let Ok(value) = HeaderValue::from_bytes(value) else { return };
+                if name == CDN_LOOP {
+                    head.headers.append(name, value);
+                } else {
                     head.headers.insert(name, value);
                 }
             });

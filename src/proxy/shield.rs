@@ -30,9 +30,14 @@ pub fn covers_failure(route: &Route, choice: &Choice, failure: &Failure, head: &
 
 /// Whether a request that got this status from a canary may go to stable.
 pub fn covers_status(route: &Route, choice: &Choice, status: StatusCode, head: &Head) -> bool {
-    status.is_server_error()
-        && route.service().settings.errors.is_error(status.as_u16())
-        && covers(route, choice, head, false)
+    status.is_server_error() && is_error(route, status, head) && covers(route, choice, head, false)
+}
+
+/// By the rule of its path; where nothing is counted, by the service's.
+fn is_error(route: &Route, status: StatusCode, head: &Head) -> bool {
+    let settings = &route.service().settings;
+    let rule = settings.rule(settings.exception(head.uri.path())).unwrap_or(&settings.errors);
+    rule.is_error(status.as_u16())
 }
 
 fn covers(route: &Route, choice: &Choice, head: &Head, not_sent: bool) -> bool {

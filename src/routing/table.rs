@@ -7,6 +7,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::endpoint::EndpointId;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use crate::analysis::scorecard::Scorecard;
@@ -48,6 +49,8 @@ pub struct ServiceEntry {
     pub warm: Option<SideEntry>,
     /// What the shield may spend; `None` while there is no canary.
     pub budget: Option<Arc<Budget>>,
+    /// The part of stable that the canary is compared with, when that is not all of it.
+    pub fresh: Option<FreshEntry>,
 }
 
 impl ServiceEntry {
@@ -59,6 +62,24 @@ impl ServiceEntry {
             Side::Canary => self.canary.as_ref(),
         }
     }
+
+    /// A side, or the part of stable that the canary is compared with.
+    #[must_use]
+    pub fn part(&self, side: Side, is_fresh: bool) -> Option<&SideEntry> {
+        match (side, &self.fresh) {
+            (Side::Stable, Some(fresh)) if is_fresh => Some(&fresh.side),
+            _ => self.side(side),
+        }
+    }
+}
+
+/// Instances of stable that were started with the canary, with a weight of their own.
+#[derive(Debug, Clone)]
+pub struct FreshEntry {
+    /// Their part of the service's traffic.
+    pub weight: Weight,
+    /// Their pool, and the scorecard that is compared.
+    pub side: SideEntry,
 }
 
 /// One side of a service.
@@ -70,6 +91,20 @@ pub struct SideEntry {
     pub pool: Arc<Pool>,
     /// Where its outcomes are counted during this epoch.
     pub scorecard: Arc<Scorecard>,
+    /// Where those of each instance are counted too, while instances are compared.
+    pub instances: Option<InstanceCards>,
+}
+
+/// Scorecards of single instances, by endpoint.
+pub type InstanceCards = Arc<[(EndpointId, Arc<Scorecard>)]>;
+
+impl SideEntry {
+    /// The scorecard of one instance, while instances are compared.
+    #[must_use]
+    pub fn instance(&self, endpoint: EndpointId) -> Option<&Scorecard> {
+        let cards = self.instances.as_ref()?;
+        cards.iter().find(|(id, _)| *id == endpoint).map(|(_, card)| &**card)
+    }
 }
 
 /// A host pattern and a path prefix that lead to a service.
@@ -230,6 +265,7 @@ mod tests {
                 canary: None,
                 warm: None,
                 budget: None,
+                fresh: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])
         });

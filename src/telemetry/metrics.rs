@@ -14,7 +14,7 @@ use std::fmt::{Display, Write};
 use metrics::Label;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use super::traffic::{Count, Traffic};
+use super::traffic::{Count, Reason, Traffic};
 use crate::analysis::histogram::{Histogram, lower_bound, upper_bound};
 use crate::analysis::scorecard::{Row, Sample};
 use crate::model::id::{RevisionId, ServiceName};
@@ -71,7 +71,7 @@ metrics! {
     TLS_HANDSHAKES Counter "tls_handshakes_total" "TLS handshakes, by result.";
     RECEIVED Counter "received_requests_total" "Requests received, of any kind.";
     UNROUTED Counter "unrouted_requests_total" "Requests that matched no route.";
-    REFUSED Counter "refused_requests_total" "Requests refused as malformed or over a limit.";
+    REFUSED Counter "refused_total" "Requests and connections refused as malformed or over a limit, by reason.";
     CONNECTS Counter "upstream_connects_total" "Connections to instances, by result.";
     RETRIES Counter "retries_total" "Requests tried again on another endpoint.";
     RESCUED Counter "rescued_requests_total" "Failures of a canary that no visitor saw, because stable answered instead.";
@@ -141,10 +141,12 @@ impl Page {
         let revision = revision.to_string();
         let labels =
             [("service", service.as_str()), ("revision", &revision), ("side", side.as_str())];
-        for row in Row::ALL {
+        // That a client met an error before matters to the analysis only.
+        for row in Row::ALL.into_iter().filter(|row| *row != Row::Repeated) {
             let [service, revision, side] = labels;
             let labels = [service, revision, side, ("outcome", row.as_str())];
-            self.add(&REQUESTS, &labels, sample.count(row));
+            let repeated = if row == Row::Failure { sample.count(Row::Repeated) } else { 0 };
+            self.add(&REQUESTS, &labels, sample.count(row) + repeated);
         }
         let mut durations = Histogram::default();
         for row in Row::ALL.into_iter().filter(|row| *row != Row::Abandoned) {
@@ -181,13 +183,12 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 14] = [
+        let counters: [(&Metric, Labels<'_>, Count); 13] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),
             (&RECEIVED, &[], Count::Requests),
             (&UNROUTED, &[], Count::Unrouted),
-            (&REFUSED, &[], Count::Refused),
             (&CONNECTS, &ok, Count::UpstreamConnects),
             (&CONNECTS, &failed, Count::UpstreamConnectFailures),
             (&RETRIES, &[], Count::Retries),
@@ -202,6 +203,9 @@ impl Page {
         self.add(&OPEN, &[], traffic.total(Count::Accepted).saturating_sub(closed));
         for (metric, labels, count) in counters {
             self.add(metric, labels, traffic.total(count));
+        }
+        for reason in Reason::ALL {
+            self.add(&REFUSED, &[("reason", reason.label())], traffic.refused(reason));
         }
     }
 

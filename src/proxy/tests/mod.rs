@@ -5,6 +5,7 @@ mod support;
 mod basics;
 mod edge;
 mod failures;
+mod killed;
 mod life;
 mod lines;
 mod protocols;

@@ -42,7 +42,7 @@ async fn every_5xx_of_the_canary_is_answered_by_stable_and_counts() {
             assert_eq!((self::status(&head), body.as_str()), (200, "GET "), "{status}");
         }
         assert_eq!(rig.rows(Side::Canary, 5).await, [0, 0, 5, 0, 0]);
-        assert_eq!(rig.rows(Side::Stable, 0).await, [0; Row::COUNT], "a rescue is no observation");
+        assert_eq!(rig.rows(Side::Stable, 0).await, [0; 5], "a rescue is no observation");
         assert_eq!((rig.total(Count::Rescued), rig.total(Count::Synthetic)), (5, 0));
         // The canary's connection is used again where its failure was here as a whole.
         assert!(rig.total(Count::UpstreamConnects) < 6, "as many as there were requests");
@@ -253,7 +253,7 @@ async fn an_asset_of_the_other_revision_is_found_on_either_side() {
     // What is no asset is asked once.
     assert_eq!(get(rig.http(), "/orders/1a2b3c4d").await.0, 404);
     assert_eq!(rig.rows(Side::Canary, 3).await, [1, 2, 0, 0, 0]);
-    assert_eq!(rig.rows(Side::Stable, 0).await, [0; Row::COUNT]);
+    assert_eq!(rig.rows(Side::Stable, 0).await, [0; 5]);
     assert_eq!(rig.total(Count::AssetsFound), 1);
     rig.publish(|entry| entry.canary_weight = Weight::ZERO);
     assert_eq!(get(rig.http(), new).await, (200, new.into()));
