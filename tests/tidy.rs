@@ -47,7 +47,14 @@ const ROOMS: [Room; 16] = [
     pure(
         "config",
         3,
-        &["rollout::plan", "routing::settings", "routing::table", "analysis", "model"],
+        &[
+            "rollout::plan",
+            "routing::asset",
+            "routing::settings",
+            "routing::table",
+            "analysis",
+            "model",
+        ],
     ),
     room("store", 3, &["rollout", "analysis::verdict", "model"]),
     room("proxy", 3, &["routing", "analysis", "telemetry", "model"]),

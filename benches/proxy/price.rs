@@ -117,6 +117,8 @@ fn table(routes: usize) -> RoutingTable {
             overdue: Duration::from_secs(1),
             stable: None,
             canary: None,
+            warm: None,
+            budget: None,
             fresh: None,
         };
         let host = HostPattern::Exact(host(number));

@@ -164,6 +164,7 @@ impl Driver {
         };
         let attempts = service.attempts_at(revision);
         let (rollout, effects) = Rollout::begin(checkpoint, now);
+        let shielded = self.fleet.shielded(name);
         let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
@@ -177,6 +178,7 @@ impl Driver {
             since: 0,
             diagnosis: None,
             remembered: 0,
+            shielded,
             launch: None,
             attempts,
             fresh: Fresh::None,

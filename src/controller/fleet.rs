@@ -16,6 +16,7 @@ use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
+use crate::routing::budget::{Budget, Shielded};
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
@@ -58,6 +59,8 @@ struct Deployment {
     canary: Option<Group>,
     /// Former revisions that run but have no side.
     aside: Vec<Group>,
+    /// What the shield may spend, and did since the service came.
+    budget: Arc<Budget>,
 }
 
 impl Deployment {
@@ -133,6 +136,7 @@ impl Fleet {
                     stable: None,
                     canary: None,
                     aside: Vec::new(),
+                    budget: Arc::new(Budget::new(self.workers)),
                 };
                 self.services.insert(name.clone(), deployment);
             }
@@ -294,6 +298,8 @@ impl Fleet {
                 overdue: deployment.overdue,
                 stable: deployment.stable.as_ref().map(Group::entry),
                 canary: deployment.canary.as_ref().map(Group::entry),
+                warm: deployment.aside.last().map(Group::entry),
+                budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
                 fresh: deployment
                     .fresh
                     .as_ref()
@@ -465,6 +471,12 @@ impl Fleet {
             }
         }
         totals
+    }
+
+    /// What the shield did for a service since it came.
+    #[must_use]
+    pub fn shielded(&self, name: &ServiceName) -> Shielded {
+        self.services.get(name).map(|deployment| deployment.budget.total()).unwrap_or_default()
     }
 
     /// What stable counted since it came.

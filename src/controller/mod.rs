@@ -13,6 +13,7 @@ pub mod fleet;
 mod fresh;
 mod group;
 pub mod handle;
+mod hooks;
 mod journal;
 mod keeper;
 mod perform;

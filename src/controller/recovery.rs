@@ -19,6 +19,7 @@ use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
 use crate::rollout::phase::Phase;
+use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
 use crate::store::records::ActiveRecord;
@@ -103,6 +104,7 @@ impl Driver {
                 since: jiff::Timestamp::now().as_millisecond(),
                 diagnosis: None,
                 remembered: 0,
+                shielded: Shielded::default(),
                 launch: None,
                 attempts,
                 fresh: Fresh::None,
@@ -137,6 +139,7 @@ impl Driver {
         self.stop_strangers(&found);
         self.fleet.publish();
         for name in &names {
+            self.recover_hooks(name);
             self.recover_rollout(name, &found);
             self.start_if_new(name);
         }

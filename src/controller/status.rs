@@ -27,6 +27,9 @@ pub struct ServiceStatus {
     pub stable: Option<SideStatus>,
     /// The revision under judgement.
     pub canary: Option<SideStatus>,
+    /// What the shield did; absent while it had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<ShieldStatus>,
     /// The former revision that is kept running, and for how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmStatus>,
@@ -125,6 +128,19 @@ pub struct TrafficStatus {
     pub p95: Option<f64>,
     /// 99th percentile.
     pub p99: Option<f64>,
+}
+
+/// Failures of the canary that visitors did not see, because stable answered instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ShieldStatus {
+    /// In the rollout under way: sent to stable.
+    pub shielded: u64,
+    /// In the rollout under way: not sent, because the budget was spent.
+    pub refused: u64,
+    /// Since the daemon started: sent to stable.
+    pub shielded_total: u64,
+    /// Since the daemon started: not sent.
+    pub refused_total: u64,
 }
 
 /// A former revision that is kept running.

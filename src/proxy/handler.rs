@@ -225,7 +225,7 @@ impl Rewriting {
             RequestBody::Stream { incoming: body, exchange, left: self.max_body }
         };
         // Boxed: it goes through many hands.
-        Box::new(Parcel { head, body, asked, added: Some(added) })
+        Box::new(Parcel { head, body, asked, added: Some(added), kept: None })
     }
 }
 

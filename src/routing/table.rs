@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::budget::Budget;
 use super::endpoint::EndpointId;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
@@ -46,6 +47,10 @@ pub struct ServiceEntry {
     pub stable: Option<SideEntry>,
     /// The canary; `None` when there is none.
     pub canary: Option<SideEntry>,
+    /// The former revision while it is kept running: asked for nothing but its assets.
+    pub warm: Option<SideEntry>,
+    /// What the shield may spend; `None` while there is no canary.
+    pub budget: Option<Arc<Budget>>,
     /// The part of stable that the canary is compared with, when that is not all of it.
     pub fresh: Option<FreshEntry>,
 }
@@ -330,6 +335,8 @@ mod tests {
                 overdue: std::time::Duration::from_secs(1),
                 stable: None,
                 canary: None,
+                warm: None,
+                budget: None,
                 fresh: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])

@@ -28,6 +28,8 @@ pub enum Count {
     Retries,
     /// Canary failures that a user did not see, because stable answered instead.
     Rescued,
+    /// Assets that one revision did not have and the other did.
+    AssetsFound,
     /// Answers that the proxy made itself: 502, 503, 504.
     Synthetic,
     /// Tunnels opened by `Upgrade` or `CONNECT`.

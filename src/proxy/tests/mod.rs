@@ -13,5 +13,6 @@ mod protocols;
 mod quotas;
 mod rules;
 mod secure;
+mod shield;
 mod sides;
 mod streams;

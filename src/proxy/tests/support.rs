@@ -15,6 +15,7 @@ use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
 use crate::proxy::{Proxy, Settings, bind};
+use crate::routing::budget::Budget;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
@@ -78,7 +79,9 @@ impl Rig {
             salt: 7,
             overdue: Duration::from_secs(60),
             stable: Some(stable),
+            budget: canary.is_some().then(|| Arc::new(Budget::new(8))),
             canary,
+            warm: None,
             fresh: None,
         };
         watch_log();

@@ -10,7 +10,7 @@
 
 mod launch;
 mod port;
-mod program;
+pub(crate) mod program;
 mod tether;
 
 use std::collections::{HashMap, HashSet};
