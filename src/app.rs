@@ -1,9 +1,9 @@
 //! Builds the house from a configuration, opens it, closes it: the one place of wiring.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,11 @@ use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError, imported};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
+
+/// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
+/// milliseconds, on a busy machine within some hundred.
+const LOCKED: Duration = Duration::from_secs(3);
+const LOCKED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +83,7 @@ impl House {
     /// Opens everything, or says why not and leaves nothing behind.
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
         let dir = config.state.dir.clone();
-        let mut store = RedbStore::open(&dir)?;
+        let mut store = open_store(&dir).await?;
         let everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
@@ -208,6 +213,20 @@ pub fn import_state(
         return Err(error.into());
     }
     Ok((services, revisions))
+}
+
+/// Opens the state; waits a moment for one that is just let go of. The lock of a daemon that was killed
+/// while it started a process lives on in the fork, until that becomes its program.
+async fn open_store(dir: &Path) -> Result<RedbStore, StoreError> {
+    let asked = Instant::now();
+    loop {
+        match RedbStore::open(dir) {
+            Err(StoreError::InUse(_)) if asked.elapsed() < LOCKED => {
+                tokio::time::sleep(LOCKED_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn runtimes(

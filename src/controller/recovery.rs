@@ -14,7 +14,7 @@ use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
-use crate::model::instance::Instance;
+use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
@@ -329,15 +329,12 @@ impl Driver {
                     launching.insert(active.rollout.id);
                 }
             }
-            if service.relaunches.values().any(|relaunch| relaunch.under_way) {
-                // What the keeper starts belongs to no rollout.
-                launching.insert(RolloutId(0));
-            }
         }
         let runtimes = [&self.runtimes.docker, &self.runtimes.process];
         for runtime in runtimes {
             for stranger in found.get(runtime.name()).into_iter().flatten() {
-                let comes = launching.contains(&stranger.ownership.rollout);
+                let owner = &stranger.ownership;
+                let comes = launching.contains(&owner.rollout) || self.is_relaunched(owner);
                 if wanted.contains(&stranger.id) || comes || self.fleet.has(&stranger.id) {
                     continue;
                 }
@@ -351,6 +348,16 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// Whether the keeper launches this very instance, or is about to: it will find it there.
+    fn is_relaunched(&self, owner: &Ownership) -> bool {
+        self.services.get(&owner.service).is_some_and(|service| {
+            // What the keeper starts belongs to no rollout.
+            owner.rollout == RolloutId(0)
+                && service.record.stable.as_ref().is_some_and(|p| p.revision == owner.revision)
+                && service.relaunches.contains_key(&owner.replica)
+        })
     }
 
     /// Takes a service out of the configuration: its hosts answer 404 and its instances stop. Its

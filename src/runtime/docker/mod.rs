@@ -52,8 +52,8 @@ const REMOVE: Duration = Duration::from_secs(60);
 const STOP_SLACK: Duration = Duration::from_secs(20);
 
 /// How often a name that somebody takes at this moment is looked at, and the pause between: an engine
-/// creates a container within a fraction of a second.
-const NAME_TRIES: u32 = 20;
+/// creates a container within a fraction of a second, on a busy disk within a few.
+const NAME_TRIES: u32 = 100;
 const NAME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Lines of output that a failed launch carries.
