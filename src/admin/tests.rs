@@ -280,7 +280,13 @@ async fn sockets_are_neither_stolen_nor_left() {
     let start = async |socket: &std::path::Path, listen, token: Option<&str>| {
         let (_, handle) = driver();
         let token = token.map(str::to_owned);
-        let settings = Settings { socket: Some(socket.to_owned()), listen, token, rare: None };
+        let settings = Settings {
+            socket: Some(socket.to_owned()),
+            listen,
+            token,
+            rare: None,
+            archivist: None,
+        };
         serve(handle, settings, Arc::new(Traffic::new(1)), CancellationToken::new()).await
     };
     let error = start(&fake.socket, Vec::new(), None).await.expect_err("in use");
@@ -454,5 +460,5 @@ async fn every_endpoint_is_described() {
             assert!(matches!(reply.status, 200 | 202), "{method} {path}: {}", reply.status);
         }
     }
-    assert_eq!(paths.len(), 19, "a path was added or lost: {:?}", paths.keys());
+    assert_eq!(paths.len(), 20, "a path was added or lost: {:?}", paths.keys());
 }

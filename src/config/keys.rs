@@ -7,7 +7,7 @@
 use super::listen_keys::LISTEN;
 use Shape::{
     Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
-    Table, Tables, Text, TextOrList,
+    Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -40,6 +40,8 @@ pub enum Shape {
     Size,
     /// `"127.0.0.1:9900"`, a list of such, or `"off"`.
     Address,
+    /// `true` or `false`.
+    Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts.
@@ -83,6 +85,8 @@ impl Shape {
     }
 }
 
+mod keeping;
+
 pub(super) const fn key(
     name: &'static str,
     shape: Shape,
@@ -97,7 +101,7 @@ pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
-    key("state", Table(STATE), "", "What must survive a restart."),
+    key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
     key(
@@ -142,14 +146,6 @@ pub const ADMIN: &[Key] = &[
     ),
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
 ];
-
-/// `[state]`.
-pub const STATE: &[Key] = &[key(
-    "dir",
-    Text,
-    r#""/var/lib/switchback""#,
-    "Directory for rollouts, revisions and their history.",
-)];
 
 /// `[runtime]`.
 pub const RUNTIME: &[Key] = &[key(
@@ -207,6 +203,12 @@ pub const SERVICE: &[Key] = &[
         "",
         "Files of NAME=value lines, relative to this file; `env` wins.",
     ),
+    key(
+        "pull",
+        Choice(&["missing", "always"]),
+        r#""missing""#,
+        "When the registry is asked for the image: when it is \"missing\" here, or \"always\".",
+    ),
     key("args", List, "[]", "Replaces the image's CMD."),
     key("volumes", List, "[]", "Volumes and bind mounts, \"source:/target[:ro]\"."),
     key(
@@ -247,6 +249,36 @@ pub const SERVICE: &[Key] = &[
         "Limits beyond which the canary is taken back; x is times stable, over the same time.",
     ),
     key(
+        "warm_up",
+        Duration,
+        r#""2s""#,
+        "How long the latencies of new instances are left out; errors always count. 1m for a JVM.",
+    ),
+    key(
+        "hold_back",
+        Text,
+        r#""0%""#,
+        "What stable keeps at the 100% step, \"5%\" for example, so that there is something to compare with.",
+    ),
+    key(
+        "fresh_baseline",
+        Switch,
+        "false",
+        "Starts one more instance of stable with the canary and compares with that one alone.",
+    ),
+    key(
+        "compare_instances",
+        Switch,
+        "false",
+        "Takes a canary back for its latency only if stable's instances differ less among themselves.",
+    ),
+    key(
+        "record",
+        Switch,
+        "false",
+        "Records what each rollout is judged by, for `switchback analyze`, in the state directory.",
+    ),
+    key(
         "keep_warm",
         Duration,
         r#""10m""#,
@@ -263,6 +295,36 @@ pub const SERVICE: &[Key] = &[
         Duration,
         r#""2m""#,
         "How long launching all instances may take, pulling the image included.",
+    ),
+    key(
+        "keep_revisions",
+        Integer(2, 1_000),
+        "10",
+        "Revisions that can be returned to; their images stay on the engine.",
+    ),
+    key(
+        "checkpoint",
+        Choice(&["manual", "auto"]),
+        r#""manual""#,
+        "\"auto\" archives a checkpoint before each deploy and rollback.",
+    ),
+    key(
+        "backup",
+        Table(keeping::BACKUP),
+        "",
+        "What goes into a checkpoint, and how long it stays.",
+    ),
+    key(
+        "paths",
+        TextOrList,
+        "[]",
+        "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
+    ),
+    key(
+        "build",
+        Table(keeping::BUILD),
+        "",
+        "How `deploy --build` and `deploy --git` make the image.",
     ),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),
@@ -300,7 +362,19 @@ pub const SERVICE: &[Key] = &[
         "errors",
         Statuses,
         r#""5xx""#,
-        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list.",
+        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list. gRPC's count as HTTP's.",
+    ),
+    key(
+        "route_errors",
+        Map,
+        "",
+        "Another rule for paths: { \"/search\" = \"5xx 429\" }; the longest prefix holds.",
+    ),
+    key(
+        "ignore_routes",
+        TextOrList,
+        "[]",
+        "Path prefixes whose requests say nothing about a revision; they are not counted.",
     ),
     key(
         "tester_secret",

@@ -3,9 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SET_COOKIE, UPGRADE,
-};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SET_COOKIE, UPGRADE};
 use http::{Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -19,12 +17,11 @@ use super::error::Failure;
 use super::exchange::Held;
 use super::forward::Answer;
 use super::headers::{Asked, REVISION, X_REQUEST_ID, strip_response};
+use super::observation::Kind;
 use super::tunnel::{self, Tunnel};
 use super::upstream::http1::Connection;
 use super::upstream::line::{Line, Shared};
 use super::worker::{Ongoing, Worker};
-use crate::analysis::scorecard::Row;
-use crate::routing::settings::ServiceSettings;
 use crate::telemetry::traffic::Count;
 
 /// What the proxy adds to a response.
@@ -49,9 +46,12 @@ pub fn answer(
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { mut head, incoming, held, revision, route } = got;
-    let endless = head.status == StatusCode::SWITCHING_PROTOCOLS || is_events(&head.headers);
-    ongoing.exchange().answered(row(&route.service().settings, head.status), endless);
+    let Answer { mut head, incoming, held, revision } = got;
+    let kind = match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => Kind::Endless,
+        _ => Kind::of(&head.headers),
+    };
+    ongoing.exchange().answered(&head, kind);
     strip_response(&mut head.headers);
     head.headers.insert(X_REQUEST_ID, given.request_id);
     if let Some(cookie) = given.set_cookie {
@@ -87,22 +87,6 @@ pub fn answer(
         body(worker, incoming, held, ongoing)
     };
     Ok(Response::from_parts(head, body))
-}
-
-/// How an answer counts.
-fn row(settings: &ServiceSettings, status: StatusCode) -> Row {
-    if settings.errors.is_error(status.as_u16()) {
-        Row::Failure
-    } else if status.is_client_error() {
-        Row::Rejected
-    } else {
-        Row::Success
-    }
-}
-
-/// An event stream has no end to wait for.
-fn is_events(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// The body, as what it is by now: often all of it came with the head.

@@ -192,6 +192,7 @@ impl Stream {
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.moved(Stage::Blocked);
                 if let Some(trailers) = frame.trailers_mut() {
+                    exchange.trailers(trailers);
                     strip_trailers(trailers);
                     self.end();
                 } else if ended {

@@ -9,7 +9,8 @@
 //! An observation is recorded exactly once, and only for the first attempt of a request whose side
 //! was drawn:
 //!
-//! * an answer whose body ended: by its status, with the latency to its headers;
+//! * an answer whose body ended: by its status, with the latency to its headers; in gRPC by the
+//!   status that its trailers say (see [`super::observation`]);
 //! * a body that the upstream broke off: a fault; that the client broke off: abandoned, unless the
 //!   status was a failure already;
 //! * a body that still runs [`JUDGED_AFTER`] behind its headers (downloads), and at once an event
@@ -25,13 +26,14 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::clock::{Clock, Tick, ticks};
 use super::downstream::Downstream;
 use super::headers::strip_response;
+use super::observation::{Kind, Observation, Part, Subject};
 use super::upstream::line::Line;
-use crate::analysis::scorecard::Row;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
 use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
@@ -67,24 +69,6 @@ impl Route {
     /// One side of it.
     pub fn side(&self, side: Side) -> Option<&SideEntry> {
         self.service().side(side)
-    }
-}
-
-/// What is to be written on which scorecard.
-#[derive(Debug)]
-struct Observation {
-    route: Route,
-    side: Side,
-    worker: usize,
-    /// Known from the response's headers on.
-    answer: Option<(Row, u64)>,
-}
-
-impl Observation {
-    fn record(self, row: Row, micros: u64) {
-        if let Some(side) = self.route.side(self.side) {
-            side.scorecard.record(self.worker, row, micros);
-        }
     }
 }
 
@@ -201,8 +185,8 @@ impl Exchange {
     }
 
     /// From now on this exchange is an observation of a side, written to the shard of `worker`.
-    pub fn observe(&self, route: Route, side: Side, worker: usize) {
-        *self.observation.borrow_mut() = Some(Observation { route, side, worker, answer: None });
+    pub fn observe(&self, route: Route, part: Part, worker: usize, subject: Subject) {
+        *self.observation.borrow_mut() = Some(Observation::new(route, part, worker, subject));
     }
 
     /// An attempt has a connection to this endpoint, and begins to send.
@@ -211,9 +195,13 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins.
+    /// An attempt failed; another one begins, and what ends the former endpoint's requests does not
+    /// end this one.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
+        if self.fired.get() == Some(Fired::Cut) {
+            self.fired.set(None);
+        }
         self.enter(Stage::Claiming);
     }
 
@@ -271,20 +259,24 @@ impl Exchange {
         self.upload_broken.get()
     }
 
-    /// The response's headers came: its row, and its latency in microseconds are known.
-    pub fn answered(&self, row: Row, at_once: bool) {
+    /// The response's headers came: its latency in microseconds is known, and its row, unless its
+    /// trailers decide. `kind` is what its body is.
+    pub fn answered(&self, head: &Parts, kind: Kind) {
         self.answered.set(self.clock.now());
         let mut observation = self.observation.borrow_mut();
-        if observation.is_none() {
-            return;
+        let Some(seen) = observation.as_mut() else { return };
+        seen.answered(head, kind, self.age());
+        if kind == Kind::Endless
+            && let Some(observation) = observation.take()
+        {
+            observation.end(self.endpoint.get());
         }
-        let micros = self.age();
-        if at_once {
-            if let Some(observation) = observation.take() {
-                observation.record(row, micros);
-            }
-        } else if let Some(observation) = observation.as_mut() {
-            observation.answer = Some((row, micros));
+    }
+
+    /// The trailers came, in which gRPC says how it went.
+    pub fn trailers(&self, trailers: &HeaderMap) {
+        if let Some(observation) = self.observation.borrow_mut().as_mut() {
+            observation.trailers(trailers);
         }
     }
 
@@ -305,33 +297,31 @@ impl Exchange {
         self.enter(stage);
     }
 
-    /// The body ended as it should: the observation is what the headers said.
+    /// The body ended as it should: the observation is what the headers and trailers said.
     pub fn complete(&self) {
-        if let Some(observation) = self.observation.borrow_mut().take()
-            && let Some((row, micros)) = observation.answer
-        {
-            observation.record(row, micros);
+        if let Some(observation) = self.observation.borrow_mut().take() {
+            observation.end(self.endpoint.get());
+        }
+    }
+
+    /// The body goes on, and is judged as it stands.
+    fn judge(&self) {
+        if let Some(observation) = self.observation.borrow_mut().take() {
+            observation.end_early(self.endpoint.get());
         }
     }
 
     /// The upstream failed.
     pub fn fault(&self) {
         if let Some(observation) = self.observation.borrow_mut().take() {
-            let micros = observation.answer.map_or_else(|| self.age(), |(_, micros)| micros);
-            observation.record(Row::Fault, micros);
+            observation.fault(self.age());
         }
     }
 
     /// The client went away. An error that it was told of before remains one.
     pub fn abandon(&self) {
         if let Some(observation) = self.observation.borrow_mut().take() {
-            match observation.answer {
-                Some((row @ Row::Failure, micros)) => observation.record(row, micros),
-                _ => {
-                    let micros = self.age();
-                    observation.record(Row::Abandoned, micros);
-                }
-            }
+            observation.abandon(self.age());
         }
     }
 
@@ -397,7 +387,7 @@ impl Exchange {
             }
             Stage::Streaming | Stage::Blocked => {
                 if now.saturating_sub(self.answered.get()) >= ticks(JUDGED_AFTER) {
-                    self.complete();
+                    self.judge();
                 }
                 if stage == Stage::Blocked {
                     self.fire_after(quiet, self.patience.write, Fired::Downstream);

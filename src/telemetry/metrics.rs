@@ -139,10 +139,12 @@ impl Page {
         let revision = revision.to_string();
         let labels =
             [("service", service.as_str()), ("revision", &revision), ("side", side.as_str())];
-        for row in Row::ALL {
+        // That a client met an error before matters to the analysis only.
+        for row in Row::ALL.into_iter().filter(|row| *row != Row::Repeated) {
             let [service, revision, side] = labels;
             let labels = [service, revision, side, ("outcome", row.as_str())];
-            self.add(&REQUESTS, &labels, sample.count(row));
+            let repeated = if row == Row::Failure { sample.count(Row::Repeated) } else { 0 };
+            self.add(&REQUESTS, &labels, sample.count(row) + repeated);
         }
         let mut durations = Histogram::default();
         for row in Row::ALL.into_iter().filter(|row| *row != Row::Abandoned) {

@@ -438,7 +438,8 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
     let service = service_fn(move |request| {
         let (worker, connection) = (Rc::clone(&sharer), Rc::clone(&shared));
         let busy = Busy::new(&connection);
-        async move {
+        // Boxed: on its way into a task of its own it is moved many times.
+        Box::pin(async move {
             let request = request.map(ClientBody::Http2);
             let response = if connection.is_overworked(worker.settings.limits.streams) {
                 connection.doom.set(Some(Doom::Flood));
@@ -452,7 +453,7 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
                 return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
             }
             Ok(response.map(|body| super::body::Outgoing::new(body, busy)))
-        }
+        })
     });
     let limits = &worker.settings.limits;
     let http = http2::Builder::new(Local)

@@ -1,10 +1,12 @@
 //! Stories of the data plane, told with real sockets.
 
-mod support;
+pub(crate) mod support;
 
 mod basics;
+mod counting;
 mod edge;
 mod failures;
+mod killed;
 mod life;
 mod lines;
 mod protocols;

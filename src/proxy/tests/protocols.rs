@@ -97,7 +97,7 @@ async fn many_streams_at_once() {
 }
 
 /// An HTTP/2 origin that echoes bodies, with trailers that say how long they were.
-async fn echoing_h2c() -> std::net::SocketAddr {
+pub async fn echoing_h2c() -> std::net::SocketAddr {
     let listener = TcpListener::bind(any()).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {

@@ -13,6 +13,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -20,6 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame};
+use socket2::SockRef;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
@@ -160,9 +162,15 @@ impl Connection {
         self.idle_since = now;
         self.used = true;
         if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
-            self.read = BytesMut::new();
-            self.out = Vec::new();
+            self.give_buffers_back();
         }
+    }
+
+    /// It was not used for a while: it keeps nothing but its socket.
+    pub fn give_buffers_back(&mut self) {
+        self.read = BytesMut::new();
+        self.out = Vec::new();
+        self.spare = HeaderMap::new();
     }
 
     /// Since when it idles.
@@ -185,7 +193,7 @@ impl Connection {
                 return Poll::Ready(Err(Some(fired)));
             }
             if !begun {
-                if self.used && !self.is_quiet(context) {
+                if self.used && !self.is_quiet(context, replayable) {
                     return Poll::Ready(Err(None));
                 }
                 begun = true;
@@ -209,15 +217,23 @@ impl Connection {
                 self.state = State::Broken;
                 Err(Unanswered::Broken(replayable.then_some(parcel), broken))
             }
-            Err(Some(fired)) => Err(Unanswered::Fired(fired)),
+            Err(Some(fired)) => {
+                Err(Unanswered::Fired(fired, (replayable || !begun).then_some(parcel)))
+            }
             Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
         }
     }
 
     /// Whether the peer neither closed it nor said what nobody asked for. Costs no system call while
-    /// nothing is known to have come.
-    fn is_quiet(&mut self, context: &mut Context<'_>) -> bool {
-        self.poll_fill(context, ROOM).is_pending()
+    /// nothing is known to have come; a request that may be sent only once is worth one, because the
+    /// close of an instance that died may have arrived since the worker last looked.
+    pub fn is_quiet(&mut self, context: &mut Context<'_>, replayable: bool) -> bool {
+        if self.poll_fill(context, ROOM).is_ready() {
+            return false;
+        }
+        let waits = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let peek = || SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        replayable || peek().is_err_and(waits)
     }
 
     fn begin(&mut self, parcel: &mut Parcel) {
