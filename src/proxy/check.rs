@@ -68,6 +68,8 @@ pub fn check<'a>(head: &'a Parts, seen: &Seen<'a>, limits: &Limits) -> Result<Ch
                 // RFC 8441: a WebSocket on a stream.
                 Some(protocol) if protocol.as_str() == "websocket" => {}
                 Some(_) => return Err(Reason::Coding),
+                // Not even RFC 9113, 8.5 would take it.
+                None if head.uri.authority().is_none() => return Err(Reason::Host),
                 None => return Err(Reason::Method),
             }
         }

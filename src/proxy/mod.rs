@@ -18,7 +18,7 @@
 //! request; a client's connection is never ended for a change of the table.
 //!
 //! No `Via` is added: it is asked of gateways by RFC 9110, but switches compression off in common
-//! servers (nginx's `gzip_proxied`), and no peer adds it by default.
+//! servers (nginx's `gzip_proxied`), and no peer adds it by default. Loops are noticed by `CDN-Loop`.
 
 mod admission;
 mod affinity;

@@ -47,9 +47,17 @@ def connect(settings=None):
     return connection
 
 
+def whole(stream, block):
+    frame = HeadersFrame(stream, block)
+    frame.flags.add("END_HEADERS")
+    frame.flags.add("END_STREAM")
+    return frame.serialize()
+
+
 def headers(stream, fields=FIELDS, flags=("END_HEADERS", "END_STREAM"), encoder=None):
     frame = HeadersFrame(stream, (encoder or Encoder()).encode(fields, huffman=False))
-    frame.flags.update(flags)
+    for flag in flags:
+        frame.flags.add(flag)
     return frame.serialize()
 
 
@@ -175,13 +183,7 @@ def bomb():
     encoder = Encoder()
     first = encoder.encode(FIELDS + [("x-bomb", "y" * 3_900)])
     again = bytes([0x80 | 62]) * 8_000
-    opening = HeadersFrame(1, first)
-    opening.flags.update(("END_HEADERS", "END_STREAM"))
-    frames = [opening.serialize()]
-    for n in range(1, 50):
-        frame = HeadersFrame(2 * n + 1, again)
-        frame.flags.update(("END_HEADERS", "END_STREAM"))
-        frames.append(frame.serialize())
+    frames = [whole(1, first)] + [whole(2 * n + 1, again) for n in range(1, 50)]
     pour(connect(), frames)
     return True
 
@@ -281,8 +283,6 @@ costs("a large head in HTTP/2", begun + headers(1, FIELDS + [field]))
 costs("an unfinished block in HTTP/2", begun + headers(1, FIELDS + [field], ()))
 encoder = Encoder()
 opening = headers(1, FIELDS + [("x-bomb", "y" * 3_900)], encoder=encoder)
-again = HeadersFrame(3, bytes([0x80 | 62]) * 5_000)
-again.flags.update(("END_HEADERS", "END_STREAM"))
-costs("an HPACK bomb", begun + opening + again.serialize())
+costs("an HPACK bomb", begun + opening + whole(3, bytes([0x80 | 62]) * 5_000))
 if problems:
     sys.exit(f"{len(problems)} problems")

@@ -58,6 +58,8 @@ const MOST_RESETS: u32 = 10_000;
 pub enum Wrong {
     /// A window that no stream can have.
     Window = 3,
+    /// A frame on a stream that the client has ended.
+    Closed = 5,
     /// A frame whose length its kind does not allow.
     FrameSize = 6,
     /// Too many frames of a kind.
@@ -81,8 +83,8 @@ struct Frames {
 }
 
 impl Frames {
-    /// The next frame's length, kind and flags.
-    fn next(&mut self, bytes: &mut &[u8]) -> Option<(u32, u8, u8)> {
+    /// The next frame's length, kind, flags and stream.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<(u32, u8, u8, u32)> {
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
         *bytes = &bytes[skipped..];
         self.skip -= skipped as u64;
@@ -96,10 +98,10 @@ impl Frames {
             return None;
         }
         self.have = 0;
-        let [a, b, c, kind, flags, ..] = self.header;
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.skip = u64::from(length);
-        Some((length, kind, flags))
+        Some((length, kind, flags, u32::from_be_bytes(stream) & (u32::MAX >> 1)))
     }
 
     fn is_between(&self) -> bool {
@@ -125,7 +127,20 @@ pub struct Gauge {
     in_settings: bool,
     setting: [u8; 6],
     setting_has: usize,
+    /// The highest stream that was opened, and those on which the client has not ended.
+    last: u32,
+    sending: Vec<u32>,
+    /// Those on which it ended last.
+    ended: [u32; ENDED],
+    ends: usize,
 }
+
+/// Streams on which a client has not ended: ten times those that it may have open, because it need not
+/// end those that we have reset.
+const MOST_SENDING: usize = 1_000;
+
+/// Streams of which it is remembered that the client ended them.
+const ENDED: usize = 16;
 
 /// What RFC 9113, 6 says about the lengths of frames.
 fn check_length(length: u32, kind: u8, flags: u8) -> Result<(), Wrong> {
@@ -156,6 +171,10 @@ impl Gauge {
             in_settings: false,
             setting: [0; 6],
             setting_has: 0,
+            last: 0,
+            sending: Vec::new(),
+            ended: [0; ENDED],
+            ends: 0,
         }
     }
 
@@ -169,9 +188,10 @@ impl Gauge {
                 let here = usize::try_from(self.came.skip).unwrap_or(usize::MAX).min(bytes.len());
                 self.settings(&bytes[..here])?;
             }
-            let Some((length, kind, flags)) = self.came.next(&mut bytes) else { break };
+            let Some((length, kind, flags, stream)) = self.came.next(&mut bytes) else { break };
             check_length(length, kind, flags)?;
             self.count(length, kind, flags)?;
+            self.follow(kind, flags, stream)?;
             (self.in_settings, self.setting_has) = (kind == SETTINGS, 0);
             if matches!(kind, HEADERS | CONTINUATION) {
                 self.in_block = flags & END_HEADERS == 0;
@@ -203,6 +223,49 @@ impl Gauge {
             }
         }
         Ok(())
+    }
+
+    /// Follows which streams the client may still send on. What it sends on one that it ended or reset
+    /// itself, it cannot have sent before it knew (RFC 9113, 5.1); what we reset, it may not know of.
+    fn follow(&mut self, kind: u8, flags: u8, stream: u32) -> Result<(), Wrong> {
+        if self.in_block && kind != CONTINUATION {
+            // The library ends the connection for this.
+            return Ok(());
+        }
+        let ends = flags & END_STREAM != 0;
+        let place = self.sending.iter().position(|open| *open == stream);
+        match (kind, place) {
+            (HEADERS, None) if stream > self.last => {
+                self.last = stream;
+                if ends {
+                    self.ended(stream);
+                } else {
+                    self.sending.push(stream);
+                    if self.sending.len() > MOST_SENDING {
+                        return Err(Wrong::Flood);
+                    }
+                }
+            }
+            // Of streams that were never opened the library knows best.
+            (HEADERS | DATA, None) if self.ended.contains(&stream) => {
+                return Err(Wrong::Closed);
+            }
+            (HEADERS | DATA, Some(place)) if ends => {
+                self.sending.swap_remove(place);
+                self.ended(stream);
+            }
+            (RST_STREAM, Some(place)) => {
+                self.sending.swap_remove(place);
+                self.ended(stream);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, stream: u32) {
+        self.ended[self.ends % ENDED] = stream;
+        self.ends = self.ends.wrapping_add(1);
     }
 
     fn count(&mut self, length: u32, kind: u8, flags: u8) -> Result<(), Wrong> {
@@ -266,6 +329,9 @@ mod tests {
     fn sent_until_flood(kind: u8, flags: u8, length: usize) -> usize {
         let mut gauge = begun();
         let frame = frame(kind, flags, length);
+        if kind == DATA && flags & END_STREAM == 0 {
+            gauge.came(&self::frame(HEADERS, END_HEADERS, 0), 0).expect("calm");
+        }
         (0..100_000).position(|_| gauge.came(&frame, 0).is_err()).unwrap_or(usize::MAX)
     }
 
@@ -329,11 +395,13 @@ mod tests {
         assert_eq!(gauge.incomplete_since(), Some(5));
         gauge.came(&frame(CONTINUATION, END_HEADERS, 10), 7).expect("calm");
         assert_eq!(gauge.incomplete_since(), None);
+        // The stream is open: its headers did not end it.
         let data = frame(DATA, 0, 100);
         gauge.came(&data[..50], 8).expect("calm");
         assert_eq!(gauge.incomplete_since(), None);
         gauge.came(&data[50..], 9).expect("calm");
-        let headers = frame(HEADERS, 5, 100);
+        let mut headers = frame(HEADERS, 5, 100);
+        headers[8] = 3;
         gauge.came(&headers[..20], 10).expect("calm");
         assert_eq!(gauge.incomplete_since(), Some(10));
         gauge.came(&headers[20..], 11).expect("calm");
@@ -363,6 +431,38 @@ mod tests {
             assert_eq!(wrong, Some(Wrong::Window), "by {step}");
         }
         assert_eq!(Wrong::Flood.goaway()[16], 11);
+    }
+
+    #[test]
+    fn what_is_ended_stays_ended() {
+        let on = |kind, flags, stream: u8| {
+            let mut frame = frame(kind, flags, if kind == RST_STREAM { 4 } else { 1 });
+            frame[8] = stream;
+            frame
+        };
+        let end = END_STREAM | END_HEADERS;
+        let told = |frames: &[Vec<u8>]| {
+            let mut gauge = begun();
+            frames.iter().find_map(|frame| gauge.came(frame, 0).err())
+        };
+        for good in [
+            vec![on(HEADERS, end, 1), on(HEADERS, end, 3), on(WINDOW_UPDATE, 0, 1)],
+            vec![on(HEADERS, END_HEADERS, 1), on(DATA, 0, 1), on(HEADERS, end, 1)],
+            vec![on(HEADERS, END_HEADERS, 5), on(HEADERS, end, 7), on(DATA, 1, 5)],
+            vec![on(HEADERS, end, 1), on(RST_STREAM, 0, 1), on(PRIORITY, 0, 1)],
+        ] {
+            // Their lengths are not what is looked at here.
+            let wrong = told(&good).filter(|wrong| *wrong != Wrong::FrameSize);
+            assert_eq!(wrong, None);
+        }
+        for bad in [
+            vec![on(HEADERS, end, 1), on(DATA, 0, 1)],
+            vec![on(HEADERS, end, 1), on(HEADERS, end, 1)],
+            vec![on(HEADERS, END_HEADERS, 1), on(DATA, 1, 1), on(DATA, 0, 1)],
+            vec![on(HEADERS, END_HEADERS, 1), on(RST_STREAM, 0, 1), on(HEADERS, end, 1)],
+        ] {
+            assert_eq!(told(&bad), Some(Wrong::Closed));
+        }
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //!            (both under one deadline)                  └▶ HTTP/2
 //! ```
 //!
-//! hyper reads and writes; here are the deadlines that it does not have, the drain, and the end: an
-//! answer to a malformed request is not lost to a reset, because what the client still sends is read
-//! for a while. A panic ends one connection and is counted.
+//! HTTP/1.1 is read and written here ([`persistent`] and what it uses); HTTP/2 is hyper's, beside a gauge
+//! of the frames that come. Here are the deadlines, the drain, and the end: an answer to a malformed
+//! request is not lost to a reset, because what the client still sends is read for a while. A panic
+//! ends one connection and is counted.
 
 mod framing;
 mod gauge;
