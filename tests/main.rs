@@ -19,6 +19,7 @@ mod demonstration;
 mod engine_gone;
 mod fixed_addresses;
 mod independent;
+mod instructions;
 mod keeping;
 mod kept_images;
 mod operators;

@@ -440,7 +440,11 @@ impl Drop for Daemon {
 
 /// The program with no variables of ours.
 pub fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    without_variables(Command::new(PROGRAM))
+}
+
+/// A command with no variables of ours.
+pub fn without_variables(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         if name_text.starts_with("SWITCHBACK_") || name_text == "DOCKER_HOST" {
