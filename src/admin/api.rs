@@ -23,7 +23,8 @@ use super::problem::{Kind, Problem};
 use super::{events, health, metrics, openapi};
 use crate::controller::handle::Handle;
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
+    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, MaintenanceRequest, RolloutRecord,
+    ServiceStatus,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::weight::Weight;
@@ -58,6 +59,7 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/pause", post(pause))
         .route("/resume", post(resume))
         .route("/weight", post(weight))
+        .route("/maintenance", post(maintenance))
         .route("/rollback", post(rollback))
         .route("/rollouts", get(rollouts))
         .route("/logs", get(logs));
@@ -318,6 +320,21 @@ pub(super) async fn weight(
     let weight =
         Weight::from_percent(percent).map_err(|error| invalid(format!("`canary`: {error}")))?;
     command(state, name, Command::Weight(weight)).await
+}
+
+/// Keeps visitors from a service, or lets them in again.
+#[utoipa::path(post, path = "/api/v1/services/{service}/maintenance", tag = "services",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = MaintenanceRequest,
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn maintenance(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let request: MaintenanceRequest = body::read(&["on", "queue"], body)?;
+    Ok(Json(state.handle.maintain(name, request).await?))
 }
 
 /// Where to go back to.

@@ -13,8 +13,8 @@ use crate::analysis::scorecard::{Row, Sample};
 use crate::analysis::verdict::{Check, Finding, Verdict};
 use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, RolloutRecord,
-    ServiceStatus, SideStatus, TrafficStatus, WarmStatus, Weights,
+    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, MaintenanceStatus,
+    RolloutRecord, ServiceStatus, SideStatus, TrafficStatus, WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
@@ -191,6 +191,15 @@ impl Levers {
                     let logs = InstanceLogs { instance: format!("web-{revision}-1"), lines };
                     let _ = answer.send(Ok(vec![logs]));
                 }
+                Ask::Maintain(name, request, answer) => {
+                    self.note(format!("maintain {name} {:?} {:?}", request.on, request.queue));
+                    let mut status = baking();
+                    status.maintenance = request
+                        .on
+                        .filter(|on| *on)
+                        .map(|_| MaintenanceStatus { queue_seconds: 30.0 });
+                    let _ = answer.send(refused.map_or(Ok(status), Err));
+                }
                 Ask::Scorecards(answer) => {
                     let _ = answer.send(counts());
                 }
@@ -316,6 +325,7 @@ pub(crate) fn baking() -> ServiceStatus {
         since: "2026-11-20T10:00:00Z".to_owned(),
         seconds_left: Some(130.4),
         notes: Vec::new(),
+        maintenance: None,
         routes: vec!["app.example.com".to_owned()],
         generation: 7,
     }

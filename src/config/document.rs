@@ -147,6 +147,9 @@ fn unknown(name: &str, place: Place, known: &'static [Key], path: &str) -> Probl
         let problem = if secret { problem.concealed() } else { problem };
         return problem.label(format!("did you mean `{near}`?"));
     }
+    if path.matches('.').count() == 1 && keys::ROUTE.iter().any(|key| key.name == name) {
+        return problem.label(format!("`{name}` belongs below [[{path}.route]]"));
+    }
     // Right key, wrong table: a line that slid below another header, or stands above the first.
     let home = TOP.iter().find(|table| {
         table.shape.keys().is_some_and(|keys| keys.iter().any(|key| key.name == name))
@@ -231,6 +234,9 @@ fn variables(table: &mut Table, variables: &BTreeMap<String, String>, report: &R
 
 /// What a variable or flag says, as if it stood in the file.
 fn overlay(text: &str, shape: Shape, place: Place) -> Node {
+    if let (Shape::Flag, Ok(truth)) = (shape, text.trim().parse()) {
+        return Node { value: Value::Boolean(truth), place };
+    }
     let word = |text: &str| match text.trim().parse::<i64>() {
         Ok(number) if matches!(shape, Shape::Integer(..) | Shape::Number(_) | Shape::Statuses) => {
             Value::Integer(number)

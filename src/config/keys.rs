@@ -4,13 +4,16 @@
 //! example all read this table; nothing else lists the keys. A default is written as it would stand
 //! in the file, and is read by the same code as what a person writes.
 
+pub mod edge;
+pub mod probe;
+
 use Shape::{
     Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
     Table, Tables, Text, TextOrList,
 };
 
 /// A key.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
@@ -51,6 +54,10 @@ pub enum Shape {
     Map,
     /// Names and texts; the texts are never shown.
     Secrets,
+    /// Names, each with one text or a list of texts.
+    Patterns,
+    /// `true` or `false`.
+    Flag,
     /// A table with these keys.
     Table(&'static [Key]),
     /// Tables with these keys under names of the user's choice.
@@ -78,7 +85,7 @@ impl Shape {
     /// Whether a variable can hold it: everything but tables.
     #[must_use]
     pub fn fits_a_variable(self) -> bool {
-        self.keys().is_none() && !matches!(self, Map | Secrets)
+        self.keys().is_none() && !matches!(self, Map | Secrets | Shape::Patterns)
     }
 }
 
@@ -94,6 +101,12 @@ pub const TOP: &[Key] = &[
     key("state", Table(STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
+    key(
+        "access_log",
+        Table(edge::ACCESS_LOG),
+        "",
+        "A line for each request; USR1 opens the file anew. What falls behind is dropped and counted.",
+    ),
     key(
         "service",
         Named(SERVICE),
@@ -122,7 +135,7 @@ pub const LISTEN: &[Key] = &[
         "trusted_proxies",
         TextOrList,
         "[]",
-        "Networks whose X-Forwarded-* headers are believed; from others they are replaced.",
+        "Networks whose X-Forwarded-* headers are believed; from others they are replaced. Also \"private\", \"loopback\", \"cloudflare\", \"file:NAME\".",
     ),
     key(
         "handshake_timeout",
@@ -228,8 +241,27 @@ pub const LOG: &[Key] = &[
     ),
 ];
 
+/// One table of keys after another.
+const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
+    let mut all = [key("", Text, "", ""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
 /// `[service.NAME]`.
-pub const SERVICE: &[Key] = &[
+pub const SERVICE: &[Key] =
+    &joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
+
+/// `[[service.NAME.route]]`.
+pub const ROUTE: &[Key] =
+    &joined::<{ edge::ROUTE_OWN.len() + edge::RULES.len() }>(edge::ROUTE_OWN, edge::RULES);
+
+/// Keys that only a service has.
+const SERVICE_OWN: &[Key] = &[
     key(
         "host",
         TextOrList,
@@ -273,7 +305,7 @@ pub const SERVICE: &[Key] = &[
     key("pids", Integer(0, 4_194_304), "0", "Process limit of an instance; 0 is none."),
     key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
-    key("probe", Table(PROBE), "", "How the health of an instance is asked."),
+    key("probe", Table(probe::PROBE), "", "How the health of an instance is asked."),
     key("steps", Text, r#""5% 25% 50% 100%""#, "The canary's weights, rising to 100%."),
     key(
         "bake",
@@ -355,27 +387,17 @@ pub const SERVICE: &[Key] = &[
         "",
         "Lets who knows it choose a side (`switchback tester-cookie`); at least 16 characters.",
     ),
-];
-
-/// `[service.NAME.probe]`.
-pub const PROBE: &[Key] = &[
     key(
-        "kind",
-        Choice(&["auto", "http", "tcp"]),
-        r#""auto""#,
-        "\"auto\" asks the image's HEALTHCHECK, else GET / for anything below 500; `path` makes it http.",
+        "canonical_host",
+        Text,
+        "",
+        "The host that visitors are sent to from the others of this service.",
     ),
-    key("path", Text, "", "Path and query of an http probe, which 200 to 299 answer."),
-    key("host", Text, "", "Host header of an http probe; the instance's address otherwise."),
-    key("interval", Duration, r#""1s""#, "From one probe to the next."),
-    key("timeout", Duration, r#""1s""#, "For one probe."),
-    key("rise", Integer(1, 100), "2", "Successes in a row that make an instance healthy."),
-    key("fall", Integer(1, 100), "3", "Failures in a row that make it unhealthy."),
     key(
-        "deadline",
-        Duration,
-        r#""1m""#,
-        "How long the instances of a new revision have to become healthy.",
+        "route",
+        Tables(ROUTE),
+        "",
+        "Requests that are treated otherwise; the first route that fits decides, and says only what differs.",
     ),
 ];
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::daemon::secret;
 use super::document::Document;
 use super::keys::SERVICE;
+use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
@@ -25,17 +26,12 @@ use crate::routing::table::Route;
 pub(super) struct Read {
     pub(super) service: Service,
     pub(super) route_places: Vec<Place>,
+    /// The services that its routes lead to.
+    pub(super) leads: policy::Leads,
 }
 
-type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
-
 /// Reads all services.
-pub(super) fn read(
-    document: &Document,
-    base: &Path,
-    file: ReadFile<'_>,
-    report: &Report,
-) -> Vec<Read> {
+pub(super) fn read(document: &Document, context: Context<'_>, report: &Report) -> Vec<Read> {
     let services = document.table.entry("service").map(|entry| &entry.node);
     let entries: &[Entry] = match services.map(|node| (&node.value, &node.place)) {
         Some((Value::Table(table), _)) => &table.entries,
@@ -46,10 +42,11 @@ pub(super) fn read(
         }
         None => &[],
     };
-    entries.iter().filter_map(|entry| read_service(entry, base, file, report)).collect()
+    entries.iter().filter_map(|entry| read_service(entry, context, report)).collect()
 }
 
-fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report) -> Option<Read> {
+fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<Read> {
+    let (base, file) = (context.base, context.file);
     let name = ServiceName::new(&entry.key).map_err(|_| {
         report.add(
             Problem::error(entry.place.clone(), format!("{:?} cannot name a service", entry.key))
@@ -66,7 +63,9 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let section = Section::new(path, entry.place.clone(), SERVICE, Some(table), report);
     let name = name.ok()?;
     let (routes, route_places) = read_routes(&section);
-    let settings = read_settings(&section, &name);
+    let (policy, leads) = policy::read(&section, context);
+    let mut settings = read_settings(&section, &name);
+    settings.to_https = policy.base.to_https;
     let probe = read_probe(&section.inner("probe"));
     let mut plan = read_plan(&section, probe.deadline);
     if settings.affinity != Affinity::None {
@@ -74,7 +73,8 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
         plan.criteria.unit = Unit::Session;
     }
     let template = read_template(&section, probe, base, file)?;
-    Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
+    let service = Service { name, routes, settings, policy, template, plan };
+    Some(Read { service, route_places, leads })
 }
 
 fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
@@ -311,6 +311,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
         tester_secret: secret(section, "tester_secret"),
+        to_https: false,
     }
 }
 

@@ -48,6 +48,9 @@ impl Driver {
                     let _ = answer.send(Err(refused));
                 }
             },
+            Ask::Maintain(name, request, answer) => {
+                let _ = answer.send(self.maintain(&name, &request));
+            }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
@@ -89,7 +92,7 @@ impl Driver {
         }
     }
 
-    fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
+    pub(super) fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
             let there_are = if names.is_empty() {
@@ -464,7 +467,7 @@ impl Driver {
                 Some(service) if service.config != config => {
                     let relaunch = service.config.template != config.template;
                     service.config = config.clone();
-                    self.fleet.set_service(&name, config.routes, config.settings);
+                    self.fleet.set_service(&name, config.routes, config.settings, config.policy);
                     said.push(if relaunch {
                         format!(
                             "{name} changed; what it runs changes with `switchback deploy {name}`"

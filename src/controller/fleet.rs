@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::analysis::scorecard::{Sample, Scorecard};
+use crate::edge::limit::Seed;
+use crate::edge::policy::Policy;
+use crate::edge::rules::{Maintenance, Spec};
 use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::UpstreamProtocol;
@@ -32,6 +35,8 @@ pub struct Fleet {
     workers: usize,
     generation: u64,
     last_endpoint: u64,
+    /// How policies tell clients apart, for as long as the daemon runs.
+    seed: Seed,
     services: BTreeMap<ServiceName, Deployment>,
 }
 
@@ -40,6 +45,8 @@ pub struct Fleet {
 struct Deployment {
     routes: Vec<Route>,
     settings: Arc<ServiceSettings>,
+    policy: Option<Arc<Policy>>,
+    maintenance: Option<Maintenance>,
     salt: u64,
     weight: Weight,
     overdue: Duration,
@@ -137,7 +144,14 @@ impl Fleet {
     /// An empty fleet for so many workers.
     #[must_use]
     pub fn new(live: Live, workers: usize) -> Self {
-        Self { live, workers, generation: 0, last_endpoint: 0, services: BTreeMap::new() }
+        Self {
+            live,
+            workers,
+            generation: 0,
+            last_endpoint: 0,
+            seed: Seed::new(),
+            services: BTreeMap::new(),
+        }
     }
 
     /// Adds a service or changes how its requests are routed and treated.
@@ -146,10 +160,15 @@ impl Fleet {
         name: &ServiceName,
         routes: Vec<Route>,
         settings: ServiceSettings,
+        policy: Spec,
     ) {
         let settings = Arc::new(settings);
+        let former = self.services.get(name).and_then(|deployment| deployment.policy.as_deref());
+        let policy = (!policy.is_empty())
+            .then(|| Arc::new(Policy::new(policy, former, &self.seed, Instant::now())));
         match self.services.get_mut(name) {
             Some(deployment) => {
+                deployment.policy = policy;
                 deployment.routes = routes;
                 deployment.settings = settings;
             }
@@ -158,6 +177,8 @@ impl Fleet {
                     routes,
                     overdue: OVERDUE_LEAST.min(settings.response_timeout),
                     settings,
+                    policy,
+                    maintenance: None,
                     salt: 0,
                     weight: Weight::ZERO,
                     stable: None,
@@ -166,6 +187,13 @@ impl Fleet {
                 };
                 self.services.insert(name.clone(), deployment);
             }
+        }
+    }
+
+    /// Keeps a service's visitors from it, or lets them in again.
+    pub fn maintain(&mut self, name: &ServiceName, maintenance: Option<Maintenance>) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            deployment.maintenance = maintenance;
         }
     }
 
@@ -295,6 +323,8 @@ impl Fleet {
             let entry = ServiceEntry {
                 name: name.clone(),
                 settings: Arc::clone(&deployment.settings),
+                policy: deployment.policy.clone(),
+                maintenance: deployment.maintenance,
                 canary_weight: if deployment.canary.is_some() {
                     deployment.weight
                 } else {

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod handle;
 mod journal;
 mod keeper;
+mod maintenance;
 mod perform;
 mod recovery;
 mod report;

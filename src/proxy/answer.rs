@@ -42,7 +42,7 @@ pub fn answer(
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { mut head, incoming, held, revision, route } = got;
+    let Answer { mut head, incoming, held, revision, route, side: _ } = got;
     let endless = head.status == StatusCode::SWITCHING_PROTOCOLS || is_events(&head.headers);
     ongoing.exchange().answered(row(&route.service().settings, head.status), endless);
     strip_response(&mut head.headers);
@@ -150,6 +150,6 @@ fn begin_tunnel(
     worker.count(Count::Tunnels);
     ongoing.exchange().stream(held);
     ongoing.exchange().tunnel();
-    *connection.tunnel.borrow_mut() = Some(Tunnel { stream, behind, ongoing });
+    *connection.tunnel.borrow_mut() = Some(Tunnel { stream, behind, ongoing, entry: None });
     Ok(())
 }

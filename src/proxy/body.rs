@@ -16,6 +16,7 @@ use super::downstream::Busy;
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
+use super::logged::Logged;
 use super::upstream::Broken;
 use super::worker::Ongoing;
 
@@ -94,6 +95,8 @@ pub enum ResponseBody {
     Full(Bytes),
     /// As it comes from the upstream.
     Stream(Box<Stream>),
+    /// Any of these, with the access log told of its end.
+    Logged(Box<Logged>),
 }
 
 impl ResponseBody {
@@ -238,6 +241,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Stream(stream) => stream.poll_next(context),
+            Self::Logged(logged) => logged.poll_frame(context),
         }
     }
 
@@ -245,6 +249,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
+            Self::Logged(logged) => logged.body().is_end_stream(),
             Self::Stream(stream) => {
                 stream.first.is_none()
                     && stream.broken.is_none()
@@ -262,6 +267,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Logged(logged) => logged.body().size_hint(),
             Self::Stream(stream) => match &stream.source {
                 Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {
                     let first = stream.first.as_ref().map_or(0, Bytes::len);

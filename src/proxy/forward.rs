@@ -44,6 +44,8 @@ pub struct Answer {
     pub held: Held,
     /// Who answered.
     pub revision: RevisionId,
+    /// On which side.
+    pub side: Side,
     /// The service, in the table by which it was answered.
     pub route: Route,
 }
@@ -96,8 +98,8 @@ fn reload(worker: &Worker, route: &Route) -> Option<Route> {
         return None;
     }
     let name = &route.service().name;
-    let service = table.services.iter().position(|service| service.name == *name)?;
-    Some(Route { table, service })
+    let service = table.position(name)?;
+    Some(Route { table, service, rule: route.rule.clone() })
 }
 
 fn other(side: Side) -> Side {
@@ -125,7 +127,7 @@ pub async fn forward(
         }
     };
     observe(&route, side);
-    let mut retries = route.service().settings.retries;
+    let mut retries = route.retries();
     let mut tried = Tried::default();
     let mut reloads = 0;
     let mut rescuing = false;
@@ -161,7 +163,7 @@ pub async fn forward(
                 if rescuing && side == Side::Stable {
                     worker.count(Count::Rescued);
                 }
-                return Ok(Answer { head, incoming, held, revision, route });
+                return Ok(Answer { head, incoming, held, revision, side, route });
             }
             Err(failed) => failed,
         };
@@ -297,8 +299,7 @@ async fn dial(
     route: &Route,
     claim: &Claim,
 ) -> Result<tokio::net::TcpStream, Failure> {
-    let timeout = route.service().settings.connect_timeout;
-    let connected = connect(claim.endpoint(), timeout).await;
+    let connected = connect(claim.endpoint(), route.connect_timeout()).await;
     worker.count(match connected {
         Ok(_) => Count::UpstreamConnects,
         Err(_) => Count::UpstreamConnectFailures,

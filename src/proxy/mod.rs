@@ -26,19 +26,23 @@ mod body;
 mod check;
 mod choice;
 mod clock;
+mod credentials;
 mod downstream;
 mod error;
 mod exchange;
 mod forward;
 pub mod forwarded;
+mod gate;
 mod handler;
 mod headers;
 mod ids;
 pub mod limits;
 pub mod listener;
+mod logged;
 mod page;
 mod parcel;
 mod persistent;
+mod places;
 mod slots;
 mod stream;
 pub mod tester;
@@ -63,6 +67,7 @@ use self::tls::{Certificates, TlsError};
 use self::worker::{Command, Start};
 use crate::model::network::Network;
 use crate::routing::live::Live;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::traffic::Traffic;
 
 /// How the proxy listens and works.
@@ -82,6 +87,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether responses say which revision answered, in `X-Switchback-Revision`.
     pub revision_header: bool,
+    /// Where requests are written down, if they are.
+    pub log: Option<AccessLog>,
 }
 
 /// A running proxy. Dropped, it ends at once.
@@ -131,6 +138,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     addresses.http = take(&settings.http, None)?;
     addresses.https = take(&settings.https, secure.as_ref())?;
     let certificates = settings.tls.clone();
+    let https_port = https_port(&addresses.https);
     let settings = Arc::new(settings);
     let (commands, command) = watch::channel(Command::Run);
     let (alive, running) = watch::channel(0);
@@ -139,6 +147,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     for (index, listeners) in listeners.into_iter().enumerate() {
         let start = Start {
             index,
+            https_port,
             settings: Arc::clone(&settings),
             live: live.clone(),
             traffic: Arc::clone(&traffic),
@@ -156,6 +165,14 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
         threads.push(thread.map_err(BindError::Thread)?);
     }
     Ok(Proxy { addresses, certificates, commands, running, threads })
+}
+
+/// The port that visitors are sent to for https: the usual one if it is among those that are listened
+/// on, or if none is, because a proxy before us has it.
+fn https_port(https: &[SocketAddr]) -> u16 {
+    const USUAL: u16 = 443;
+    let usual = https.iter().any(|address| address.port() == USUAL);
+    https.first().filter(|_| !usual).map_or(USUAL, SocketAddr::port)
 }
 
 /// Counts workers that run: also one that panics runs no more. The channel closes with the last.

@@ -19,6 +19,8 @@ pub struct ServiceSettings {
     pub errors: ErrorRule,
     /// What lets a tester choose a side; `None` when nobody may.
     pub tester_secret: Option<String>,
+    /// Whether cleartext requests are sent to https. A policy, where there is one, says it itself.
+    pub to_https: bool,
 }
 
 impl Default for ServiceSettings {
@@ -31,6 +33,7 @@ impl Default for ServiceSettings {
             affinity: Affinity::None,
             errors: ErrorRule::default(),
             tester_secret: None,
+            to_https: false,
         }
     }
 }

@@ -15,6 +15,16 @@ pub struct ServiceRecord {
     pub warm: Option<Warm>,
     /// The number that the next revision gets, less one.
     pub last_revision: u32,
+    /// Its visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceRecord>,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaintenanceRecord {
+    /// How long each of them waits, in milliseconds.
+    pub queue_millis: u64,
 }
 
 /// A revision and where it runs.

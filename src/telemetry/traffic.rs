@@ -22,6 +22,12 @@ pub enum Count {
     Unrouted,
     /// Requests refused as malformed or over a limit.
     Refused,
+    /// Requests that a policy turned away: by address, method, header or for want of credentials.
+    Denied,
+    /// Requests turned away because too many came.
+    Limited,
+    /// Requests that a policy answered itself: redirects and fixed responses.
+    Answered,
     /// Upstream connections opened.
     UpstreamConnects,
     /// Upstream connections that could not be opened.
@@ -44,6 +50,8 @@ const COUNTS: usize = Count::Panics as usize + 1;
 #[derive(Debug)]
 pub struct Traffic {
     shards: Box<[Shard]>,
+    /// Lines of the access log that nobody will read; counted by whoever drops them.
+    lost_lines: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -57,7 +65,8 @@ impl Traffic {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         let shard = || Shard { cells: std::array::from_fn(|_| AtomicU64::new(0)) };
-        Self { shards: (0..workers.max(1)).map(|_| shard()).collect() }
+        let shards = (0..workers.max(1)).map(|_| shard()).collect();
+        Self { shards, lost_lines: AtomicU64::new(0) }
     }
 
     /// Adds one, on the shard of worker `worker`, which is its only writer.
@@ -67,6 +76,18 @@ impl Traffic {
         let cell = &shard.cells[count as usize];
         // Relaxed: one writer, and readers need no order among cells.
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Lines of the access log were dropped.
+    pub fn lose_lines(&self, count: u32) {
+        // Relaxed: a sum, in no order with anything.
+        self.lost_lines.fetch_add(count.into(), Ordering::Relaxed);
+    }
+
+    /// Lines of the access log that were dropped.
+    #[must_use]
+    pub fn lost_lines(&self) -> u64 {
+        self.lost_lines.load(Ordering::Relaxed)
     }
 
     /// The sum over all workers.
