@@ -7,15 +7,20 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod affinity;
 mod bad_days;
 mod bad_revisions;
+mod carried;
 mod cli_offline;
 mod crashes;
 mod demonstration;
 mod engine_gone;
+mod fixed_addresses;
+mod independent;
 mod keeping;
 mod maintenance;
 mod operators;
+mod own_health;
 mod policies;
 mod promotions;
 mod releases;
@@ -24,3 +29,4 @@ mod runtime_docker;
 mod runtime_process;
 mod support;
 mod tidy;
+mod verdicts;

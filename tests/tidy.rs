@@ -84,6 +84,9 @@ const ROOMS: [Room; 16] = [
             "controller::driver::Leave",
             "rollout",
             "analysis::verdict",
+            // `analyze` judges a recording without a daemon.
+            "analysis::replay",
+            "analysis::criteria",
             "routing::table",
             // The binary is its own shim, and signs testers' cookies.
             "runtime::shim",

@@ -6,18 +6,42 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::Result;
 use crate::load::H2load;
-use crate::peers::{Kind, Site};
+use crate::peers::{Kind, Setup, Site, us};
+use crate::report::{Better, Report, Series};
+use crate::{Options, Result};
 
 /// Connections over which requests are sent: enough that the proxy never waits.
 const CONNECTIONS: u64 = 16;
+/// The figure's name.
+pub const FIGURE: &str = "instructions per request";
 
-/// User instructions per request over HTTP/1.1 keep-alive with a small body.
-pub fn per_request(site: &Site, kind: Kind, ids: bool, few: u64, many: u64) -> Result<f64> {
-    let (first, second) = (count(site, kind, ids, few)?, count(site, kind, ids, many)?);
+/// Measures plain work of all proxies.
+pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
+    report.section("User instructions per request: HTTP/1.1 keep-alive (callgrind)");
+    let mut plain = Series::new(FIGURE, "", Better::Lower);
+    for kind in Kind::ALL {
+        plain.add(kind, per_request(options, site, &Setup::of(kind), &[])?);
+    }
+    let ours = plain.median(Kind::Switchback).unwrap_or(f64::NAN);
+    report.add(plain);
+    let mut ids = Series::new("nginx makes request ids too", "", Better::Lower);
+    ids.add(Kind::Switchback, ours);
+    let with_ids = Setup { ids: true, ..Setup::of(Kind::Nginx) };
+    ids.add(Kind::Nginx, per_request(options, site, &with_ids, &[])?);
+    report.add(ids);
+    Ok(())
+}
+
+/// User instructions per request over HTTP/1.1 keep-alive with a small body, which has these fields
+/// besides a browser's.
+pub fn per_request(options: &Options, site: &Site, setup: &Setup, fields: &[&str]) -> Result<f64> {
+    let (few, many) = if options.quick { (300, 1_300) } else { (500, 3_500) };
+    let first = count(site, setup, fields, few)?;
+    let second = count(site, setup, fields, many)?;
     let most = second
         .iter()
         .map(|(thread, instructions)| {
@@ -27,32 +51,61 @@ pub fn per_request(site: &Site, kind: Kind, ids: bool, few: u64, many: u64) -> R
     Ok(most / (many - few) as f64)
 }
 
-/// Instructions by thread for so many requests.
-fn count(site: &Site, kind: Kind, ids: bool, requests: u64) -> Result<HashMap<String, u64>> {
-    let folder = folder(site, kind, requests)?;
-    let wrapper = [
+fn callgrind(folder: &Path) -> [String; 4] {
+    [
         "valgrind".to_owned(),
         "--tool=callgrind".to_owned(),
         "--separate-threads=yes".to_owned(),
         format!("--callgrind-out-file={}/out", folder.display()),
-    ];
-    let proxy = site.start_under(kind, ids, &wrapper)?;
-    let url = format!("http://127.0.0.1:{}/", proxy.http);
-    let load = H2load { url: &url, requests, connections: CONNECTIONS, streams: 1, http1: true };
-    load.run()?;
-    proxy.process.stop(Duration::from_secs(40));
-    let mut counts = HashMap::new();
-    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-        if let (Some(thread), Some(count)) = (thread(&entry.path()), total(&entry.path())) {
-            counts.insert(thread, count);
-        }
-    }
-    if counts.is_empty() { Err(format!("callgrind left no counts of {kind}")) } else { Ok(counts) }
+    ]
 }
 
-/// Where the counts are left: `CALLGRIND_DIR` keeps them for `callgrind_annotate`.
-fn folder(site: &Site, kind: Kind, requests: u64) -> Result<PathBuf> {
-    let name = format!("callgrind-{kind}-{requests}");
+/// Instructions by thread for so many requests.
+fn count(
+    site: &Site,
+    setup: &Setup,
+    fields: &[&str],
+    requests: u64,
+) -> Result<HashMap<String, u64>> {
+    let folder = folder(site, &format!("{}-{requests}", setup.kind))?;
+    let proxy = site.start(&Setup { wrapper: callgrind(&folder).to_vec(), ..setup.clone() })?;
+    let url = format!("http://127.0.0.1:{}/", proxy.http);
+    let load = H2load { url: &url, requests, connections: CONNECTIONS, streams: 1, http1: true };
+    load.run_with(fields)?;
+    proxy.process.stop(Duration::from_secs(40));
+    let counts = counts(&folder);
+    if counts.is_empty() {
+        return Err(format!("callgrind left no counts of {}", setup.kind));
+    }
+    Ok(counts)
+}
+
+fn counts(folder: &Path) -> HashMap<String, u64> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = files.map(|entry| entry.path());
+    paths.filter_map(|path| Some((thread(&path)?, total(&path)?))).collect()
+}
+
+/// Instructions of one turn of a part of ours that no setting switches off: `--alone PART TURNS`.
+pub fn alone(site: &Site, part: &str) -> Result<f64> {
+    let count = |turns: u64| -> Result<u64> {
+        let folder = folder(site, &format!("alone-{part}-{turns}"))?;
+        let wrapper = callgrind(&folder);
+        let mut command = Command::new(&wrapper[0]);
+        command.args(&wrapper[1..]).arg(us()?).args(["--alone", part, &turns.to_string()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().map_err(|error| format!("valgrind: {error}"))?;
+        let most = counts(&folder).into_values().max();
+        most.filter(|_| status.success())
+            .ok_or_else(|| format!("callgrind left no counts of {part}"))
+    };
+    const TURNS: u64 = 20_000;
+    Ok((count(2 * TURNS)? as f64 - count(TURNS)? as f64) / TURNS as f64)
+}
+
+/// Where counts are left: `CALLGRIND_DIR` keeps them for `callgrind_annotate`.
+fn folder(site: &Site, name: &str) -> Result<PathBuf> {
+    let name = format!("callgrind-{name}");
     let folder = match std::env::var_os("CALLGRIND_DIR") {
         Some(kept) => Path::new(&kept).join(name),
         None => site.file(&name),

@@ -18,15 +18,19 @@ pub enum Cores {
     Proxy,
     /// All others.
     Load,
+    /// None in particular.
+    All,
 }
 
 impl Cores {
-    fn list(self) -> String {
+    /// As `taskset` reads it.
+    pub fn list(self) -> String {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         match self {
             _ if count < 2 => "0".to_owned(),
             Self::Proxy => "0".to_owned(),
             Self::Load => format!("1-{}", count - 1),
+            Self::All => format!("0-{}", count - 1),
         }
     }
 }
@@ -120,18 +124,37 @@ impl Process {
         Ok(sum)
     }
 
-    /// Bytes of memory that it and its children have.
-    pub fn resident(&self) -> Result<u64> {
-        let mut sum = 0;
+    /// Bytes of memory that it and its children have, of every kind: code, heap, what is shared.
+    pub fn resident(&self) -> Result<f64> {
+        self.memory(&["VmRSS:"])
+    }
+
+    /// Bytes of memory that it and its children wrote: heap, stacks, and what they share.
+    pub fn written(&self) -> Result<f64> {
+        self.memory(&["RssAnon:", "RssShmem:"])
+    }
+
+    fn memory(&self, kinds: &[&str]) -> Result<f64> {
+        let mut sum = 0.0;
         for id in tree(self.id()) {
             let Ok(status) = std::fs::read_to_string(format!("/proc/{id}/status")) else {
                 continue;
             };
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kilobytes = line.and_then(|line| line.split_whitespace().next());
-            sum += kilobytes.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024;
+            for line in status.lines() {
+                let value = kinds.iter().find_map(|kind| line.strip_prefix(kind));
+                let kilobytes = value.and_then(|value| value.split_whitespace().next());
+                sum += kilobytes.and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0;
+            }
         }
-        if sum == 0 { Err(format!("{} has ended", self.name)) } else { Ok(sum) }
+        if sum == 0.0 { Err(format!("{} has ended", self.name)) } else { Ok(sum) }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let id = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = id.ok_or("a process without a number")?;
+        let sent = rustix::process::kill_process(id, signal);
+        sent.map_err(|error| format!("{} takes no signal: {error}", self.name))
     }
 
     /// Asks it to end, and waits.
@@ -140,9 +163,7 @@ impl Process {
     }
 
     fn end(&mut self, patience: Duration) {
-        if let Some(id) = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        }
+        let _ = self.signal(rustix::process::Signal::TERM);
         let began = Instant::now();
         while began.elapsed() < patience {
             if !matches!(self.child.try_wait(), Ok(None)) {

@@ -24,7 +24,7 @@ use super::{events, health, metrics, openapi};
 use crate::controller::handle::Handle;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, MaintenanceRequest, RolloutRecord,
-    ServiceStatus,
+    ServiceStatus, StepForecast,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::weight::Weight;
@@ -62,6 +62,7 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/maintenance", post(maintenance))
         .route("/rollback", post(rollback))
         .route("/rollouts", get(rollouts))
+        .route("/forecast", get(forecast))
         .route("/logs", get(logs));
     let api = Router::new()
         .route("/daemon", get(daemon))
@@ -384,6 +385,28 @@ pub(super) async fn rollout(
         Problem::new(Kind::NotFound, format!("there is no rollout {id:?}: rollouts have numbers"))
     })?;
     Ok(Json(state.handle.rollout(RolloutId(number)).await?))
+}
+
+/// Which rollout is asked about.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForecastQuery {
+    /// Other steps than those configured, as text.
+    steps: Option<String>,
+}
+
+/// What each step of a rollout would take now: canary requests, seconds, and what would be caught.
+#[utoipa::path(get, path = "/api/v1/services/{service}/forecast", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name"), ForecastQuery),
+    responses((status = 200, body = Vec<StepForecast>), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn forecast(
+    State(state): State<AppState>,
+    Named(name): Named,
+    Asked(query): Asked<ForecastQuery>,
+) -> Answer<Vec<StepForecast>> {
+    Ok(Json(state.handle.forecast(name, query.steps).await?))
 }
 
 /// Which output, and how much of it.

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Admin, Settings};
 use crate::analysis::scorecard::{Row, Sample};
-use crate::analysis::verdict::{Check, Finding, Verdict};
+use crate::analysis::verdict::{Check, Finding, Verdict, WorstRoute};
 use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, MaintenanceStatus,
-    RolloutRecord, ServiceStatus, SideStatus, TrafficStatus, WarmStatus, Weights,
+    RolloutRecord, ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
@@ -200,6 +200,25 @@ impl Levers {
                         .map(|_| MaintenanceStatus { queue_seconds: 30.0 });
                     let _ = answer.send(refused.map_or(Ok(status), Err));
                 }
+                Ask::Forecast(_, steps, answer) => {
+                    let weights = if steps.is_some() { vec![10.0] } else { vec![5.0, 25.0, 50.0] };
+                    let step = |weight| StepForecast {
+                        weight,
+                        requests: Some(890),
+                        seconds: Some(178.2),
+                        catches_error_rate: Some(0.012),
+                        catches_slower: Some(1.34),
+                    };
+                    let last = StepForecast {
+                        weight: 100.0,
+                        requests: None,
+                        seconds: None,
+                        catches_error_rate: None,
+                        catches_slower: None,
+                    };
+                    let steps = weights.into_iter().map(step).chain([last]).collect();
+                    let _ = answer.send(Ok(steps));
+                }
                 Ask::Scorecards(answer) => {
                     let _ = answer.send(counts());
                 }
@@ -284,6 +303,7 @@ pub(crate) fn baking() -> ServiceStatus {
         canary: Some(canary),
         stable: Some(stable),
         limit: Some(limit),
+        interval: None,
         requests: 18_210,
         sentence: sentence.to_owned(),
     };
@@ -309,6 +329,8 @@ pub(crate) fn baking() -> ServiceStatus {
         ],
         sentence: "p95 needs about 400 more requests".to_owned(),
         needs_requests: Some(400),
+        needs_seconds: Some(16.0),
+        worst_routes: vec![WorstRoute { route: "/checkout".to_owned(), canary: 4, stable: 1 }],
         hold: None,
     };
     ServiceStatus {

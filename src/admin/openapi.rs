@@ -34,6 +34,7 @@ use super::{api, events, health, metrics, problem};
         api::rollback,
         api::rollouts,
         api::rollout,
+        api::forecast,
         api::logs,
         events::events,
     ),

@@ -22,6 +22,7 @@ use super::stream::Events;
 use super::trouble::Trouble;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
+    StepForecast,
 };
 use crate::model::id::ServiceName;
 use crate::model::weight::Weight;
@@ -175,6 +176,18 @@ impl Client {
     /// One rollout.
     pub async fn rollout(&self, id: u64) -> Result<RolloutRecord, Trouble> {
         self.get(&format!("/api/v1/rollouts/{id}")).await
+    }
+
+    /// What each step of a rollout would take now.
+    pub async fn forecast(
+        &self,
+        service: &str,
+        steps: Option<&str>,
+    ) -> Result<Vec<StepForecast>, Trouble> {
+        // The only letters of steps that a query could misunderstand.
+        let steps = steps.map(|steps| steps.replace('%', "%25").replace(' ', "%20"));
+        let query = steps.map_or_else(String::new, |steps| format!("?steps={steps}"));
+        self.get(&format!("/api/v1/services/{service}/forecast{query}")).await
     }
 
     /// The last output of a revision's instances.

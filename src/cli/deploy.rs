@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::client::Client;
-use super::console::{Console, Line, Look};
+use super::console::{Console, Line, Look, columns};
 use super::exit::Exit;
 use super::figures;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::config::scalar::show_duration;
-use crate::controller::status::{DeployRequest, ServiceStatus};
+use crate::controller::status::{DeployRequest, ServiceStatus, StepForecast};
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
 
@@ -60,7 +60,12 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
         |steps| steps.weights().iter().copied().map(Weight::percent).collect(),
     );
     if dry_run {
-        return Ok(plan(console, &service, &request, &steps, json));
+        let forecast = match service.stable {
+            // All traffic at once: there are no steps.
+            None => Vec::new(),
+            Some(_) => client.forecast(&service.service, request.steps.as_deref()).await?,
+        };
+        return Ok(plan(console, &service, &request, &steps, &forecast, json));
     }
 
     let from = service.stable.as_ref().map(|stable| stable.revision);
@@ -147,11 +152,36 @@ fn headline(
     line.plain(&format!("  revision {from} {arrow} {to} ({what})  canary {steps}"))
 }
 
+/// What each step would take, as a table.
+fn foretold(forecast: &[StepForecast], console: &Console) -> Vec<Line> {
+    let none = || console.signs().none.to_owned();
+    if forecast.iter().all(|step| step.requests.is_none()) {
+        let unknown = forecast.iter().any(|step| step.weight < 100.0);
+        let line = "how long that takes cannot be told: stable has had too little traffic yet";
+        return if unknown { vec![Line::from(line)] } else { Vec::new() };
+    }
+    let head = ["step", "canary requests", "time", "catches errors from", "catches slower from"];
+    let mut rows = vec![head.map(|text| (Look::Faint, text.to_owned())).to_vec()];
+    for step in forecast {
+        let texts = [
+            figures::percent(step.weight),
+            step.requests
+                .map_or_else(none, |requests| format!("about {}", figures::count(requests))),
+            step.seconds.map_or_else(none, figures::duration),
+            step.catches_error_rate.map_or_else(none, |rate| figures::percent(rate * 100.0)),
+            step.catches_slower.map_or_else(none, |factor| format!("{factor:.2}x")),
+        ];
+        rows.push(texts.map(|text| (Look::Plain, text)).to_vec());
+    }
+    columns(&rows, &[true, true, true, true, true], 2)
+}
+
 fn plan(
     console: &mut Console,
     service: &ServiceStatus,
     request: &DeployRequest,
     steps: &[f64],
+    forecast: &[StepForecast],
     json: bool,
 ) -> Exit {
     let from = service.stable.as_ref().map(|stable| stable.revision);
@@ -161,6 +191,7 @@ fn plan(
         console.json(&json!({
             "kind": "plan", "service": service.service, "from": from, "runs": what,
             "steps": steps, "bake": request.bake, "possible_now": !under_way,
+            "forecast": forecast,
         }));
         return Exit::Done;
     }
@@ -177,6 +208,9 @@ fn plan(
     }
     if let Some(bake) = &request.bake {
         console.data(format!("at least {bake} at each step"));
+    }
+    for line in foretold(forecast, console) {
+        console.data(line);
     }
     if under_way {
         console.talk(format!(

@@ -5,6 +5,7 @@
 //! they ask and tell, and they never end the process themselves: they give an [`exit::Exit`].
 
 pub mod act;
+mod analyze;
 pub mod args;
 pub mod check;
 pub mod client;
@@ -77,6 +78,7 @@ fn dispatch(verb: Verb) -> Result<Exit, Failure> {
     match verb {
         Verb::Offline(verb) => match verb {
             Offline::Check(args) => check::run(&args),
+            Offline::Analyze(args) => analyze::run(&args),
             Offline::Config(args) => config::run(&args.verb),
             Offline::Init(args) => init::run(&args.file),
             Offline::Version(output) => version::run(output),

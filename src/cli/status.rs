@@ -290,7 +290,8 @@ fn tree(lines: &mut Vec<Line>, name: &str, side: &SideStatus, is_last: bool, sig
         } else {
             (signs.bad, Look::Bad, "not healthy")
         };
-        let line = line.and(look, sign).plain(&format!(" {}  {}  ", instance.id, instance.address));
+        let line =
+            line.and(look, sign).plain(&format!(" {}  {}  ", instance.short(), instance.address));
         let line = line.and(look, health).plain(&format!(", {} in flight", instance.in_flight));
         lines.push(match &instance.diagnosis {
             Some(diagnosis) => line.plain(&format!(": {diagnosis}")),

@@ -81,6 +81,13 @@ fn read_listen(section: &Section<'_>, context: Context<'_>) -> Listen {
         max_header_size: bounded_size(section, "max_header_size", 1 << 10, 1 << 20),
         max_target: bounded_size(section, "max_target", 256, 64 << 10),
         max_streams: count("max_streams") as u32,
+        max_header_line: bounded_size(section, "max_header_line", 256, 1 << 20),
+        underscores: section.choice("header_underscores") == "keep",
+        body_rate: count("body_rate"),
+        max_connections: count("max_connections") as usize,
+        max_connections_per_address: count("max_connections_per_address") as u32,
+        max_age: section.time_limit("max_age"),
+        memory: Some(section.size("memory").value).filter(|bytes| *bytes > 0),
     };
     Listen {
         http: values(http),

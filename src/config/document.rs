@@ -234,7 +234,7 @@ fn variables(table: &mut Table, variables: &BTreeMap<String, String>, report: &R
 
 /// What a variable or flag says, as if it stood in the file.
 fn overlay(text: &str, shape: Shape, place: Place) -> Node {
-    if let (Shape::Flag, Ok(truth)) = (shape, text.trim().parse()) {
+    if let (Shape::Switch, Ok(truth)) = (shape, text.trim().parse::<bool>()) {
         return Node { value: Value::Boolean(truth), place };
     }
     let word = |text: &str| match text.trim().parse::<i64>() {

@@ -7,9 +7,10 @@
 pub mod edge;
 pub mod probe;
 
+use super::listen_keys::LISTEN;
 use Shape::{
     Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
-    Table, Tables, Text, TextOrList,
+    Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -42,6 +43,8 @@ pub enum Shape {
     Size,
     /// `"127.0.0.1:9900"`, a list of such, or `"off"`.
     Address,
+    /// `true` or `false`.
+    Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts.
@@ -56,8 +59,6 @@ pub enum Shape {
     Secrets,
     /// Names, each with one text or a list of texts.
     Patterns,
-    /// `true` or `false`.
-    Flag,
     /// A table with these keys.
     Table(&'static [Key]),
     /// Tables with these keys under names of the user's choice.
@@ -89,7 +90,12 @@ impl Shape {
     }
 }
 
-const fn key(name: &'static str, shape: Shape, default: &'static str, doc: &'static str) -> Key {
+pub(super) const fn key(
+    name: &'static str,
+    shape: Shape,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
     Key { name, shape, default, doc }
 }
 
@@ -113,65 +119,6 @@ pub const TOP: &[Key] = &[
         "",
         "The services, each under a name of 1 to 63 of a-z, 0-9 and '-'.",
     ),
-];
-
-/// `[listen]`. The limits are those of the design's edge checklist, beside which the values of
-/// nginx, HAProxy and Envoy stand.
-pub const LISTEN: &[Key] = &[
-    key(
-        "http",
-        Address,
-        r#""0.0.0.0:80""#,
-        "Address for cleartext HTTP/1.1 and HTTP/2, a list of them, or \"off\".",
-    ),
-    key(
-        "https",
-        Address,
-        r#""0.0.0.0:443""#,
-        "Address for TLS, a list of them, or \"off\". Opened only when there is a certificate.",
-    ),
-    key("workers", Integer(0, 1024), "0", "Threads of the data plane; 0 is one per core."),
-    key(
-        "trusted_proxies",
-        TextOrList,
-        "[]",
-        "Networks whose X-Forwarded-* headers are believed; from others they are replaced. Also \"private\", \"loopback\", \"cloudflare\", \"file:NAME\".",
-    ),
-    key(
-        "handshake_timeout",
-        Duration,
-        r#""10s""#,
-        "From accepting a connection to the end of the TLS handshake.",
-    ),
-    key("header_timeout", Duration, r#""10s""#, "For the whole header of a request."),
-    key("body_timeout", Duration, r#""30s""#, "Between two reads of a request's body."),
-    key("write_timeout", Duration, r#""60s""#, "Without progress while a response is written."),
-    key("keep_alive", Duration, r#""75s""#, "How long an idle connection is kept."),
-    key(
-        "keep_alive_requests",
-        Integer(1, 1_000_000),
-        "1000",
-        "Requests on one connection before it is closed; ten times as many with HTTP/2.",
-    ),
-    key(
-        "max_headers",
-        Integer(1, 10_000),
-        "100",
-        "Header fields of one request; more are answered 431.",
-    ),
-    key(
-        "max_header_size",
-        Size,
-        r#""32KiB""#,
-        "Bytes of one request's header; more are answered 431.",
-    ),
-    key(
-        "max_target",
-        Size,
-        r#""8KiB""#,
-        "Bytes of a request's path and query; more are answered 414.",
-    ),
-    key("max_streams", Integer(1, 10_000), "100", "Requests at a time on one HTTP/2 connection."),
 ];
 
 /// `[tls]`.
@@ -332,6 +279,36 @@ const SERVICE_OWN: &[Key] = &[
         "Limits beyond which the canary is taken back; x is times stable, over the same time.",
     ),
     key(
+        "warm_up",
+        Duration,
+        r#""2s""#,
+        "How long the latencies of new instances are left out; errors always count. 1m for a JVM.",
+    ),
+    key(
+        "hold_back",
+        Text,
+        r#""0%""#,
+        "What stable keeps at the 100% step, \"5%\" for example, so that there is something to compare with.",
+    ),
+    key(
+        "fresh_baseline",
+        Switch,
+        "false",
+        "Starts one more instance of stable with the canary and compares with that one alone.",
+    ),
+    key(
+        "compare_instances",
+        Switch,
+        "false",
+        "Takes a canary back for its latency only if stable's instances differ less among themselves.",
+    ),
+    key(
+        "record",
+        Switch,
+        "false",
+        "Records what each rollout is judged by, for `switchback analyze`, in the state directory.",
+    ),
+    key(
         "keep_warm",
         Duration,
         r#""10m""#,
@@ -364,6 +341,12 @@ const SERVICE_OWN: &[Key] = &[
         "Without a byte in either direction, on bodies and tunnels.",
     ),
     key(
+        "max_body",
+        Size,
+        "0",
+        "Bytes of a request's body; more are answered 413. 0 is any number.",
+    ),
+    key(
         "retries",
         Integer(0, 10),
         "1",
@@ -379,7 +362,19 @@ const SERVICE_OWN: &[Key] = &[
         "errors",
         Statuses,
         r#""5xx""#,
-        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list.",
+        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list. gRPC's count as HTTP's.",
+    ),
+    key(
+        "route_errors",
+        Map,
+        "",
+        "Another rule for paths: { \"/search\" = \"5xx 429\" }; the longest prefix holds.",
+    ),
+    key(
+        "ignore_routes",
+        TextOrList,
+        "[]",
+        "Path prefixes whose requests say nothing about a revision; they are not counted.",
     ),
     key(
         "tester_secret",

@@ -20,6 +20,7 @@ mod document;
 pub mod env_file;
 pub mod image;
 pub mod keys;
+mod listen_keys;
 pub mod load;
 mod networks;
 mod policy;
@@ -118,6 +119,20 @@ pub struct Limits {
     pub max_target: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Bytes of one header field.
+    pub max_header_line: usize,
+    /// Whether names of fields may have underscores.
+    pub underscores: bool,
+    /// Bytes per second that a body must have; 0 is any.
+    pub body_rate: u64,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Connections at a time from one address; 0 is any number.
+    pub max_connections_per_address: u32,
+    /// Age at which a connection is asked to end.
+    pub max_age: Duration,
+    /// Bytes of memory that we may use; `None` is what there is.
+    pub memory: Option<u64>,
 }
 
 /// `[tls]`.

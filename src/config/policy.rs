@@ -16,7 +16,7 @@ use crate::edge::fields::{Content, Edit, Edits};
 use crate::edge::matcher::{Matcher, PathMatch};
 use crate::edge::pattern::Pattern;
 use crate::edge::rate::{AtOnce, Rate};
-use crate::edge::rules::{Act, Page, RouteSpec, Rules, Spec};
+use crate::edge::rules::{Act, ForwardAuth, Page, RouteSpec, Rules, Spec};
 use crate::edge::template::Template;
 use crate::edge::users::Users;
 use crate::model::id::ServiceName;
@@ -138,6 +138,12 @@ fn read_rules(section: &Section<'_>, inherited: &Rules, context: Context<'_>) ->
     }
     if section.written("basic_auth").is_some() {
         rules.users = read_users(section, context);
+    }
+    if section.written("forward_auth").is_some() {
+        rules.forward_auth = read_forward_auth(section);
+    } else if let Some(place) = section.place_of("forward_auth_headers") {
+        let title = "`forward_auth_headers` has no effect without `forward_auth`";
+        section.wrong("forward_auth_headers", &place, title, "write both here, or none");
     }
     if section.written("error_pages").is_some() {
         rules.pages = read_pages(section, context);
@@ -302,6 +308,32 @@ fn read_users(section: &Section<'_>, context: Context<'_>) -> Option<Arc<Users>>
         }
     }
     None
+}
+
+fn read_forward_auth(section: &Section<'_>) -> Option<Arc<ForwardAuth>> {
+    if section.written("forward_auth").is_some_and(|node| text_of(&node.value) == "off") {
+        return None;
+    }
+    let headers = section.each("forward_auth_headers", "a header", |value| {
+        HeaderName::from_bytes(text_of(value).as_bytes())
+            .map_err(|_| "expected a name such as \"X-User\"".to_owned())
+    });
+    let headers = values(headers);
+    let found = section.parsed("forward_auth", "a server to ask", |text| {
+        let example = || "expected for example \"http://127.0.0.1:4180/auth\"".to_owned();
+        let rest = text.strip_prefix("http://").ok_or_else(example)?;
+        let at = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let path = if path.is_empty() { "/" } else { path };
+        let is_path = path.parse::<http::uri::PathAndQuery>().is_ok() && !path.contains('#');
+        Ok(ForwardAuth {
+            address: scalar::address(authority)?,
+            authority: authority.to_owned(),
+            path: if is_path { path.to_owned() } else { return Err(example()) },
+            headers,
+        })
+    });
+    found.map(|found| Arc::new(found.value))
 }
 
 fn read_pages(section: &Section<'_>, context: Context<'_>) -> Vec<Page> {

@@ -328,6 +328,24 @@ impl<'a> Section<'a> {
         .unwrap_or(Found { value: 0, place: None })
     }
 
+    /// `true` or `false`; `false` when it could not be read.
+    #[must_use]
+    pub fn switch(&self, name: &str) -> bool {
+        self.flag(name).is_some_and(|found| found.value)
+    }
+
+    /// `true` or `false`, if it was written or has a default.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> Option<Found<bool>> {
+        self.read(name, "true or false", |value| match value {
+            Value::Boolean(truth) => Ok(*truth),
+            Value::Text(text) if matches!(text.as_str(), "true" | "false") => {
+                Err(format!("it stands without quotes: {text}"))
+            }
+            other => Err(format!("expected true or false, found {}", other.kind())),
+        })
+    }
+
     /// One of the words of the key.
     #[must_use]
     pub fn choice(&self, name: &str) -> &'static str {
@@ -389,21 +407,6 @@ impl<'a> Section<'a> {
             Value::Text(text) if !text.is_empty() && !text.contains('\0') => Ok(text.clone()),
             Value::Text(_) => Err("expected text that is not empty".to_owned()),
             other => Err(quoted(other)),
-        })
-    }
-
-    /// `true` or `false`.
-    #[must_use]
-    pub fn flag(&self, name: &str) -> Option<Found<bool>> {
-        self.read(name, "true or false", |value| match value {
-            Value::Boolean(truth) => Ok(*truth),
-            Value::Text(text) if matches!(text.as_str(), "true" | "on" | "yes") => {
-                Err("write true, without quotes".to_owned())
-            }
-            Value::Text(text) if matches!(text.as_str(), "false" | "off" | "no") => {
-                Err("write false, without quotes".to_owned())
-            }
-            _ => Err("expected true or false".to_owned()),
         })
     }
 

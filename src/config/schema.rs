@@ -58,6 +58,7 @@ fn shape(shape: Shape) -> Value {
             "examples": ["512MiB", "64KiB"],
         }),
         Shape::Address => one_or_list(text()),
+        Shape::Switch => json!({ "type": "boolean" }),
         Shape::Choice(words) => json!({ "enum": words }),
         Shape::List => json!({ "type": "array", "items": text() }),
         Shape::TextOrList => one_or_list(text()),
@@ -76,7 +77,6 @@ fn shape(shape: Shape) -> Value {
         Shape::Patterns => {
             json!({ "type": "object", "additionalProperties": one_or_list(text()) })
         }
-        Shape::Flag => json!({ "type": "boolean" }),
         Shape::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
     }
 }

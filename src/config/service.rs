@@ -18,6 +18,7 @@ use crate::model::id::ServiceName;
 use crate::model::revision::{
     ContainerSpec, ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol,
 };
+use crate::model::weight::Weight;
 use crate::rollout::plan::{OnInconclusive, Plan, Steps};
 use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
 use crate::routing::table::Route;
@@ -73,8 +74,25 @@ fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<
         plan.criteria.unit = Unit::Session;
     }
     let template = read_template(&section, probe, base, file)?;
+    check_comparison(&section, &template, &plan);
     let service = Service { name, routes, settings, policy, template, plan };
     Some(Read { service, route_places, leads })
+}
+
+/// What the canary is to be compared with must be there.
+fn check_comparison(section: &Section<'_>, template: &RevisionSpec, plan: &Plan) {
+    let wrong = |name: &str, title: &str, expected: &str| {
+        let place = section.place_of(name).unwrap_or_else(|| section.place.clone());
+        section.wrong(name, &place, title, expected);
+    };
+    if plan.fresh_baseline && matches!(template.source, Source::Endpoints(_)) {
+        let title = "`fresh_baseline` needs instances that we launch";
+        wrong("fresh_baseline", title, "leave it out where somebody else runs the `endpoints`");
+    }
+    if plan.criteria.compares_instances && template.instances() < 2 {
+        let title = "`compare_instances` needs two instances of stable at least";
+        wrong("compare_instances", title, "write `replicas = 2` or more, or leave it out");
+    }
 }
 
 fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
@@ -303,16 +321,66 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
             "expected for example \"5xx\"",
         );
     }
-    ServiceSettings {
+    let mut settings = ServiceSettings {
         connect_timeout: section.time_limit("connect_timeout"),
         response_timeout: section.time_limit("response_timeout"),
         idle_timeout: section.time_limit("idle_timeout"),
+        max_body: match section.size("max_body").value {
+            0 => u64::MAX,
+            bytes => bytes,
+        },
         retries: section.integer("retries").map_or(0, |found| found.value as u32),
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
+        exceptions: Vec::new(),
         tester_secret: secret(section, "tester_secret"),
         to_https: false,
+    };
+    settings.except(read_exceptions(section));
+    settings
+}
+
+/// Paths with a rule of their own, and paths that say nothing.
+fn read_exceptions(section: &Section<'_>) -> Vec<(String, Option<ErrorRule>)> {
+    let mut exceptions = Vec::new();
+    for (path, text) in section.map("route_errors") {
+        let place = section.place_of("route_errors").unwrap_or_else(|| section.place.clone());
+        let wrong = |what: &str, expected: &str| {
+            section.wrong("route_errors", &place, format!("{what} in `route_errors`"), expected);
+        };
+        let prefix = scalar::path_prefix(&path);
+        let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+        let statuses: Result<Vec<_>, _> = words.map(scalar::statuses).collect();
+        match (prefix, statuses) {
+            (Err(expected), _) => wrong(&format!("{path:?} is not a path"), &expected),
+            (_, Err(expected)) => wrong(&format!("{text:?} is not a list of statuses"), &expected),
+            (Ok(_), Ok(ranges)) if ranges.is_empty() => {
+                wrong(&format!("nothing would be an error on {path:?}"), "expected \"5xx 429\"");
+            }
+            (Ok(prefix), Ok(ranges)) => {
+                let statuses = ranges.into_iter().flat_map(|(first, last)| first..=last);
+                exceptions.push((prefix, Some(ErrorRule::of(statuses))));
+            }
+        }
     }
+    let ignored = section.each("ignore_routes", "a path", |value| match value {
+        Value::Text(text) => scalar::path_prefix(text),
+        _ => scalar::path_prefix(""),
+    });
+    for found in ignored {
+        let place = found.place.clone().unwrap_or_else(|| section.place.clone());
+        if found.value == "/" {
+            let title = "`ignore_routes` leaves nothing to judge a revision by";
+            let expected = "name the paths that say nothing: \"/healthz\"";
+            section.wrong("ignore_routes", &place, title, expected);
+        }
+        if exceptions.iter().any(|(path, _)| *path == found.value) {
+            let title = format!("{:?} is in `ignore_routes` and in `route_errors`", found.value);
+            section.wrong("ignore_routes", &place, title, "one of the two counts: take one out");
+        }
+        exceptions.push((found.value, None));
+    }
+    exceptions
 }
 
 fn affinity(text: &str, service: &ServiceName) -> Result<Affinity, String> {
@@ -355,6 +423,14 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
     let steps = section.parsed("steps", "a list of steps", |text| {
         text.parse::<Steps>().map_err(|error| error.to_string())
     });
+    let hold_back = section.parsed("hold_back", "a part of the traffic", |text| {
+        let weight = text.parse::<Weight>().map_err(|error| error.to_string())?;
+        // Beyond half, the step before it would have said as much.
+        match weight.fraction() <= 0.5 {
+            true => Ok(weight),
+            false => Err("stable keeps a small part, such as \"5%\"; 50% at most".to_owned()),
+        }
+    });
     let criteria = section.parsed("abort", "a list of limits", |text| {
         text.parse::<Criteria>().map_err(|error| error.to_string())
     });
@@ -371,6 +447,13 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
         probe_deadline,
         drain_deadline: section.duration("drain").value,
         keep_warm: section.duration("keep_warm").value,
-        criteria: criteria.map(|found| found.value).unwrap_or_default(),
+        hold_back: hold_back.map(|found| found.value).unwrap_or_default(),
+        fresh_baseline: section.switch("fresh_baseline"),
+        record: section.switch("record"),
+        criteria: Criteria {
+            warm_up: section.duration("warm_up").value,
+            compares_instances: section.switch("compare_instances"),
+            ..criteria.map(|found| found.value).unwrap_or_default()
+        },
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::executor::{Completion, Done, Executor};
 use super::fleet::Fleet;
-use super::handle::{Ask, Handle};
+use super::handle::{Ask, Handle, Refused};
 use super::journal::{Happening, Journal, Kind};
 use super::service::{Active, Service};
 use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
@@ -23,7 +23,6 @@ use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::moment::Moment;
 use crate::model::revision::{RevisionSpec, Source};
-use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
@@ -76,6 +75,8 @@ pub struct Parts {
     pub writer: Writer,
     /// What was read from it.
     pub everything: Everything,
+    /// The directory below which rollouts are recorded.
+    pub recordings: std::path::PathBuf,
     /// The services as configured.
     pub services: Vec<ServiceConfig>,
     /// How to read the configuration again.
@@ -99,11 +100,16 @@ pub(super) struct Probed {
     pub instance: InstanceId,
     pub healthy: bool,
     pub why: String,
+    /// Nothing is concluded yet; this is how it looks.
+    pub early: bool,
 }
 
 /// The driver.
 pub struct Driver {
     pub(super) origin: Instant,
+    /// The origin in milliseconds since the Unix epoch.
+    pub(super) base: u64,
+    pub(super) recordings: std::path::PathBuf,
     pub(super) fleet: Fleet,
     pub(super) services: BTreeMap<ServiceName, Service>,
     pub(super) runtimes: Runtimes,
@@ -188,6 +194,8 @@ impl Driver {
         let handle = Handle::new(asks_in, services_watch, daemon_watch, events, recent);
         let mut driver = Self {
             origin: Instant::now(),
+            base: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+            recordings: parts.recordings,
             fleet: Fleet::new(parts.live, parts.workers),
             services: BTreeMap::new(),
             executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone()),
@@ -281,6 +289,18 @@ impl Driver {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
     }
 
+    pub(super) fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
+        self.services.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
+            let there_are = if names.is_empty() {
+                "the configuration has none".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            Refused::NotFound(format!("there is no service {name}; {there_are}"))
+        })
+    }
+
     pub(super) fn now(&self) -> Moment {
         Moment(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
@@ -335,34 +355,6 @@ impl Driver {
         }
     }
 
-    /// Samples both sides and weighs them.
-    fn weigh(&mut self, name: &ServiceName, now: Moment) {
-        let samples = Side::BOTH.map(|side| self.fleet.sample(name, side));
-        let Some(service) = self.services.get_mut(name) else { return };
-        for (rate, sample) in service.rates.iter_mut().zip(&samples) {
-            rate.note(sample.requests(), now);
-        }
-        let Some(active) = &mut service.active else { return };
-        if !matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. })
-            || active.pending.is_some()
-        {
-            return;
-        }
-        let Some(judge) = &mut active.judge else { return };
-        let [stable, canary] = &samples;
-        let verdict =
-            judge.observe(&stable.since(&active.seen[0]), &canary.since(&active.seen[1]), now);
-        active.seen = samples;
-        active.verdict = Some(verdict.clone());
-        let slots = judge.slots();
-        let remember = slots != active.remembered;
-        active.remembered = slots;
-        self.step(name, Event::Sampled(verdict));
-        if remember {
-            self.save(name);
-        }
-    }
-
     fn completed(&mut self, done: Done) {
         let Done { service: name, rollout, attempt, what } = done;
         match what {
@@ -374,6 +366,10 @@ impl Driver {
                 self.retired(&name, revision);
                 return;
             }
+            Completion::Fresh { revision, result } => {
+                self.fresh_launched(&name, rollout, revision, result);
+                return;
+            }
             _ => {}
         }
         let current = self
@@ -382,23 +378,22 @@ impl Driver {
             .and_then(|s| s.active.as_ref())
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
-            self.store_note = result.as_ref().err().map(ToString::to_string);
-            self.note_unsaved(&name, result.is_err());
+            self.written(&name, result);
         }
         if !current {
-            if let Completion::Launched(Ok(instances)) = what {
-                self.discard(&name, instances);
+            if let Completion::Launched { revision, result: Ok(instances) } = what {
+                self.discard(&name, revision, instances);
             }
             return;
         }
         match what {
-            Completion::Launched(Ok(instances)) => {
+            Completion::Launched { revision, result: Ok(instances) } => {
                 if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
                     // Nobody waits for them any more: an abort came first.
-                    self.discard(&name, instances);
+                    self.discard(&name, revision, instances);
                 }
             }
-            Completion::Launched(Err(failure)) => {
+            Completion::Launched { result: Err(failure), .. } => {
                 self.tell_logs(&name, "the instance", &failure.logs);
                 self.step(&name, Event::LaunchFailed { attempt, sentence: failure.sentence });
             }
@@ -416,7 +411,9 @@ impl Driver {
                 self.step(&name, Event::Stopped { attempt });
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
-            Completion::Relaunched { .. } | Completion::Retired { .. } => {}
+            Completion::Relaunched { .. }
+            | Completion::Retired { .. }
+            | Completion::Fresh { .. } => {}
         }
     }
 
@@ -457,6 +454,9 @@ impl Driver {
             {
                 return Some((name.clone(), Owner::Canary));
             }
+            if service.active.as_ref().is_some_and(|a| a.fresh.is(instance)) {
+                return Some((name.clone(), Owner::Fresh));
+            }
             if let Some(stable) = &service.record.stable
                 && let Some(replica) = stable.instances.iter().position(|i| i.id == *instance)
             {
@@ -484,6 +484,7 @@ pub enum Leave {
 pub(super) enum Owner {
     Stable(u32),
     Canary,
+    Fresh,
     Warm,
 }
 

@@ -39,7 +39,7 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Completion {
     /// All instances run, or why not.
-    Launched(Result<Vec<Instance>, Failure>),
+    Launched { revision: RevisionId, result: Result<Vec<Instance>, Failure> },
     /// No request is in flight any more; how many were cut.
     Drained { cut: u32 },
     /// The instances are gone; what they last said.
@@ -50,6 +50,8 @@ pub enum Completion {
     Relaunched { revision: RevisionId, replica: u32, result: Result<Instance, RuntimeError> },
     /// A former revision is gone.
     Retired { revision: RevisionId },
+    /// One more instance of stable was launched, to compare the canary with, or not.
+    Fresh { revision: RevisionId, result: Result<Instance, RuntimeError> },
 }
 
 /// Why a launch failed, with what the instance last said.
@@ -121,13 +123,14 @@ impl Executor {
                 failure =
                     Some(Failure { sentence: "not wanted any more".to_owned(), logs: Vec::new() });
             }
-            match failure {
-                None => Completion::Launched(Ok(instances)),
+            let result = match failure {
+                None => Ok(instances),
                 Some(failure) => {
                     join_all(instances.iter().map(|i| runtime.stop(&i.id, spec.stop_grace))).await;
-                    Completion::Launched(Err(failure))
+                    Err(failure)
                 }
-            }
+            };
+            Completion::Launched { revision: ownership.revision, result }
         };
         self.spawn(service, rollout, attempt, work);
     }
@@ -141,6 +144,37 @@ impl Executor {
             Completion::Relaunched { revision, replica, result }
         };
         self.spawn(service, rollout, 0, work);
+    }
+
+    /// Launches one more instance of stable, to compare the canary with.
+    pub fn launch_fresh(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        spec: RevisionSpec,
+        ownership: Ownership,
+    ) {
+        let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let work = async move {
+            let result = runtime.launch(&spec, &ownership).await;
+            Completion::Fresh { revision: ownership.revision, result }
+        };
+        self.spawn(service, rollout, 0, work);
+    }
+
+    /// Drains an instance and stops it; nobody waits for that.
+    pub fn release(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        endpoints: Vec<Arc<Endpoint>>,
+        instance: InstanceId,
+        times: (Duration, Duration),
+    ) {
+        let (drain_deadline, grace) = times;
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            drained(&endpoints, drain_deadline).await;
+            this.end(&runtime, &instance, grace).await;
+        });
     }
 
     /// Waits until no request is in flight on endpoints whose drain has begun; cuts at the deadline.

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::status::{
     DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, MaintenanceRequest,
-    RolloutRecord, ServiceStatus,
+    RolloutRecord, ServiceStatus, StepForecast,
 };
 use crate::analysis::scorecard::Sample;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -60,6 +60,8 @@ pub enum Ask {
         usize,
         oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
     ),
+    /// What each step of a rollout would take, with these steps or the configured ones.
+    Forecast(ServiceName, Option<String>, oneshot::Sender<Result<Vec<StepForecast>, Refused>>),
     /// Cumulative scorecards for `/metrics`.
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
     /// Read the configuration again.
@@ -191,6 +193,15 @@ impl Handle {
         lines: usize,
     ) -> Result<Vec<InstanceLogs>, Refused> {
         self.ask(|answer| Ask::Logs(service, revision, lines, answer)).await?
+    }
+
+    /// What each step of a rollout would take, with these steps or the configured ones.
+    pub async fn forecast(
+        &self,
+        service: ServiceName,
+        steps: Option<String>,
+    ) -> Result<Vec<StepForecast>, Refused> {
+        self.ask(|answer| Ask::Forecast(service, steps, answer)).await?
     }
 
     /// Cumulative scorecards for `/metrics`.

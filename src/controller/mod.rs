@@ -6,15 +6,20 @@
 
 mod asks;
 pub mod driver;
+mod evidence;
 mod executor;
 pub mod fleet;
+mod fresh;
+mod group;
 pub mod handle;
 mod journal;
 mod keeper;
 mod maintenance;
 mod perform;
+mod recorder;
 mod recovery;
 mod report;
 mod service;
 pub mod settings;
 pub mod status;
+mod way_back;

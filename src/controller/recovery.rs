@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::driver::Driver;
+use super::fresh::Fresh;
 use super::journal::Kind;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
@@ -30,16 +31,16 @@ impl Driver {
         let name = config.name.clone();
         let (routes, settings) = (config.routes.clone(), config.settings.clone());
         self.fleet.set_service(&name, routes, settings, config.policy.clone());
-        let runtime = self.runtimes.of(&config.template.source);
         let service = Service {
             config,
-            runtime,
             record: Default::default(),
             revisions: BTreeMap::new(),
             active: None,
             history: Vec::new(),
             preparing: false,
             relaunches: BTreeMap::new(),
+            writes: 0,
+            asked: Vec::new(),
             unsaved: None,
             since: jiff::Timestamp::now().as_millisecond(),
             rates: Default::default(),
@@ -82,6 +83,11 @@ impl Driver {
             .as_ref()
             .map(|memory| crate::analysis::judge::Judge::resume(criteria, memory, now));
         let started = checkpoint.started;
+        let weighed = matches!(checkpoint.phase, Phase::Baking { .. } | Phase::Paused { .. });
+        // A record that should be there and is not was lost: its evidence begins with less.
+        let lost = u32::from(weighed && checkpoint.memory.is_none());
+        let attempts =
+            self.services.get(name).map_or(0, |s| s.attempts_at(checkpoint.canary)) + lost;
         // The effects are made anew when the world is known; see `recover`.
         let (rollout, _) = Rollout::resume(checkpoint, now);
         if let Some(service) = self.services.get_mut(name) {
@@ -89,6 +95,7 @@ impl Driver {
                 rollout,
                 judge,
                 seen: Default::default(),
+                seen_of: Vec::new(),
                 verdict: None,
                 started,
                 events,
@@ -97,6 +104,10 @@ impl Driver {
                 diagnosis: None,
                 remembered: 0,
                 launch: None,
+                attempts,
+                fresh: Fresh::None,
+                recorder: None,
+                epoch: 0,
                 waiting: Vec::new(),
             });
         }
@@ -196,6 +207,8 @@ impl Driver {
             stands(known, &instance.id)
         };
         let mut placements = Vec::new();
+        // Of what is warm: kept in their places, and not asked any more.
+        let mut gone: HashSet<InstanceId> = HashSet::new();
         if let Some(stable) = &mut service.record.stable {
             for (replica, instance) in stable.instances.iter_mut().enumerate() {
                 match stands(stable.revision, instance) {
@@ -211,9 +224,10 @@ impl Driver {
         }
         if let Some(warm) = &mut service.record.warm {
             let revision = warm.placed.revision;
-            warm.placed.instances.retain(|i| !matches!(stands(revision, i), Standing::Ended));
+            let ended = |i: &&Instance| matches!(stands(revision, i), Standing::Ended);
+            gone.extend(warm.placed.instances.iter().filter(ended).map(|i| i.id.clone()));
             let placed = warm.placed.clone();
-            if placed.instances.is_empty() {
+            if gone.len() == placed.instances.len() {
                 service.record.warm = None;
             } else {
                 placements.push((Side::Canary, placed.revision, placed.instances));
@@ -236,7 +250,7 @@ impl Driver {
                     self.fleet.place_aside(name, revision, &instances, spec.protocol);
                 }
             }
-            for instance in &instances {
+            for instance in instances.iter().filter(|instance| !gone.contains(&instance.id)) {
                 self.watch_instance(name, instance, &spec);
             }
         }
@@ -341,27 +355,23 @@ impl Driver {
     /// Takes a service out of the configuration: its hosts answer 404 and its instances stop. Its
     /// records stay, so that it can come back.
     pub(super) fn remove_service(&mut self, name: &ServiceName) {
-        let Some(mut service) = self.services.remove(name) else { return };
+        let Some(service) = self.services.remove(name) else { return };
         for watched in service.watched.values() {
             watched.cancel.cancel();
         }
-        let mut instances = Vec::new();
-        if let Some(active) = service.active.take() {
-            instances.extend(active.rollout.instances);
+        let mut stops = Vec::new();
+        for placed in service.placed() {
+            let (runtime, grace) = self.launcher(&service, placed.revision);
+            stops.extend(placed.instances.into_iter().map(|i| (Arc::clone(&runtime), i.id, grace)));
         }
-        let record = std::mem::take(&mut service.record);
-        instances.extend(record.warm.into_iter().flat_map(|warm| warm.placed.instances));
-        instances.extend(record.stable.into_iter().flat_map(|stable| stable.instances));
-        let grace = service.config.template.stop_grace;
         let drain = service.config.plan.drain_deadline;
         self.fleet.remove_service(name);
-        let runtime = service.runtime;
         self.tasks.spawn(async move {
             // Requests in flight hold the old table; they get the drain's time to finish.
             tokio::time::sleep(drain.min(std::time::Duration::from_secs(5))).await;
-            for instance in instances {
-                if let Err(error) = runtime.stop(&instance.id, grace).await {
-                    tracing::warn!(instance = %instance.id, %error, "not stopped");
+            for (runtime, id, grace) in stops {
+                if let Err(error) = runtime.stop(&id, grace).await {
+                    tracing::warn!(instance = %id, %error, "not stopped");
                 }
             }
         });

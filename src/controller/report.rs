@@ -225,9 +225,8 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
         Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
-            Cause::Regression { .. } | Cause::Lost { .. } | Cause::Inconclusive { .. } => {
-                "rolled_back"
-            }
+            Cause::Inconclusive { .. } => "timed_out",
+            Cause::Regression { .. } | Cause::Lost { .. } => "rolled_back",
         }),
         _ => None,
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
+use crate::model::id::InstanceId;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -110,6 +111,14 @@ pub struct InstanceStatus {
     pub diagnosis: Option<String>,
 }
 
+impl InstanceStatus {
+    /// What people call it, as [`InstanceId::short`] does.
+    #[must_use]
+    pub fn short(&self) -> String {
+        InstanceId::new(&self.id).short().to_owned()
+    }
+}
+
 /// What the proxy saw of one side over the last seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrafficStatus {
@@ -184,7 +193,8 @@ pub struct RolloutRecord {
     pub kind: String,
     /// The phase it is in or ended in.
     pub phase: String,
-    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`; absent while under way.
+    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`,
+    /// `timed_out`; absent while under way.
     pub outcome: Option<String>,
     /// Why, in one sentence, when it went back.
     pub cause: Option<String>,
@@ -235,6 +245,22 @@ pub struct DeployAccepted {
     pub rollout: u64,
     /// The new revision.
     pub revision: u32,
+}
+
+/// What one step of a rollout would take, for a canary that equals stable.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepForecast {
+    /// The canary's weight, in percent.
+    pub weight: f64,
+    /// Canary requests until it passes; half of all such steps need less. Absent where there is
+    /// nothing to compare with, or too little is known of stable.
+    pub requests: Option<u64>,
+    /// Seconds that takes at the present rate, `bake` at least.
+    pub seconds: Option<f64>,
+    /// The smallest error rate that would be caught on the way, as a fraction.
+    pub catches_error_rate: Option<f64>,
+    /// The smallest factor on all latencies that would be caught on the way.
+    pub catches_slower: Option<f64>,
 }
 
 /// The daemon as a whole.

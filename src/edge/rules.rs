@@ -1,11 +1,11 @@
 //! What is done to requests: the plain values of a service or of one of its routes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::addresses::AddressSet;
 use super::fields::Edits;
@@ -61,6 +61,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Who must show to be one of them.
     pub users: Option<Arc<Users>>,
+    /// Who is asked before.
+    pub forward_auth: Option<Arc<ForwardAuth>>,
     /// What becomes of those that may.
     pub act: Act,
     /// How their path is changed on its way.
@@ -143,6 +145,19 @@ pub struct Times {
     pub idle: Option<Duration>,
     /// Further endpoints that are tried.
     pub retries: Option<u32>,
+}
+
+/// A server that is asked whether a request may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it is called in `Host`.
+    pub authority: String,
+    /// Path and query of the question.
+    pub path: String,
+    /// Fields of its answer that the request goes on with, in place of the client's.
+    pub headers: Vec<HeaderName>,
 }
 
 /// A service is being worked on: its visitors are kept from it.

@@ -2,24 +2,23 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE, UPGRADE};
+use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use http::{Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::{ResponseBody, Source, Stream};
+use super::chunked::Piece;
 use super::downstream::Downstream;
 use super::error::Failure;
 use super::exchange::Held;
 use super::forward::Answer;
 use super::headers::{Asked, REVISION, X_REQUEST_ID, strip_response};
+use super::observation::Kind;
 use super::tunnel::Tunnel;
-use super::upstream::chunked::Piece;
 use super::upstream::http1::Connection;
 use super::upstream::line::{Line, Shared};
 use super::worker::{Ongoing, Worker};
-use crate::analysis::scorecard::Row;
-use crate::routing::settings::ServiceSettings;
 use crate::telemetry::traffic::Count;
 
 /// What the proxy adds to a response.
@@ -42,9 +41,12 @@ pub fn answer(
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { mut head, incoming, held, revision, route, side: _ } = got;
-    let endless = head.status == StatusCode::SWITCHING_PROTOCOLS || is_events(&head.headers);
-    ongoing.exchange().answered(row(&route.service().settings, head.status), endless);
+    let Answer { mut head, incoming, held, revision, side: _ } = got;
+    let kind = match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => Kind::Endless,
+        _ => Kind::of(&head.headers),
+    };
+    ongoing.exchange().answered(&head, kind);
     strip_response(&mut head.headers);
     head.headers.insert(X_REQUEST_ID, given.request_id);
     if let Some(cookie) = given.set_cookie {
@@ -65,22 +67,6 @@ pub fn answer(
         body(worker, incoming, held, ongoing)
     };
     Ok(Response::from_parts(head, body))
-}
-
-/// How an answer counts.
-fn row(settings: &ServiceSettings, status: StatusCode) -> Row {
-    if settings.errors.is_error(status.as_u16()) {
-        Row::Failure
-    } else if status.is_client_error() {
-        Row::Rejected
-    } else {
-        Row::Success
-    }
-}
-
-/// An event stream has no end to wait for.
-fn is_events(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// The body, as what it is by now: often all of it came with the head.

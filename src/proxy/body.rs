@@ -13,12 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::downstream::Busy;
+use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
 use super::logged::Logged;
 use super::upstream::Broken;
 use super::worker::Ongoing;
+use crate::telemetry::traffic::Reason;
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
@@ -28,9 +30,11 @@ pub enum RequestBody {
     /// What the client sends.
     Stream {
         /// Its pieces.
-        incoming: Incoming,
+        incoming: ClientBody,
         /// The exchange that is told of progress.
         exchange: Rc<Exchange>,
+        /// Bytes that it may still have.
+        left: u64,
     },
 }
 
@@ -42,12 +46,18 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Stream { incoming, exchange } = self.get_mut() else {
+        let Self::Stream { incoming, exchange, left } = self.get_mut() else {
             return Poll::Ready(None);
         };
         match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                exchange.uploaded();
+                let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                let Some(less) = left.checked_sub(bytes) else {
+                    exchange.upload_broke(Some(Reason::BodySize));
+                    return Poll::Ready(Some(Err(BodyError::Downstream(UploadError::TooLarge))));
+                };
+                *left = less;
+                exchange.uploaded(bytes);
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     exchange.upload_done();
@@ -61,7 +71,8 @@ impl Body for RequestBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                exchange.upload_broke();
+                let malformed = matches!(error, UploadError::Malformed(_));
+                exchange.upload_broke(malformed.then_some(Reason::Chunks));
                 Poll::Ready(Some(Err(BodyError::Downstream(error))))
             }
             Poll::Pending => {
@@ -184,6 +195,7 @@ impl Stream {
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.moved(Stage::Blocked);
                 if let Some(trailers) = frame.trailers_mut() {
+                    exchange.trailers(trailers);
                     strip_trailers(trailers);
                     self.end();
                 } else if ended {

@@ -2,7 +2,8 @@
 //!
 //! A request is tried again when nothing of it was sent, or when it may be sent twice
 //! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side; a canary
-//! without another one leaves it to stable. The first attempt's fault counts all the same: the user
+//! without another one leaves it to stable. That its instance was cut off is such a failure too: it
+//! died and was replaced, or its drain's time is up. The first attempt's fault counts all the same: the user
 //! is spared, the verdict is not. A reused connection that turns out to be closed is nobody's fault
 //! and no retry: the same endpoint is asked once more over a new one.
 
@@ -16,6 +17,8 @@ use hyper::body::Incoming;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held, Route};
+use super::gate::Passed;
+use super::observation::{Part, Subject};
 use super::parcel::Parcel;
 use super::upstream::http1::Connection;
 use super::upstream::http2::Multiplexed;
@@ -46,8 +49,6 @@ pub struct Answer {
     pub revision: RevisionId,
     /// On which side.
     pub side: Side,
-    /// The service, in the table by which it was answered.
-    pub route: Route,
 }
 
 /// What an attempt came to: a head, a body that comes by another way than what is held, and that.
@@ -81,8 +82,13 @@ impl Tried {
 }
 
 /// Claims an endpoint of a side that did not fail this request before.
-fn claim(worker: &Worker, route: &Route, side: Side, tried: &Tried) -> Option<(Claim, RevisionId)> {
-    let entry = route.side(side)?;
+fn claim(
+    worker: &Worker,
+    route: &Route,
+    (side, is_fresh): (Side, bool),
+    tried: &Tried,
+) -> Option<(Claim, RevisionId)> {
+    let entry = route.service().part(side, is_fresh)?;
     let claim = if tried.count == 0 {
         entry.pool.claim(worker.random(), &[])
     } else {
@@ -117,23 +123,40 @@ pub async fn forward(
     mut route: Route,
     choice: &Choice,
     mut parcel: Box<Parcel>,
+    passed: Option<&mut Passed>,
     ongoing: &Ongoing,
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let mut side = choice.side(route.service());
-    let observe = |route: &Route, side| {
-        if choice.is_observation() {
-            exchange.observe(route.clone(), side, worker.index);
+    // By the path that the client asked for, whatever the instance is asked for.
+    let subject = subject(&route, choice, &parcel);
+    if let Some(passed) = passed {
+        passed.forward(&mut parcel.head, ongoing);
+    }
+    let mut is_fresh = choice.is_fresh(route.service());
+    let observe = |route: &Route, side, is_fresh| {
+        if let Some(subject) = &subject {
+            let part = Part { side, is_fresh };
+            exchange.observe(route.clone(), part, worker.index, subject.clone());
         }
     };
-    observe(&route, side);
+    observe(&route, side, is_fresh);
     let mut retries = route.retries();
     let mut tried = Tried::default();
     let mut reloads = 0;
     let mut rescuing = false;
     let mut last = Failure::Unavailable;
     loop {
-        let Some((claim, revision)) = claim(worker, &route, side, &tried) else {
+        let Some((claim, revision)) = claim(worker, &route, (side, is_fresh), &tried) else {
+            if is_fresh {
+                // The rest of stable answers in its place, and is not compared.
+                is_fresh = false;
+                if tried.count == 0 {
+                    exchange.forget();
+                    observe(&route, side, is_fresh);
+                }
+                continue;
+            }
             if reloads < RELOADS
                 && let Some(newer) = reload(worker, &route)
             {
@@ -142,8 +165,9 @@ pub async fn forward(
                 // A second attempt stays on its side: only instances may have been replaced there.
                 if tried.count == 0 {
                     side = choice.side(route.service());
+                    is_fresh = choice.is_fresh(route.service());
                     exchange.forget();
-                    observe(&route, side);
+                    observe(&route, side, is_fresh);
                 }
                 continue;
             }
@@ -163,7 +187,7 @@ pub async fn forward(
                 if rescuing && side == Side::Stable {
                     worker.count(Count::Rescued);
                 }
-                return Ok(Answer { head, incoming, held, revision, side, route });
+                return Ok(Answer { head, incoming, held, revision, side });
             }
             Err(failed) => failed,
         };
@@ -182,6 +206,20 @@ pub async fn forward(
         parcel = again;
         last = failed.failure;
     }
+}
+
+/// What is to be known of a request if it becomes an observation; nothing when it is none.
+#[inline]
+fn subject(route: &Route, choice: &Choice, parcel: &Parcel) -> Option<Subject> {
+    if !choice.is_observation() {
+        return None;
+    }
+    let service = route.service();
+    // Only a rollout asks where errors are, and only then a path is kept.
+    let path = service.canary.as_ref().and_then(|_| parcel.head.uri.path_and_query().cloned());
+    let exception = service.settings.exception(parcel.head.uri.path());
+    service.settings.rule(exception)?;
+    Some(Subject { exception, session: choice.session, path })
 }
 
 async fn attempt(
@@ -231,6 +269,7 @@ async fn by_http1(
             Err(unanswered) => match judge(unanswered, exchange) {
                 // The peer closed it while it idled. Only a new connection says how the endpoint is.
                 Failed { failure: Failure::Broken(_), parcel: Some(again) } if stale => {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -266,6 +305,7 @@ async fn by_http2(
                 Failed { failure: Failure::Broken(_), parcel: Some(again) }
                     if stale && connection.is_closed() =>
                 {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -277,10 +317,14 @@ async fn by_http2(
 /// What an unanswered request came to.
 fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     let (failure, parcel) = match unanswered {
-        Unanswered::Fired(Fired::Upstream) => (Failure::Timeout, None),
-        Unanswered::Fired(Fired::Downstream) => (Failure::UploadStall, None),
-        Unanswered::Fired(Fired::Cut) => (Failure::Cut, None),
-        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        Unanswered::Fired(Fired::Upstream, _) => (Failure::Timeout, None),
+        Unanswered::Fired(Fired::Downstream, _) => (Failure::UploadStall, None),
+        // Its instance is gone, or may take no more of our time; another one has time.
+        Unanswered::Fired(Fired::Cut, parcel) => (Failure::Cut, parcel),
+        _ if exchange.is_upload_broken() => match exchange.upload_refused() {
+            Some(reason) => (Failure::UploadRefused(reason), None),
+            None => (Failure::Upload, None),
+        },
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };

@@ -22,6 +22,7 @@ use super::body::ResponseBody;
 use super::credentials::Unknown;
 use super::downstream::Downstream;
 use super::exchange::Route;
+use super::forward_auth::{self, Answered};
 use super::headers::{X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::page::{Format, page};
 use super::parcel::Head;
@@ -58,6 +59,8 @@ pub struct Passed {
     facts: Facts,
     rule: Arc<Rule>,
     flights: Vec<Flight>,
+    /// Fields in place of the request's own of these names.
+    fields: Vec<(HeaderName, Vec<HeaderValue>)>,
 }
 
 /// Asks the policy of a request's service. The error is the answer when the request goes no further;
@@ -97,7 +100,7 @@ pub async fn enter(
     }
     route.rule = Some(Arc::clone(&rule));
     let admitted = rule.admit(&facts, &head.headers, worker.https_port, arrived);
-    let mut passed = Box::new(Passed { facts, rule, flights: Vec::new() });
+    let mut passed = Box::new(Passed { facts, rule, flights: Vec::new(), fields: Vec::new() });
     match admitted {
         Ok(flights) => passed.flights = flights,
         Err(reply) => return Err(passed.refuse(worker, *reply, format)),
@@ -111,6 +114,21 @@ pub async fn enter(
                     Unknown::Busy => Reply::later(1),
                 };
                 return Err(passed.refuse(worker, reply, format));
+            }
+        }
+    }
+    if let Some(auth) = passed.rule.rules.forward_auth.clone() {
+        match forward_auth::ask(&auth, head, &passed.facts).await {
+            Answered::Yes(fields) => passed.fields = fields,
+            Answered::No(response) => {
+                worker.count(Count::Denied);
+                return Err(passed.back(*response));
+            }
+            Answered::Unknown => {
+                worker.count(Count::Synthetic);
+                let id = passed.facts.request_id.clone();
+                let response = page(StatusCode::BAD_GATEWAY, format, id);
+                return Err(passed.back(passed.own_page(response, format)));
             }
         }
     }
@@ -179,6 +197,13 @@ impl Passed {
                 && let Ok(prefix) = HeaderValue::from_str(prefix)
             {
                 head.headers.insert(X_FORWARDED_PREFIX, prefix);
+            }
+        }
+        for (name, values) in self.fields.drain(..) {
+            // A client's own word about what the answer did not say must not go on either.
+            head.headers.remove(&name);
+            for value in values {
+                head.headers.append(name.clone(), value);
             }
         }
         rules.request.apply(&mut head.headers, &self.facts);

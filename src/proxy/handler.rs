@@ -1,10 +1,10 @@
 //! A request's way through the proxy.
 //!
 //! ```text
-//! client ─▶ downstream (TLS, ALPN, hyper)
+//! client ─▶ downstream (TLS, ALPN, HTTP)
 //!              │ request
 //!              ▼
-//!           handle ─ look ─▶ check ──refused──▶ page 400 405 414 417 431
+//!           handle ─ look ─▶ check ──refused──▶ page 400 405 413 414 417 431 508
 //!              │ one look over the header fields
 //!              ▼
 //!           table.load() once ─▶ route(host, path) ──none──▶ page 404
@@ -34,18 +34,18 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue};
+use http::header::{ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::affinity;
 use super::answer::{Given, answer};
 use super::body::{RequestBody, ResponseBody};
-use super::check::{Checked, check};
+use super::check::{self, Checked, check};
 use super::choice::{Asker, Choice};
 use super::downstream::Downstream;
+use super::downstream::upload::ClientBody;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Route};
 use super::forward::forward;
@@ -58,7 +58,7 @@ use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
 use super::tester;
 use super::worker::{Ongoing, Worker};
-use crate::telemetry::traffic::Count;
+use crate::telemetry::traffic::{Count, Reason};
 
 /// What the upstream is told of a client that named no host: HTTP/1.0 need not.
 const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -67,7 +67,7 @@ const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
 pub async fn handle(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     worker.count(Count::Requests);
     let multiplexed = request.version() == Version::HTTP_2;
@@ -85,24 +85,32 @@ pub async fn handle(
 async fn route(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     entry: &mut Option<Box<Entry>>,
 ) -> Response<ResponseBody> {
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
     let seen = Seen::look(&head.headers);
     let names = worker.names(seen.traceparent, seen.request_id.filter(|_| connection.trusted));
-    let host = match check(&head, &seen, &worker.settings.limits) {
-        Ok(Checked::Route(host)) => host,
+    let (host, path) = match check(&head, &seen, &worker.settings.limits) {
+        Ok(Checked::Route(host, path)) => (host, path),
         Ok(Checked::Ping) => return ping(names),
-        Err(status) => return refuse(worker, &head, status, names),
+        Err(reason) => return refuse(worker, connection, &head, reason, names),
     };
+    if is_last_hop(&head) {
+        return ping(names);
+    }
     let table = worker.table();
-    let Some(service) = table.service_of(host, head.uri.path()) else {
+    let Some(service) = table.service_of(host, &path) else {
         worker.count(Count::Unrouted);
         return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
     };
     let mut route = Route { table, service, rule: None };
+    let max_body = route.service().settings.max_body;
+    // Longer than it may be is told before anything of it is read.
+    if body.size_hint().lower() > max_body {
+        return refuse(worker, connection, &head, Reason::BodySize, names);
+    }
     let (chain, client) = client(worker, connection, &head);
     if let Some(entry) = entry {
         entry.routed(&route, client);
@@ -144,16 +152,18 @@ async fn route(
         secure: connection.secure,
         trusted: connection.trusted,
         strip_cookie: choice.strip_cookie,
+        max_body,
     };
     let request_id = names.request_id.clone();
     let patience = route.patience(&worker.settings.limits);
-    let ongoing = Ongoing::new(worker, Exchange::new(worker.clock.clone(), patience, arrived));
-    let mut parcel = rewriting.rewrite(head, body, names, &ongoing);
-    if let Some(passed) = &mut passed {
-        passed.forward(&mut parcel.head, &ongoing);
-    }
+    let exchange =
+        Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection));
+    let ongoing = Ongoing::new(worker, exchange);
+    let parcel = rewriting.rewrite(head, body, names, &ongoing);
     let asked = parcel.asked;
-    let (response, is_own) = match forward(worker, route, &choice, parcel, &ongoing).await {
+    let passing = passed.as_deref_mut();
+    let (response, is_own) = match forward(worker, route, &choice, parcel, passing, &ongoing).await
+    {
         Ok(got) => {
             if let Some(entry) = entry {
                 entry.served(&got);
@@ -165,10 +175,10 @@ async fn route(
             };
             match answer(worker, connection, got, ongoing, given, asked) {
                 Ok(response) => (response, None),
-                Err(failure) => failed(worker, &failure, accept.as_ref(), request_id),
+                Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
             }
         }
-        Err(failure) => failed(worker, &failure, accept.as_ref(), request_id),
+        Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
     };
     match (passed, is_own) {
         (None, _) => response,
@@ -188,16 +198,26 @@ struct Rewriting {
     secure: bool,
     trusted: bool,
     strip_cookie: bool,
+    max_body: u64,
 }
 
 impl Rewriting {
-    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Box<Parcel> {
+    fn rewrite(
+        self,
+        head: Parts,
+        body: ClientBody,
+        names: Names,
+        ongoing: &Ongoing,
+    ) -> Box<Parcel> {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
         let asked = strip_request(&mut head.headers, self.found);
         if self.found.has(Found::EXPECT) {
-            // Answered by hyper when the upstream's connection first asks for the body.
+            // Answered when the upstream's connection first asks for the body.
             head.headers.remove(EXPECT);
+        }
+        if head.method == Method::OPTIONS {
+            one_hop_less(&mut head.headers);
         }
         if self.crumbs {
             head.join_cookies();
@@ -217,7 +237,8 @@ impl Rewriting {
         let body = if body.is_end_stream() {
             RequestBody::Empty
         } else {
-            RequestBody::Stream { incoming: body, exchange: Rc::clone(ongoing.exchange()) }
+            let exchange = Rc::clone(ongoing.exchange());
+            RequestBody::Stream { incoming: body, exchange, left: self.max_body }
         };
         // Boxed: it goes through many hands.
         Box::new(Parcel { head, body, asked, added: Some(added) })
@@ -257,16 +278,19 @@ fn ping(names: Names) -> Response<ResponseBody> {
 
 fn refuse(
     worker: &Worker,
+    connection: &Downstream,
     head: &Parts,
-    status: StatusCode,
+    reason: Reason,
     names: Names,
 ) -> Response<ResponseBody> {
-    worker.count(Count::Refused);
+    worker.refuse(reason, connection.peer);
+    let status = check::status(reason);
     let mut response = page(status, Format::of(&head.headers), names.request_id);
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(ALLOW, methods);
-    } else if head.version != Version::HTTP_2 {
+    }
+    if head.version != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -275,15 +299,29 @@ fn refuse(
 /// A page for a request that no instance answered, and the format that it is in.
 fn failed(
     worker: &Worker,
+    connection: &Downstream,
     failure: &Failure,
     accept: Option<&HeaderValue>,
     request_id: HeaderValue,
 ) -> (Response<ResponseBody>, Option<Format>) {
-    if failure.fault() == Fault::Downstream {
-        worker.count(Count::Refused);
-    } else {
-        worker.count(Count::Synthetic);
+    match failure.refusal() {
+        Some(reason) => worker.refuse(reason, connection.peer),
+        None if failure.fault() == Fault::Downstream => {}
+        None => worker.count(Count::Synthetic),
     }
     let format = Format::of_accept(accept);
     (page(failure.status(), format, request_id), Some(format))
+}
+
+/// Whether an OPTIONS request is to go no further than here (RFC 9110, 7.6.2).
+fn is_last_hop(head: &Parts) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.get(MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0")
+}
+
+fn one_hop_less(headers: &mut HeaderMap) {
+    let hops = headers.get(MAX_FORWARDS).and_then(|hops| hops.to_str().ok()?.parse::<u32>().ok());
+    if let Some(hops) = hops {
+        headers.insert(MAX_FORWARDS, HeaderValue::from(hops.saturating_sub(1)));
+    }
 }

@@ -8,7 +8,8 @@ use http::{Method, Request, Uri, Version};
 
 use super::body::RequestBody;
 use super::headers::{
-    Asked, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+    Asked, CDN_LOOP, PASS, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+    X_REQUEST_ID,
 };
 use super::ids::Traceparent;
 
@@ -25,7 +26,8 @@ pub struct Parcel {
     pub added: Option<Added>,
 }
 
-/// Fields that the proxy adds, each in place of what came under its name. They are written with the
+/// Fields that the proxy adds, each in place of what came under its name, but for `CDN-Loop`, which
+/// says by how many proxies it came. They are written with the
 /// head, and never enter its map: that would cost a hash and a move for each.
 #[derive(Debug, Clone)]
 pub struct Added {
@@ -69,6 +71,7 @@ impl Added {
         if let Some(traceparent) = &self.traceparent {
             act(TRACEPARENT, traceparent);
         }
+        act(CDN_LOOP, PASS.as_bytes());
     }
 }
 
@@ -146,7 +149,10 @@ impl Parcel {
         let Self { mut head, body, asked, added } = self;
         if let Some(added) = added {
             added.each(|name, value| {
-                if let Ok(value) = HeaderValue::from_bytes(value) {
+                let Ok(value) = HeaderValue::from_bytes(value) else { return };
+                if name == CDN_LOOP {
+                    head.headers.append(name, value);
+                } else {
                     head.headers.insert(name, value);
                 }
             });

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::downstream::stream::Io;
 use super::exchange::{Exchange, Stage};
 use super::logged::Entry;
-use super::stream::Io;
 use super::worker::Ongoing;
 
 /// Bytes per direction. WebSocket messages are small; 16 KiB is one TLS record.

@@ -4,9 +4,10 @@
 //! tick, every 100 ms, watches deadlines, closes idle connections and cuts what must end.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -19,20 +20,34 @@ use super::downstream::{self, Downstream, Secure};
 use super::exchange::{Exchange, Held, Snapshot};
 use super::ids::{Mint, Names};
 use super::places::Places;
+use super::refusals::Refusals;
 use super::slots::Slots;
 use super::upstream::Upstreams;
 use crate::routing::live::{Live, Reader};
 use crate::telemetry::access_log::{AccessLog, Lines};
-use crate::telemetry::traffic::{Count, Traffic};
+use crate::telemetry::traffic::{Count, Reason, Traffic};
 
 /// Ticks between two looks at the clients' connections: their deadlines are seconds.
 const CONNECTION_TICKS: Tick = if cfg!(test) { 1 } else { 10 };
+/// Ticks between two lines about refusals: an attack must not fill a disk.
+const REFUSAL_TICKS: Tick = 100;
+/// Bytes of a date as HTTP writes it.
+const DATE: usize = 29;
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Requests that may wait on one worker for the end of a maintenance; more are answered at once.
 const WAITING: usize = 1_000;
+/// The moment as answers tell it (RFC 9110, 5.6.7).
+fn date() -> [u8; DATE] {
+    let mut text = [b' '; DATE];
+    let date = httpdate::HttpDate::from(SystemTime::now()).to_string();
+    for (place, byte) in text.iter_mut().zip(date.bytes()) {
+        *place = byte;
+    }
+    text
+}
 
 /// What the proxy asks of its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +103,8 @@ pub struct Worker {
     mint: RefCell<Mint>,
     exchanges: RefCell<Slots<Rc<Exchange>>>,
     connections: RefCell<Slots<Rc<Downstream>>>,
+    refusals: RefCell<Refusals>,
+    date: Cell<[u8; DATE]>,
     /// Connections from their accept to their end.
     open: Cell<usize>,
     draining: Cell<bool>,
@@ -117,6 +134,8 @@ impl Worker {
             mint: RefCell::default(),
             exchanges: RefCell::default(),
             connections: RefCell::default(),
+            refusals: RefCell::default(),
+            date: Cell::new(date()),
             open: Cell::new(0),
             draining: Cell::new(false),
             drain_began: Notify::new(),
@@ -128,6 +147,17 @@ impl Worker {
     #[inline]
     pub fn count(&self, count: Count) {
         self.traffic.add(self.index, count);
+    }
+
+    /// Counts a refusal, and remembers it for the log.
+    pub fn refuse(&self, reason: Reason, peer: SocketAddr) {
+        self.traffic.refuse(self.index, reason);
+        self.refusals.borrow_mut().note(reason, peer);
+    }
+
+    /// The moment as answers tell it, to the second.
+    pub fn date(&self) -> [u8; DATE] {
+        self.date.get()
     }
 
     /// The live table. One atomic load and a compare while nothing changed.
@@ -201,6 +231,10 @@ impl Worker {
         // Firing wakes and drops, but calls nobody back: the borrow is safe.
         for exchange in self.exchanges.borrow().iter() {
             exchange.tick(&is_cut);
+        }
+        self.date.set(date());
+        if self.clock.now().is_multiple_of(REFUSAL_TICKS) {
+            self.refusals.borrow_mut().tell();
         }
         if self.clock.now().is_multiple_of(CONNECTION_TICKS) {
             for connection in self.connections.borrow().iter() {

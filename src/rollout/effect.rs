@@ -27,7 +27,7 @@ pub enum Effect {
     /// not `Launched` told of them. Answered by `Stopped`.
     Stop,
     /// Make the canary stable, the former stable warm. Answered by `Switched`. Doing it twice changes
-    /// nothing. The former stable may be stopped once the rollout [is done], not before.
+    /// nothing. In a return to what still runs it may be done before anything is written. The former stable may be stopped once the rollout [is done], not before.
     ///
     /// [is done]: super::machine::Rollout::is_done
     Switch,

@@ -13,8 +13,8 @@
 //! Invariants, asserted after every step in debug builds and swept by the simulator:
 //! * the canary has weight only while Baking, Paused or Promoting, and 0 in RollingBack;
 //! * its weight never rises without a pass, a person, or a plan that says to advance;
-//! * a Shift upwards and a Switch are preceded by a checkpoint they depend on; a Shift downwards
-//!   waits for no disk;
+//! * a Shift upwards and a Switch are preceded by a checkpoint they depend on; what leads back, a
+//!   Shift downwards or the Switch of a return to what still runs, waits for no disk;
 //! * nothing is stopped that was not shifted to 0 and drained first (or timed out);
 //! * every phase but Paused and the ends has a deadline, and does something when it passes;
 //! * once the promotion's checkpoint is written there is no way to RollingBack.
@@ -83,7 +83,8 @@ pub struct Rollout {
     pub settled: Weight,
     /// What became of this phase's checkpoint.
     pub(super) record: Record,
-    /// The promotion is on disk, so the canary may hold all the traffic already: no way back.
+    /// The promotion is on disk, or is a return that needs not be: the canary may hold all the traffic
+    /// already, so there is no way back.
     pub(super) committed: bool,
 }
 
@@ -349,7 +350,7 @@ impl Rollout {
     }
 
     fn bake(&mut self, step: usize, now: Moment) -> Step {
-        self.weight = self.plan.steps.weight(step);
+        self.weight = self.plan.weight(step);
         let effects = vec![Effect::Checkpoint { must: true }, Effect::Shift(self.weight)];
         self.enter(Phase::Baking { step }, effects, now)
     }

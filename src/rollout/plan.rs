@@ -35,8 +35,31 @@ pub struct Plan {
     /// How long the former revision stays up after promotion.
     #[serde(with = "duration_millis")]
     pub keep_warm: Duration,
+    /// What stable keeps at the last step, until the promotion: something to compare with.
+    #[serde(default)]
+    pub hold_back: Weight,
+    /// Whether one more instance of stable is started with the canary, to compare with.
+    #[serde(default)]
+    pub fresh_baseline: bool,
+    /// Whether what the rollout is judged by is recorded.
+    #[serde(default)]
+    pub record: bool,
     /// What is held against the canary.
     pub criteria: Criteria,
+}
+
+impl Plan {
+    /// The canary's weight at a step, counted from 0: at the last one less what stable keeps, but
+    /// never less than at the step before.
+    #[must_use]
+    pub fn weight(&self, step: usize) -> Weight {
+        let weight = self.steps.weight(step);
+        if !self.steps.is_last(step) {
+            return weight;
+        }
+        let before = step.checked_sub(1).map_or(Weight::ZERO, |before| self.steps.weight(before));
+        weight.min(self.hold_back.complement()).max(before)
+    }
 }
 
 impl Default for Plan {
@@ -50,6 +73,9 @@ impl Default for Plan {
             probe_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(30),
             keep_warm: Duration::from_secs(10 * 60),
+            hold_back: Weight::ZERO,
+            fresh_baseline: false,
+            record: false,
             criteria: Criteria::default(),
         }
     }
@@ -185,6 +211,17 @@ impl fmt::Display for Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stable_keeps_a_part_at_the_last_step() {
+        let weight = |percent: f64| Weight::from_percent(percent).expect("a weight");
+        let plan = Plan { hold_back: weight(5.0), ..Plan::default() };
+        let weights: Vec<Weight> = (0..4).map(|step| plan.weight(step)).collect();
+        assert_eq!(weights, [5.0, 25.0, 50.0, 95.0].map(weight));
+        let steps = "50% 98% 100%".parse().expect("steps");
+        assert_eq!(Plan { steps, ..plan }.weight(2), weight(98.0));
+        assert_eq!(Plan::default().weight(3), Weight::FULL);
+    }
 
     #[test]
     fn steps_rise_to_the_whole() {

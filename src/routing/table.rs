@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use super::endpoint::EndpointId;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use crate::analysis::scorecard::Scorecard;
@@ -50,6 +51,8 @@ pub struct ServiceEntry {
     pub stable: Option<SideEntry>,
     /// The canary; `None` when there is none.
     pub canary: Option<SideEntry>,
+    /// The part of stable that the canary is compared with, when that is not all of it.
+    pub fresh: Option<FreshEntry>,
 }
 
 impl ServiceEntry {
@@ -61,6 +64,24 @@ impl ServiceEntry {
             Side::Canary => self.canary.as_ref(),
         }
     }
+
+    /// A side, or the part of stable that the canary is compared with.
+    #[must_use]
+    pub fn part(&self, side: Side, is_fresh: bool) -> Option<&SideEntry> {
+        match (side, &self.fresh) {
+            (Side::Stable, Some(fresh)) if is_fresh => Some(&fresh.side),
+            _ => self.side(side),
+        }
+    }
+}
+
+/// Instances of stable that were started with the canary, with a weight of their own.
+#[derive(Debug, Clone)]
+pub struct FreshEntry {
+    /// Their part of the service's traffic.
+    pub weight: Weight,
+    /// Their pool, and the scorecard that is compared.
+    pub side: SideEntry,
 }
 
 /// One side of a service.
@@ -72,6 +93,20 @@ pub struct SideEntry {
     pub pool: Arc<Pool>,
     /// Where its outcomes are counted during this epoch.
     pub scorecard: Arc<Scorecard>,
+    /// Where those of each instance are counted too, while instances are compared.
+    pub instances: Option<InstanceCards>,
+}
+
+/// Scorecards of single instances, by endpoint.
+pub type InstanceCards = Arc<[(EndpointId, Arc<Scorecard>)]>;
+
+impl SideEntry {
+    /// The scorecard of one instance, while instances are compared.
+    #[must_use]
+    pub fn instance(&self, endpoint: EndpointId) -> Option<&Scorecard> {
+        let cards = self.instances.as_ref()?;
+        cards.iter().find(|(id, _)| *id == endpoint).map(|(_, card)| &**card)
+    }
 }
 
 /// A host pattern and a path prefix that lead to a service.
@@ -239,6 +274,7 @@ mod tests {
                 overdue: std::time::Duration::from_secs(1),
                 stable: None,
                 canary: None,
+                fresh: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])
         });

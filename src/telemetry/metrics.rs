@@ -14,7 +14,7 @@ use std::fmt::{Display, Write};
 use metrics::Label;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use super::traffic::{Count, Traffic};
+use super::traffic::{Count, Reason, Traffic};
 use crate::analysis::histogram::{Histogram, lower_bound, upper_bound};
 use crate::analysis::scorecard::{Row, Sample};
 use crate::model::id::{RevisionId, ServiceName};
@@ -71,7 +71,7 @@ metrics! {
     TLS_HANDSHAKES Counter "tls_handshakes_total" "TLS handshakes, by result.";
     RECEIVED Counter "received_requests_total" "Requests received, of any kind.";
     UNROUTED Counter "unrouted_requests_total" "Requests that matched no route.";
-    REFUSED Counter "refused_requests_total" "Requests refused as malformed or over a limit.";
+    REFUSED Counter "refused_total" "Requests and connections refused as malformed or over a limit, by reason.";
     DENIED Counter "denied_requests_total" "Requests that a policy turned away: by address, method, header or for want of credentials.";
     LIMITED Counter "limited_requests_total" "Requests turned away by a rate limit or a limit on requests in flight.";
     ANSWERED Counter "answered_requests_total" "Requests that a policy answered itself: redirects and fixed responses.";
@@ -143,10 +143,12 @@ impl Page {
         let revision = revision.to_string();
         let labels =
             [("service", service.as_str()), ("revision", &revision), ("side", side.as_str())];
-        for row in Row::ALL {
+        // That a client met an error before matters to the analysis only.
+        for row in Row::ALL.into_iter().filter(|row| *row != Row::Repeated) {
             let [service, revision, side] = labels;
             let labels = [service, revision, side, ("outcome", row.as_str())];
-            self.add(&REQUESTS, &labels, sample.count(row));
+            let repeated = if row == Row::Failure { sample.count(Row::Repeated) } else { 0 };
+            self.add(&REQUESTS, &labels, sample.count(row) + repeated);
         }
         let mut durations = Histogram::default();
         for row in Row::ALL.into_iter().filter(|row| *row != Row::Abandoned) {
@@ -183,13 +185,12 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 16] = [
+        let counters: [(&Metric, Labels<'_>, Count); 15] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),
             (&RECEIVED, &[], Count::Requests),
             (&UNROUTED, &[], Count::Unrouted),
-            (&REFUSED, &[], Count::Refused),
             (&DENIED, &[], Count::Denied),
             (&LIMITED, &[], Count::Limited),
             (&ANSWERED, &[], Count::Answered),
@@ -207,6 +208,9 @@ impl Page {
         self.add(&LOST_LINES, &[], traffic.lost_lines());
         for (metric, labels, count) in counters {
             self.add(metric, labels, traffic.total(count));
+        }
+        for reason in Reason::ALL {
+            self.add(&REFUSED, &[("reason", reason.label())], traffic.refused(reason));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the stories stand on.
 
+pub mod app;
 pub mod daemon;
 pub mod engine;
 pub mod fake_engine;

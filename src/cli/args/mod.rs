@@ -30,6 +30,10 @@ use crate::config::scalar;
     max_term_width = 100
 )]
 pub struct Args {
+    /// The configuration; may stand before the verb or after it
+    // Verbs have this one under the same name, and clap hands a value given here down to them.
+    #[arg(short, long, value_name = "FILE", global = true, help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,

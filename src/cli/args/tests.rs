@@ -86,3 +86,13 @@ fn help_shows_examples_first_and_exit_codes() {
     let help = Line::command().render_help().to_string();
     assert!(!help.contains("instance-shim") && !help.contains("sample-app"), "{help}");
 }
+
+#[test]
+fn the_configuration_may_stand_before_the_verb() {
+    for line in ["switchback -c a.toml status", "switchback status -c a.toml"] {
+        let args = super::Args::try_parse_from(line.split(' ')).expect("a command line");
+        let super::Verb::Daemon(Daemon::Status(status)) = args.verb else { panic!("a status") };
+        assert_eq!(status.client.config.as_deref(), Some(std::path::Path::new("a.toml")), "{line}");
+    }
+    super::Args::command().debug_assert();
+}

@@ -1,13 +1,15 @@
 //! The keys of what is done to requests, of a service and of its routes.
 
-use super::Shape::{Choice, Duration, Flag, Integer, Map, Patterns, Size, Table, Text, TextOrList};
+use super::Shape::{
+    Choice, Duration, Integer, Map, Patterns, Size, Switch, Table, Text, TextOrList,
+};
 use super::{Key, key};
 
 /// Keys that a service and each of its routes have.
 pub(super) const RULES: &[Key] = &[
     key(
         "https_redirect",
-        Flag,
+        Switch,
         "",
         "Whether cleartext requests are sent to https, but for those of certificate authorities; true when `listen.https` is open.",
     ),
@@ -19,7 +21,7 @@ pub(super) const RULES: &[Key] = &[
     ),
     key(
         "security_headers",
-        Flag,
+        Switch,
         "false",
         "Tells browsers what is right for any site, where the app says nothing itself, and hides Server and X-Powered-By.",
     ),
@@ -75,6 +77,18 @@ pub(super) const RULES: &[Key] = &[
         "File of names and passwords that let a client come, made with `htpasswd -B`, or \"off\".",
     ),
     key("realm", Text, r#""restricted""#, "What the dialog for name and password says."),
+    key(
+        "forward_auth",
+        Text,
+        "",
+        "Server that is asked before: 2xx lets a request go on, anything else is what the client gets. \"http://127.0.0.1:4180/auth\", or \"off\".",
+    ),
+    key(
+        "forward_auth_headers",
+        TextOrList,
+        "[]",
+        "Fields of its answer that the request goes on with, in place of the client's.",
+    ),
     key(
         "error_pages",
         Map,

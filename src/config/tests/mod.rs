@@ -116,6 +116,13 @@ fn every_key_means_what_it_says() {
         on_inconclusive = "rollback"
         affinity = "header:X-User"
         errors = ["5xx", 429]
+        route_errors = { "/search" = "5xx, 404 429" }
+        ignore_routes = ["/search/health/", "/up"]
+        warm_up = "1m"
+        hold_back = "2.5%"
+        fresh_baseline = true
+        compare_instances = true
+        record = true
         tester_secret = "0123456789abcdef"
         [service.web.probe]
         path = "/up"
@@ -151,6 +158,15 @@ fn every_key_means_what_it_says() {
     assert_eq!(web.settings.affinity, Affinity::Header("x-user".to_owned()));
     assert_eq!((web.plan.criteria.unit, old.plan.criteria.unit), (Unit::Session, Unit::Request));
     assert_eq!(web.settings.errors, ErrorRule::of((500..600).chain([429])));
+    let rule = |path: &str| web.settings.rule(web.settings.exception(path));
+    assert_eq!(rule("/search/x"), Some(&ErrorRule::of((500..600).chain([404, 429]))));
+    assert_eq!(
+        (rule("/search/health"), rule("/up/a"), rule("/upper")),
+        (None, None, Some(&web.settings.errors))
+    );
+    let Plan { hold_back, fresh_baseline, record, criteria, .. } = &web.plan;
+    assert_eq!((hold_back.basis_points(), *fresh_baseline, *record), (250, true, true));
+    assert_eq!((criteria.warm_up, criteria.compares_instances), (Duration::from_secs(60), true));
     assert_eq!((api.template.port, &api.template.probe.kind), (0, &ProbeKind::Tcp));
     assert_eq!(api.settings.affinity, Affinity::Cookie("switchback-api".to_owned()));
     let address = "10.0.0.5:3000".parse().expect("an address");

@@ -382,3 +382,59 @@ async fn a_name_and_a_password_let_in() {
     assert_eq!((status(&head), field(&seen, "x-user")), (200, None));
     assert_eq!(rig.total(Count::Denied), 2);
 }
+
+#[tokio::test]
+async fn another_server_is_asked_before() {
+    let seen = Arc::new(std::sync::Mutex::new(String::new()));
+    let log = Arc::clone(&seen);
+    let auth = answering(move |head, _| {
+        *log.lock().expect("no panic") = head.to_owned();
+        match field(head, "cookie") {
+            Some("session=good") => {
+                b"HTTP/1.1 200 OK\r\nx-user: ann\r\ncontent-length: 2\r\n\r\nok".to_vec()
+            }
+            _ => b"HTTP/1.1 302 Found\r\nlocation: /login\r\nset-cookie: a=b\r\n\
+                   connection: x-hop\r\nx-hop: 1\r\ncontent-length: 5\r\n\r\nlogin"
+                .to_vec(),
+        }
+    })
+    .await;
+    let rig = rig(&format!(
+        "forward_auth = \"http://{auth}/check?app=web\"\n\
+         forward_auth_headers = [\"X-User\", \"X-Groups\"]\n"
+    ))
+    .await;
+    let forged = "x-user: root\r\nx-groups: admins\r\nx-forwarded-uri: /public\r\n";
+    let (head, body) = ask(&rig, "/a?b=c", forged).await;
+    assert_eq!((status(&head), body.as_str()), (302, "login"));
+    assert_eq!((field(&head, "location"), field(&head, "x-hop")), (Some("/login"), None));
+    let asked = seen.lock().expect("no panic").clone();
+    assert!(asked.starts_with("GET /check?app=web HTTP/1.1\r\n"), "{asked}");
+    for (name, value) in [
+        ("host", auth.to_string().as_str()),
+        ("x-forwarded-method", "GET"),
+        ("x-forwarded-uri", "/a?b=c"),
+        ("x-forwarded-host", "app.example"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+    ] {
+        assert_eq!(field(&asked, name), Some(value), "{name}: {asked}");
+    }
+    let (head, body) = ask(&rig, "/a", &format!("{forged}cookie: session=good\r\n")).await;
+    assert_eq!((status(&head), field(&body, "x-user")), (200, Some("ann")), "{body}");
+    assert_eq!(field(&body, "x-groups"), None, "what the answer does not say, nobody says");
+    // A body goes to the app and not to who is asked.
+    let mut client = Client::new(rig.http()).await;
+    client
+        .send(
+            "POST /p HTTP/1.1\r\nhost: a\r\ncookie: session=good\r\ncontent-length: 4\r\n\r\nbody",
+        )
+        .await;
+    assert_eq!(status(&client.read().await.0), 200);
+    assert_eq!(field(&seen.lock().expect("no panic"), "content-length"), None);
+    assert_eq!(rig.total(Count::Denied), 1);
+    // When nobody answers, nobody goes on.
+    let gone = nobody().await;
+    rig.publish(|entry| entry.policy = policy(&format!("forward_auth = \"http://{gone}\"\n")));
+    assert_eq!(status(&ask(&rig, "/", "cookie: session=good\r\n").await.0), 502);
+}

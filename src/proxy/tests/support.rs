@@ -43,6 +43,7 @@ pub fn side(revision: u32, endpoints: &[Arc<Endpoint>]) -> SideEntry {
         revision: RevisionId(revision),
         pool: Arc::new(Pool::new(RevisionId(revision), endpoints.to_vec())),
         scorecard: Arc::new(Scorecard::new(8)),
+        instances: None,
     }
 }
 
@@ -80,6 +81,7 @@ impl Rig {
             overdue: Duration::from_secs(60),
             stable: Some(stable),
             canary,
+            fresh: None,
         };
         let live = Live::default();
         let traffic = Arc::new(Traffic::new(settings.workers.max(1)));
@@ -105,10 +107,12 @@ impl Rig {
         entry.side(side).expect("this side").scorecard.sample().count(row)
     }
 
-    /// The rows of a side, in order, once they add up to `total`.
-    pub async fn rows(&self, side: Side, total: u64) -> [u64; Row::COUNT] {
+    /// The rows of a side, in order, once they add up to `total`; no client is kept on a side here, so
+    /// that no error is repeated.
+    pub async fn rows(&self, side: Side, total: u64) -> [u64; Row::COUNT - 1] {
         until(|| Row::ALL.iter().map(|row| self.count(side, *row)).sum::<u64>() >= total).await;
-        Row::ALL.map(|row| self.count(side, row))
+        assert_eq!(self.count(side, Row::Repeated), 0);
+        std::array::from_fn(|row| self.count(side, Row::ALL[row]))
     }
 
     pub fn total(&self, count: Count) -> u64 {

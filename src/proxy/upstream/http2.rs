@@ -80,7 +80,10 @@ impl Multiplexed {
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
         std::future::poll_fn(|context| {
             if let Some(fired) = exchange.fired() {
-                return std::task::Poll::Ready(Err(Unanswered::Fired(fired)));
+                return std::task::Poll::Ready(Err(Unanswered::Fired(
+                    fired,
+                    copy.take().map(Box::new),
+                )));
             }
             exchange.park(context);
             answer.as_mut().poll(context).map_err(|mut error| match error.take_message() {

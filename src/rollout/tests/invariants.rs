@@ -56,7 +56,7 @@ impl World {
 /// The most weight that a checkpoint allows.
 pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
     match &checkpoint.phase {
-        Phase::Baking { step } => checkpoint.plan.steps.weight(*step),
+        Phase::Baking { step } => checkpoint.plan.weight(*step),
         Phase::Paused { weight, .. } => *weight,
         Phase::Promoting | Phase::Promoted => Weight::FULL,
         Phase::Launching

@@ -314,9 +314,20 @@ impl DockerRuntime {
 
     /// Looks at the listening sockets in the container, when the engine runs on this machine.
     async fn explain(&self, instance: &Instance) -> Option<String> {
+        let found = self.look(&instance.id.0).await.ok()??;
+        let ailment = container::ailment(&found);
+        self.in_the_way(instance, &found).await.or(ailment)
+    }
+
+    /// What is in the way of a connection, as seen in the container's network namespace.
+    async fn in_the_way(
+        &self,
+        instance: &Instance,
+        found: &ContainerInspectResponse,
+    ) -> Option<String> {
         let Host::Unix(_) = self.client.host() else { return None };
         let id = instance.id.0.to_string();
-        let pid = self.look(&id).await.ok()??.state?.pid.filter(|pid| *pid > 0)?;
+        let pid = found.state.as_ref()?.pid.filter(|pid| *pid > 0)?;
         let (pid, wanted) = (i32::try_from(pid).ok()?, instance.address);
         let look = move || {
             // From within another pid namespace, the number may be somebody else's.

@@ -9,10 +9,18 @@
 //! answer to a malformed request is not lost to a reset, because what the client still sends is read
 //! for a while. A panic ends one connection and is counted.
 
+mod framing;
+mod head;
+mod persistent;
+mod reply;
+pub mod stream;
+pub mod upload;
+pub mod wire;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -24,16 +32,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use self::stream::{Io, Transport};
+use self::upload::ClientBody;
+use self::wire::Wire;
 use super::clock::{Clock, Tick};
 use super::forwarded::{address_value, is_trusted};
 use super::handler;
 use super::limits::Limits;
-use super::persistent;
-use super::stream::{Io, Transport};
 use super::tunnel::Tunnel;
 use super::upstream::http2::Local;
 use super::worker::{Worker, limit};
-use crate::telemetry::traffic::Count;
+use crate::telemetry::traffic::{Count, Reason};
 
 /// What every HTTP/2 connection with prior knowledge begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -85,6 +94,9 @@ pub struct Downstream {
     pub secure: bool,
     /// Set by the handler with a 101; taken when hyper has let go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
+    /// Where interim answers are written; only HTTP/1.1 has them here.
+    wire: RefCell<Weak<Wire>>,
+    takes_interim: Cell<bool>,
     multiplexed: bool,
     clock: Clock,
     limits: Deadlines,
@@ -128,6 +140,8 @@ impl Downstream {
             trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
             secure,
             tunnel: RefCell::new(None),
+            wire: RefCell::default(),
+            takes_interim: Cell::new(false),
             multiplexed,
             clock: worker.clock.clone(),
             limits: Deadlines::of(&worker.settings.limits, multiplexed),
@@ -140,6 +154,15 @@ impl Downstream {
             served: Cell::new(0),
             waker: RefCell::new(None),
         })
+    }
+
+    /// An instance sent an interim answer. Whoever cannot take it does without (RFC 9110, 15.2).
+    pub fn interim(&self, status: http::StatusCode, headers: &http::HeaderMap) {
+        if self.takes_interim.get()
+            && let Some(wire) = self.wire.borrow().upgrade()
+        {
+            wire.write(|out| reply::write_interim(status, headers, out.bytes));
+        }
     }
 
     /// Does something else from now on.
@@ -277,6 +300,9 @@ async fn serve(
     let secure = acceptor.is_some();
     let opening = Box::pin(open(&worker, stream, acceptor));
     let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
+    if opened.is_err() {
+        worker.refuse(Reason::HandshakeTime, peer);
+    }
     let Ok(Some((transport, multiplexed))) = opened else { return };
     let connection = Downstream::new(&worker, peer, secure, multiplexed);
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
@@ -335,10 +361,12 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
     let service = service_fn(move |request| {
         let (worker, connection) = (Rc::clone(&sharer), Rc::clone(&shared));
         let busy = Busy::new(&connection);
-        async move {
+        // Boxed: on its way into a task of its own it is moved many times.
+        Box::pin(async move {
+            let request = request.map(ClientBody::Http2);
             let response = handler::handle(&worker, &connection, request).await;
             Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
-        }
+        })
     });
     let limits = &worker.settings.limits;
     let http = http2::Builder::new(Local)

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::downstream::Downstream;
+use super::Downstream;
 
 /// TCP, or TLS over it.
 #[derive(Debug)]
@@ -43,12 +43,22 @@ impl Io {
 
     /// Whether something may be read from the network.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        let stream = match &self.transport {
+        // An error shows itself to who reads.
+        self.tcp().poll_read_ready(context).map(|_| ())
+    }
+
+    /// Has the connection end by a reset when it is dropped: nothing that was sent can then be taken
+    /// for all of it.
+    pub fn reset(&self) {
+        // Refused, it ends like any other.
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match &self.transport {
             Transport::Plain(stream) => stream,
             Transport::Tls(stream) => stream.get_ref().0,
-        };
-        // An error shows itself to who reads.
-        stream.poll_read_ready(context).map(|_| ())
+        }
     }
 
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
