@@ -4,6 +4,8 @@
 //! example all read this table; nothing else lists the keys. A default is written as it would stand
 //! in the file, and is read by the same code as what a person writes.
 
+pub mod edge;
+
 use super::listen_keys::LISTEN;
 use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
@@ -12,7 +14,7 @@ use Shape::{
 };
 
 /// A key.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
@@ -55,6 +57,8 @@ pub enum Shape {
     Map,
     /// Names and texts; the texts are never shown.
     Secrets,
+    /// Names, each with one text or a list of texts.
+    Patterns,
     /// A table with these keys.
     Table(&'static [Key]),
     /// A table with these keys that means nothing when it is not written.
@@ -84,7 +88,7 @@ impl Shape {
     /// Whether a variable can hold it: everything but tables.
     #[must_use]
     pub fn fits_a_variable(self) -> bool {
-        self.keys().is_none() && !matches!(self, Map | Secrets)
+        self.keys().is_none() && !matches!(self, Map | Secrets | Shape::Patterns)
     }
 }
 
@@ -107,6 +111,12 @@ pub const TOP: &[Key] = &[
     key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
+    key(
+        "access_log",
+        Table(edge::ACCESS_LOG),
+        "",
+        "A line for each request; USR1 opens the file anew. What falls behind is dropped and counted.",
+    ),
     key(
         "service",
         Named(SERVICE),
@@ -174,8 +184,27 @@ pub const LOG: &[Key] = &[
     ),
 ];
 
+/// One table of keys after another.
+const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
+    let mut all = [key("", Text, "", ""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
 /// `[service.NAME]`.
-pub const SERVICE: &[Key] = &[
+pub const SERVICE: &[Key] =
+    &joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
+
+/// `[[service.NAME.route]]`.
+pub const ROUTE: &[Key] =
+    &joined::<{ edge::ROUTE_OWN.len() + edge::RULES.len() }>(edge::ROUTE_OWN, edge::RULES);
+
+/// Keys that only a service has.
+const SERVICE_OWN: &[Key] = &[
     key(
         "host",
         TextOrList,
@@ -422,6 +451,18 @@ pub const SERVICE: &[Key] = &[
         Secret,
         "",
         "Lets who knows it choose a side (`switchback tester-cookie`); at least 16 characters.",
+    ),
+    key(
+        "canonical_host",
+        Text,
+        "",
+        "The host that visitors are sent to from the others of this service.",
+    ),
+    key(
+        "route",
+        Tables(ROUTE),
+        "",
+        "Requests that are treated otherwise; the first route that fits decides, and says only what differs.",
     ),
 ];
 

@@ -74,6 +74,9 @@ fn shape(shape: Shape) -> Value {
             "propertyNames": { "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" },
             "additionalProperties": object(keys),
         }),
+        Shape::Patterns => {
+            json!({ "type": "object", "additionalProperties": one_or_list(text()) })
+        }
         Shape::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
     }
 }

@@ -8,6 +8,7 @@ use super::daemon::secret;
 use super::document::Document;
 use super::hooks::{read_hooks, read_smoke};
 use super::keys::SERVICE;
+use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
@@ -28,17 +29,12 @@ use crate::routing::table::Route;
 pub(super) struct Read {
     pub(super) service: Service,
     pub(super) route_places: Vec<Place>,
+    /// The services that its routes lead to.
+    pub(super) leads: policy::Leads,
 }
 
-type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
-
 /// Reads all services.
-pub(super) fn read(
-    document: &Document,
-    base: &Path,
-    file: ReadFile<'_>,
-    report: &Report,
-) -> Vec<Read> {
+pub(super) fn read(document: &Document, context: Context<'_>, report: &Report) -> Vec<Read> {
     let services = document.table.entry("service").map(|entry| &entry.node);
     let entries: &[Entry] = match services.map(|node| (&node.value, &node.place)) {
         Some((Value::Table(table), _)) => &table.entries,
@@ -49,10 +45,11 @@ pub(super) fn read(
         }
         None => &[],
     };
-    entries.iter().filter_map(|entry| read_service(entry, base, file, report)).collect()
+    entries.iter().filter_map(|entry| read_service(entry, context, report)).collect()
 }
 
-fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report) -> Option<Read> {
+fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<Read> {
+    let (base, file) = (context.base, context.file);
     let name = ServiceName::new(&entry.key).map_err(|_| {
         report.add(
             Problem::error(entry.place.clone(), format!("{:?} cannot name a service", entry.key))
@@ -69,7 +66,9 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let section = Section::new(path, entry.place.clone(), SERVICE, Some(table), report);
     let name = name.ok()?;
     let (routes, route_places) = read_routes(&section);
-    let settings = read_settings(&section, &name);
+    let (policy, leads) = policy::read(&section, context);
+    let mut settings = read_settings(&section, &name);
+    settings.to_https = policy.base.to_https;
     let probe = read_probe(&section.inner("probe"));
     let mut plan = read_plan(&section, probe.deadline);
     if settings.affinity != Affinity::None {
@@ -82,8 +81,8 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let keeping = keeping::read_keeping(&section, &template.container.volumes);
     let build = keeping::read_build(&section);
     check_comparison(&section, &template, &plan);
-    let service = Service { name, routes, settings, template, plan, keeping, build };
-    Some(Read { service, route_places })
+    let service = Service { name, routes, settings, policy, template, plan, keeping, build };
+    Some(Read { service, route_places, leads })
 }
 
 /// What the canary is to be compared with must be there.
@@ -354,6 +353,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
             .map_or(Weight::ZERO, |found| found.value),
         shield_body: usize::try_from(section.size("shield_body").value).unwrap_or(usize::MAX),
         assets: read_assets(section),
+        to_https: false,
     };
     settings.except(read_exceptions(section));
     settings

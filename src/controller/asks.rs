@@ -46,6 +46,9 @@ impl Driver {
                     let _ = answer.send(Err(refused));
                 }
             },
+            Ask::Maintain(name, request, answer) => {
+                let _ = answer.send(self.maintain(&name, &request));
+            }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
@@ -320,7 +323,7 @@ impl Driver {
                 Some(service) if service.config != config => {
                     let relaunch = service.config.template != config.template;
                     service.config = config.clone();
-                    self.fleet.set_service(&name, config.routes, config.settings);
+                    self.fleet.set_service(&name, config.routes, config.settings, config.policy);
                     said.push(if relaunch {
                         format!(
                             "{name} changed; what it runs changes with `switchback deploy {name}`"

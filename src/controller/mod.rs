@@ -16,6 +16,7 @@ pub mod handle;
 mod hooks;
 mod journal;
 mod keeper;
+mod maintenance;
 mod perform;
 mod prepare;
 mod recorder;

@@ -22,7 +22,7 @@ use crate::rollout::phase::Phase;
 use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
-use crate::store::records::ActiveRecord;
+use crate::store::records::{ActiveRecord, MaintenanceRecord};
 
 /// When an engine has made what it was asked for before the start, also a busy one.
 const LATE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -31,7 +31,8 @@ impl Driver {
     /// Adds a service as configured, with nothing running.
     pub(super) fn add_service(&mut self, config: ServiceConfig) {
         let name = config.name.clone();
-        self.fleet.set_service(&name, config.routes.clone(), config.settings.clone());
+        let (routes, settings) = (config.routes.clone(), config.settings.clone());
+        self.fleet.set_service(&name, routes, settings, config.policy.clone());
         let service = Service {
             config,
             record: Default::default(),
@@ -119,6 +120,8 @@ impl Driver {
     /// soon as the proxy listens, and an engine may take its time to answer.
     pub(super) fn route_as_remembered(&mut self) {
         for (name, service) in &self.services {
+            let maintenance = service.record.maintenance.as_ref();
+            self.fleet.maintain(name, maintenance.map(MaintenanceRecord::meaning));
             let Some(stable) = &service.record.stable else { continue };
             let Some(revision) = service.revisions.get(&stable.revision) else { continue };
             let protocol = revision.spec.protocol;

@@ -3,8 +3,8 @@
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
-    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, ShieldStatus, SideStatus,
-    TrafficStatus, WarmStatus, Weights,
+    EventRecord, InstanceStatus, MaintenanceStatus, RolloutRecord, ServiceStatus, ShieldStatus,
+    SideStatus, TrafficStatus, WarmStatus, Weights,
 };
 use crate::analysis::scorecard::Sample;
 use crate::model::id::RevisionId;
@@ -71,6 +71,9 @@ impl Driver {
                 .and_then(|a| a.rollout.deadline())
                 .map(|deadline| deadline.since(now).as_secs_f64()),
             notes: notes_of(service, active, last),
+            maintenance: record.maintenance.as_ref().map(|record| MaintenanceStatus {
+                queue_seconds: record.queue_millis as f64 / 1e3,
+            }),
             routes: super::settings::route_texts(&service.config),
             generation: self.fleet.generation(),
         }
@@ -168,6 +171,11 @@ fn notes_of(
         }
     }
     let name = &service.config.name;
+    if service.record.maintenance.is_some() {
+        notes.push(format!(
+            "in maintenance: visitors do not reach it; `switchback maintenance {name} off` ends it"
+        ));
+    }
     if service.record.stable.is_none() && active.is_none() {
         let what = if service.preparing { "being prepared" } else { "not deployed yet" };
         notes.push(format!("{name} is {what}"));

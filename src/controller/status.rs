@@ -47,12 +47,33 @@ pub struct ServiceStatus {
     /// Why it is paused, why it went back, or what else a person should know: sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
     pub routes: Vec<String>,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MaintenanceStatus {
+    /// How many seconds each of them waits before being answered 503.
+    pub queue_seconds: f64,
+}
+
+/// Keep visitors from a service, or let them in again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct MaintenanceRequest {
+    /// Whether they are kept from it.
+    #[schema(value_type = bool)]
+    pub on: Option<bool>,
+    /// How long each of them waits before being answered 503, such as `30s`; not at all otherwise.
+    pub queue: Option<String>,
 }
 
 /// The two sides of a split, in percent; they sum to 100.

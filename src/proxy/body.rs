@@ -18,6 +18,7 @@ use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
 use super::kept::Reading;
+use super::logged::Logged;
 use super::upstream::Broken;
 use super::worker::Ongoing;
 use crate::telemetry::traffic::Reason;
@@ -131,6 +132,8 @@ pub enum ResponseBody {
     Full(Bytes),
     /// As it comes from the upstream.
     Stream(Box<Stream>),
+    /// Any of these, with the access log told of its end.
+    Logged(Box<Logged>),
 }
 
 impl ResponseBody {
@@ -276,6 +279,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Stream(stream) => stream.poll_next(context),
+            Self::Logged(logged) => logged.poll_frame(context),
         }
     }
 
@@ -283,6 +287,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
+            Self::Logged(logged) => logged.body().is_end_stream(),
             Self::Stream(stream) => {
                 stream.first.is_none()
                     && stream.broken.is_none()
@@ -300,6 +305,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Logged(logged) => logged.body().size_hint(),
             Self::Stream(stream) => match &stream.source {
                 Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {
                     let first = stream.first.as_ref().map_or(0, Bytes::len);

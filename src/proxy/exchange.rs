@@ -32,8 +32,12 @@ use http::{HeaderMap, StatusCode};
 use super::clock::{Clock, Tick, ticks};
 use super::downstream::Downstream;
 use super::headers::strip_response;
+use super::limits::Limits;
 use super::observation::{Kind, Observation, Part, Subject};
 use super::upstream::line::Line;
+use crate::edge::flight::Flight;
+use crate::edge::policy::Rule;
+use crate::edge::rules::Times;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
 use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
@@ -57,6 +61,8 @@ pub struct Route {
     pub table: Snapshot,
     /// The service's place in it.
     pub service: usize,
+    /// The rule of the service's policy that the request goes by.
+    pub rule: Option<Arc<Rule>>,
 }
 
 impl Route {
@@ -64,6 +70,37 @@ impl Route {
     pub fn service(&self) -> &ServiceEntry {
         // In range: the index came from this very table.
         &self.table.services[self.service]
+    }
+
+    /// Times that the request's rule says otherwise than its service.
+    fn times(&self) -> Times {
+        self.rule.as_ref().map_or_else(Times::default, |rule| rule.rules.times)
+    }
+
+    /// How long a connection to an instance may take.
+    pub fn connect_timeout(&self) -> Duration {
+        self.times().connect.unwrap_or(self.service().settings.connect_timeout)
+    }
+
+    /// How many more endpoints may be tried.
+    pub fn retries(&self) -> u32 {
+        self.times().retries.unwrap_or(self.service().settings.retries)
+    }
+
+    /// How long each stage may last.
+    pub fn patience(&self, limits: &Limits) -> Patience {
+        let (service, times) = (self.service(), self.times());
+        let settings = &service.settings;
+        // A route that may take longer than its service is not late when that would be.
+        let own = times.response.filter(|own| *own > settings.response_timeout);
+        Patience {
+            response: ticks(times.response.unwrap_or(settings.response_timeout)),
+            overdue: ticks(own.unwrap_or(service.overdue)),
+            idle: ticks(times.idle.unwrap_or(settings.idle_timeout)),
+            upload: ticks(limits.body_stall),
+            upload_rate: limits.body_rate,
+            write: ticks(limits.write_stall),
+        }
     }
 
     /// One side of it.
@@ -168,6 +205,8 @@ pub struct Exchange {
     observation: RefCell<Option<Observation>>,
     /// What a streaming body holds on to; here, so that a cut can take it away.
     pub held: RefCell<Option<Held>>,
+    /// What it counts as against limits on requests in flight.
+    pub flights: RefCell<Vec<Flight>>,
 }
 
 impl Exchange {
@@ -197,6 +236,7 @@ impl Exchange {
             waker: RefCell::new(None),
             observation: RefCell::new(None),
             held: RefCell::new(None),
+            flights: RefCell::default(),
         }
     }
 

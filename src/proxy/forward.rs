@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held, Route};
+use super::gate::Passed;
 use super::observation::{Kind, Part, Subject};
 use super::parcel::Parcel;
 use super::shield::{self, covers_failure, covers_status};
@@ -50,6 +51,8 @@ pub struct Answer {
     pub held: Held,
     /// Who answered.
     pub revision: RevisionId,
+    /// On which side.
+    pub side: Side,
 }
 
 /// What an attempt came to.
@@ -112,8 +115,8 @@ fn reload(worker: &Worker, route: &Route) -> Option<Route> {
         return None;
     }
     let name = &route.service().name;
-    let service = table.services.iter().position(|service| service.name == *name)?;
-    Some(Route { table, service })
+    let service = table.position(name)?;
+    Some(Route { table, service, rule: route.rule.clone() })
 }
 
 fn other(side: Side) -> Side {
@@ -131,11 +134,16 @@ pub async fn forward(
     mut route: Route,
     choice: &Choice,
     mut parcel: Box<Parcel>,
+    passed: Option<&mut Passed>,
     ongoing: &Ongoing,
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let mut side = choice.side(route.service());
+    // By the path that the client asked for, whatever the instance is asked for.
     let subject = subject(&route, choice, &parcel);
+    if let Some(passed) = passed {
+        passed.forward(&mut parcel.head, ongoing);
+    }
     let mut is_fresh = choice.is_fresh(route.service());
     let observe = |route: &Route, side, is_fresh| {
         if let Some(subject) = &subject {
@@ -144,7 +152,7 @@ pub async fn forward(
         }
     };
     observe(&route, side, is_fresh);
-    let mut retries = route.service().settings.retries;
+    let mut retries = route.retries();
     let mut tried = Tried::default();
     let mut reloads = 0;
     let mut crossed = false;
@@ -199,7 +207,7 @@ pub async fn forward(
         let failed = match attempt(worker, &route, claim, parcel, exchange).await {
             Ok(Arrived { head, incoming, held, again }) => {
                 let status = head.status;
-                let got = Answer { head, incoming, held, revision };
+                let got = Answer { head, incoming, held, revision, side };
                 let Some(mut again) = again.filter(|_| !crossed) else {
                     if crossed && side == Side::Stable && !status.is_server_error() {
                         worker.count(Count::Rescued);
@@ -284,7 +292,7 @@ async fn by_other(
             drop(aside);
             dismiss(worker, got.held);
             worker.count(Count::AssetsFound);
-            Answer { head, incoming, held, revision }
+            Answer { head, incoming, held, revision, side: other(side) }
         }
         other => {
             if let Ok(arrived) = other {
@@ -452,8 +460,7 @@ async fn dial(
     route: &Route,
     claim: &Claim,
 ) -> Result<tokio::net::TcpStream, Failure> {
-    let timeout = route.service().settings.connect_timeout;
-    let connected = connect(claim.endpoint(), timeout).await;
+    let connected = connect(claim.endpoint(), route.connect_timeout()).await;
     worker.count(match connected {
         Ok(_) => Count::UpstreamConnects,
         Err(_) => Count::UpstreamConnectFailures,

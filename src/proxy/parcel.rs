@@ -107,6 +107,11 @@ impl Head {
         matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
     }
 
+    /// Its path and query.
+    pub fn path_and_query(&self) -> &str {
+        self.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+    }
+
     /// In origin form, with the host in its field: HTTP/2 and absolute-form clients put it elsewhere.
     pub fn normalise(&mut self, host: Option<HeaderValue>) {
         if self.uri.authority().is_some() || self.uri.scheme().is_some() {

@@ -34,6 +34,8 @@ pub struct ServiceSettings {
     pub shield_body: usize,
     /// What is asked of the other revision when one says 404.
     pub assets: Assets,
+    /// Whether cleartext requests are sent to https. A policy, where there is one, says it itself.
+    pub to_https: bool,
 }
 
 /// Which requests that the canary failed are sent to stable before the user sees it.
@@ -65,6 +67,7 @@ impl Default for ServiceSettings {
             shield_budget: Weight::from_basis_points(2_000).unwrap_or(Weight::ZERO),
             shield_body: 64 * 1024,
             assets: Assets::default(),
+            to_https: false,
         }
     }
 }

@@ -13,6 +13,8 @@ use super::endpoint::EndpointId;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use crate::analysis::scorecard::Scorecard;
+use crate::edge::policy::Policy;
+use crate::edge::rules::Maintenance;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::{Side, Weight};
 
@@ -28,6 +30,7 @@ pub struct RoutingTable {
     exact: Hosts,
     wildcard: Hosts,
     any: Paths,
+    names: HashMap<Box<str>, usize, Hashing>,
 }
 
 /// A service as the data plane sees it.
@@ -37,6 +40,10 @@ pub struct ServiceEntry {
     pub name: ServiceName,
     /// How its requests are treated.
     pub settings: Arc<ServiceSettings>,
+    /// What is done to its requests besides; `None` when there is nothing to do.
+    pub policy: Option<Arc<Policy>>,
+    /// Its visitors are kept from it.
+    pub maintenance: Option<Maintenance>,
     /// The canary's weight. Zero when there is no canary.
     pub canary_weight: Weight,
     /// Differs between rollouts; see [`super::split::Ticket::of_key`].
@@ -259,6 +266,7 @@ impl RoutingTable {
     pub fn new(generation: u64, services: Vec<(ServiceEntry, Vec<Route>)>) -> Self {
         let mut table = Self { generation, ..Self::default() };
         for (index, (service, routes)) in services.into_iter().enumerate() {
+            table.names.insert(service.name.as_str().into(), index);
             table.services.push(service);
             for route in routes {
                 match &route.host {
@@ -277,6 +285,12 @@ impl RoutingTable {
     #[must_use]
     pub fn route(&self, host: &str, path: &str) -> Option<&ServiceEntry> {
         self.service_of(host, path).and_then(|index| self.services.get(index))
+    }
+
+    /// The place of a service in [`Self::services`].
+    #[must_use]
+    pub fn position(&self, name: &ServiceName) -> Option<usize> {
+        self.names.get(name.as_str()).copied()
     }
 
     /// Like [`Self::route`], as an index into [`Self::services`].
@@ -330,6 +344,8 @@ mod tests {
             let entry = ServiceEntry {
                 name: ServiceName::new(name).expect("a name"),
                 settings: Arc::default(),
+                policy: None,
+                maintenance: None,
                 canary_weight: Weight::ZERO,
                 salt: 0,
                 overdue: std::time::Duration::from_secs(1),

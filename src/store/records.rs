@@ -20,6 +20,9 @@ pub struct ServiceRecord {
     /// Hooks at the end of rollouts that have yet to run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<PendingHook>,
+    /// Its visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceRecord>,
 }
 
 /// A hook that is to run, with all that it needs.
@@ -35,6 +38,13 @@ pub struct PendingHook {
     pub hook: Hook,
     /// Why the rollout went back.
     pub cause: Option<String>,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaintenanceRecord {
+    /// How long each of them waits, in milliseconds.
+    pub queue_millis: u64,
 }
 
 /// A revision and where it runs.

@@ -62,6 +62,9 @@ pub enum Daemon {
     /// Takes Switchback's own state to another host
     #[command(display_order = 44, long_about = keeping::STATE, subcommand_required = true, arg_required_else_help = true)]
     State(keeping::State),
+    /// Keeps visitors from a service while it is worked on
+    #[command(display_order = 38, long_about = MAINTENANCE)]
+    Maintenance(Maintenance),
     /// Lists the rollouts of a service
     #[command(display_order = 40)]
     History(OneServiceRead),
@@ -351,6 +354,30 @@ pub struct SetWeight {
     /// The canary's weight, as fine as 0.01%
     #[arg(value_name = "PERCENT")]
     pub weight: Weight,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+const MAINTENANCE: &str = "\
+Keeps visitors from a service while it is worked on: they are answered 503, with the page of
+`error_pages` if there is one, or with --queue wait until it is over. It outlives a restart.
+
+  switchback maintenance web on
+  switchback maintenance web on --queue 30s
+  switchback maintenance web off";
+
+/// `maintenance`
+#[derive(Debug, Args)]
+pub struct Maintenance {
+    /// The service
+    pub service: Service,
+    /// Begins or ends it
+    #[arg(value_parser = ["on", "off"])]
+    pub state: String,
+    /// How long each visitor waits for its end before being answered 503
+    #[arg(long, value_name = "DURATION", value_parser = scalar::duration)]
+    pub queue: Option<Duration>,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,

@@ -75,6 +75,8 @@ impl Rig {
         let entry = ServiceEntry {
             name: ServiceName::new("web").expect("a name"),
             settings: Arc::new(service),
+            policy: None,
+            maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
             salt: 7,
             overdue: Duration::from_secs(60),
