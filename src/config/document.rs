@@ -114,7 +114,9 @@ fn check_known(table: &Table, known: &'static [Key], path: &str, report: &Report
         let inner =
             if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
         match (key.shape, &entry.node.value) {
-            (Shape::Table(keys), Value::Table(table)) => check_known(table, keys, &inner, report),
+            (Shape::Table(keys) | Shape::Optional(keys), Value::Table(table)) => {
+                check_known(table, keys, &inner, report);
+            }
             (Shape::Named(keys), Value::Table(table)) => {
                 for entry in &table.entries {
                     if let Value::Table(table) = &entry.node.value {
@@ -169,7 +171,7 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
         for key in keys {
             let path: Vec<String> = prefix.iter().cloned().chain([key.name.to_owned()]).collect();
             match key.shape {
-                Shape::Table(inner) => walk(&path, inner, found),
+                Shape::Table(inner) | Shape::Optional(inner) => walk(&path, inner, found),
                 shape if shape.fits_a_variable() => found.push((path, key)),
                 _ => {}
             }

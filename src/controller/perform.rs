@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::handle::Refused;
 use super::journal::{Happening, Kind};
-use super::service::{Service, Waiting};
+use super::service::{Relaunch, Service, Waiting};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::Side;
@@ -50,6 +50,7 @@ impl Driver {
                     self.fleet.publish();
                     self.look_for_ready(name);
                 }
+                Effect::Smoke => self.smoke(name),
                 Effect::Shift(weight) => self.shift(name, weight),
                 Effect::Drain => self.drain(name),
                 Effect::Stop => self.stop(name),
@@ -115,6 +116,7 @@ impl Driver {
     }
 
     fn launch(&mut self, name: &ServiceName) {
+        let before = self.hook_before(name);
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
         let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
@@ -128,7 +130,7 @@ impl Driver {
         active.launch = Some(cancel.clone());
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
-        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel, before);
         self.launch_fresh(name);
     }
 
@@ -209,14 +211,18 @@ impl Driver {
     fn switch(&mut self, name: &ServiceName) {
         self.fleet.switch(name);
         self.restart_rates(name);
-        let now = jiff::Timestamp::now().as_millisecond();
+        let (now, not_before) = (jiff::Timestamp::now().as_millisecond(), self.now());
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &service.active else { return };
         let canary =
             Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
         let former = service.record.stable.replace(canary);
-        service.relaunches.clear();
+        // What ended while it was warm is wanted back.
+        let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
+        let gone = stable.zip(0..).filter(|(i, _)| !service.watched.contains_key(&i.id));
+        let relaunch = |replica| (replica, Relaunch { failures: 0, not_before, under_way: false });
+        service.relaunches = gone.map(|(_, replica)| relaunch(replica)).collect();
         service.since = now;
         // The one that was warm until now gives up its place; the one that comes back is stable.
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
@@ -243,7 +249,9 @@ impl Driver {
         let message = super::report::sentence(service, rollout);
         let phase = Some((rollout.phase.as_str(), rollout.weight.percent()));
         let repeated = matches!(rollout.phase, Phase::RollingBack { drained: true, .. });
+        let served = repeated || rollout.phase == Phase::Promoted;
         if repeated {
+            self.tell_shielded(name);
             return;
         }
         let ends = matches!(rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
@@ -259,8 +267,22 @@ impl Driver {
         if let Some(active) = &mut service.active {
             active.remember(recorded);
         }
+        if served {
+            self.tell_shielded(name);
+        }
         if ends {
             self.end_fresh(name);
+        }
+    }
+
+    /// Says what the shield spared visitors, once the canary has answered its last request as one.
+    fn tell_shielded(&mut self, name: &ServiceName) {
+        let total = self.fleet.shielded(name);
+        let Some(active) = self.services.get(name).and_then(|s| s.active.as_ref()) else { return };
+        let rollout = &active.rollout;
+        let told = super::report::shielded(rollout.canary, total.since(active.shielded));
+        if let Some(message) = told {
+            self.tell(name, Kind::Note, message);
         }
     }
 
@@ -268,7 +290,7 @@ impl Driver {
     pub(super) fn changes(&mut self, name: &ServiceName) -> Vec<Change> {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
-        let mut changes = Vec::new();
+        let (mut changes, mut ended) = (Vec::new(), None);
         if over && let Some(mut active) = service.active.take() {
             service.asked.extend(active.take_waiting(Attempt::MAX));
             active.end_recording();
@@ -283,6 +305,9 @@ impl Driver {
             metrics::count(&metrics::ROLLOUTS, &labels);
             service.since = jiff::Timestamp::now().as_millisecond();
             changes.push(Change::History(Box::new(entry.clone())));
+            let hook = super::hooks::after(&entry.checkpoint);
+            service.record.hooks.extend(hook.clone());
+            ended = hook;
             service.history.push(entry);
             if service.history.len() > HISTORY {
                 let oldest = service.history.remove(0);
@@ -296,6 +321,9 @@ impl Driver {
             changes.push(Change::History(Box::new(last.clone())));
         }
         changes.extend(service.changes());
+        if let Some(hook) = ended {
+            self.run_pending(name, hook);
+        }
         changes
     }
 

@@ -177,6 +177,8 @@ mod tests {
             overdue: Duration::from_secs(1),
             stable: Some(side(1)),
             canary: Some(side(2)),
+            warm: None,
+            budget: None,
             fresh: None,
         }
     }

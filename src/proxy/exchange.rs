@@ -72,6 +72,22 @@ impl Route {
     }
 }
 
+/// An observation whose meaning depends on what another revision says. Dropped, it is none.
+#[derive(Debug)]
+pub struct SetAside {
+    observation: Option<Observation>,
+    endpoint: Option<EndpointId>,
+}
+
+impl SetAside {
+    /// It counts as what the headers said.
+    pub fn record(self) {
+        if let Some(observation) = self.observation {
+            observation.end(self.endpoint);
+        }
+    }
+}
+
 /// How far an exchange is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -195,13 +211,10 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins, and what ends the former endpoint's requests does not
-    /// end this one.
+    /// An attempt failed; another one begins, whatever ended the one before.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
-        if self.fired.get() == Some(Fired::Cut) {
-            self.fired.set(None);
-        }
+        self.fired.set(None);
         self.enter(Stage::Claiming);
     }
 
@@ -323,6 +336,12 @@ impl Exchange {
         if let Some(observation) = self.observation.borrow_mut().take() {
             observation.abandon(self.age());
         }
+    }
+
+    /// Takes what the headers said away, to be recorded or not when more is known.
+    pub fn set_aside(&self) -> SetAside {
+        let observation = self.observation.borrow_mut().take();
+        SetAside { observation, endpoint: self.endpoint.get() }
     }
 
     /// Neither side's doing: nothing is recorded.

@@ -75,6 +75,8 @@ metrics! {
     CONNECTS Counter "upstream_connects_total" "Connections to instances, by result.";
     RETRIES Counter "retries_total" "Requests tried again on another endpoint.";
     RESCUED Counter "rescued_requests_total" "Failures of a canary that no visitor saw, because stable answered instead.";
+    ASSETS Counter "assets_found_total" "Assets that one revision did not have and the other one did.";
+    SHIELDED Counter "shielded_requests_total" "Failures of a canary that the shield sent to stable, and those beyond its budget, by result.";
     SYNTHETIC Counter "synthetic_responses_total" "Answers that the proxy made itself: 502, 503, 504.";
     TUNNELS Counter "tunnels_total" "Tunnels opened, such as WebSockets.";
     PANICS Counter "panics_total" "Panics caught in a connection; each is a mistake of ours.";
@@ -181,7 +183,7 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 12] = [
+        let counters: [(&Metric, Labels<'_>, Count); 13] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),
@@ -191,6 +193,7 @@ impl Page {
             (&CONNECTS, &failed, Count::UpstreamConnectFailures),
             (&RETRIES, &[], Count::Retries),
             (&RESCUED, &[], Count::Rescued),
+            (&ASSETS, &[], Count::AssetsFound),
             (&SYNTHETIC, &[], Count::Synthetic),
             (&TUNNELS, &[], Count::Tunnels),
             (&PANICS, &[], Count::Panics),

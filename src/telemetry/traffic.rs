@@ -28,6 +28,8 @@ pub enum Count {
     Retries,
     /// Canary failures that a user did not see, because stable answered instead.
     Rescued,
+    /// Assets that one revision did not have and the other did.
+    AssetsFound,
     /// Answers that the proxy made itself: 502, 503, 504.
     Synthetic,
     /// Tunnels opened by `Upgrade` or `CONNECT`.
@@ -45,7 +47,7 @@ pub enum Reason {
     Malformed,
     /// Where the message ends is in doubt: its `Content-Length` or `Transfer-Encoding`.
     Framing,
-    /// A transfer coding that is not ours to decode.
+    /// A transfer coding, or a protocol in a tunnel, that is not ours.
     Coding,
     /// No `Host`, several, a bad one, or one that says something else than the target.
     Host,
