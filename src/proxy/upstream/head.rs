@@ -55,6 +55,13 @@ pub struct ResponseHead {
 /// Where parsers differ, and answers are split.
 const BARE: &str = "a line of a response's head ends without a carriage return";
 
+impl ResponseHead {
+    /// Whether the answer itself is still to come.
+    pub fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+}
+
 /// Writes a request's head, and says how its body is to be framed.
 pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {
     let (head, asked) = (&parcel.head, parcel.asked);
