@@ -273,7 +273,7 @@ fn the_commented_example_shows_every_key_with_its_default() {
         if key.shape.keys().is_some() || path.starts_with("tls.") {
             continue;
         }
-        let service = if key.name == "command" { "api" } else { "web" };
+        let service = if path == "service.*.command" { "api" } else { "web" };
         let service = if key.name == "endpoints" { "old" } else { service };
         let parts: Vec<String> = path.replace('*', service).split('.').map(str::to_owned).collect();
         let (last, tables) = parts.split_last().expect("a key");
