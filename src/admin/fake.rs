@@ -162,7 +162,9 @@ impl Levers {
                 Ask::Deploy(name, request, told, answer) => {
                     let request = serde_json::to_string(&request).expect("JSON");
                     self.note(format!("deploy {name} {request}"));
-                    told.count("pulling web:v2", 5, Some(10));
+                    if request.contains("pulled") {
+                        told.count("pulling web:pulled", 5, Some(10));
+                    }
                     let _ = answer.send(accept());
                 }
                 Ask::Rollback(name, to, answer) => {
