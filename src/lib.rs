@@ -10,6 +10,7 @@ pub mod edge;
 pub mod rollout;
 pub mod routing;
 
+pub mod archive;
 pub mod prober;
 pub mod runtime;
 pub mod store;

@@ -43,6 +43,7 @@ const ROOMS: [Room; 16] = [
     pure("routing", 2, &["analysis::scorecard", "edge", "model"]),
     room("runtime", 2, &["model"]),
     room("prober", 2, &["model"]),
+    room("archive", 2, &["model"]),
     room("telemetry", 2, &["analysis", "model"]),
     pure(
         "config",
@@ -62,6 +63,7 @@ const ROOMS: [Room; 16] = [
             "runtime",
             "prober",
             "store",
+            "archive",
             "telemetry",
             "config",
             "model",
@@ -70,7 +72,15 @@ const ROOMS: [Room; 16] = [
     room(
         "admin",
         5,
-        &["controller::handle", "controller::status", "rollout", "analysis", "telemetry", "model"],
+        &[
+            "controller::handle",
+            "controller::archivist",
+            "controller::status",
+            "rollout",
+            "analysis",
+            "telemetry",
+            "model",
+        ],
     ),
     room(
         "cli",
@@ -82,6 +92,7 @@ const ROOMS: [Room; 16] = [
             "config",
             "controller::status",
             "controller::driver::Leave",
+            "controller::archivist",
             "rollout",
             "analysis::verdict",
             // `analyze` judges a recording without a daemon.
@@ -140,7 +151,7 @@ const HOMES: [(&[&str], &[&str]); 7] = [
     (&["arc_swap"], &["routing/live.rs", "proxy/tls"]),
     (
         &["hyper", "hyper_util"],
-        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "demo/"],
+        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "cli/source/", "demo/"],
     ),
     (
         &["rustls", "tokio_rustls"],

@@ -280,7 +280,13 @@ async fn sockets_are_neither_stolen_nor_left() {
     let start = async |socket: &std::path::Path, listen, token: Option<&str>| {
         let (_, handle) = driver();
         let token = token.map(str::to_owned);
-        let settings = Settings { socket: Some(socket.to_owned()), listen, token, rare: None };
+        let settings = Settings {
+            socket: Some(socket.to_owned()),
+            listen,
+            token,
+            rare: None,
+            archivist: None,
+        };
         serve(handle, settings, Arc::new(Traffic::new(1)), CancellationToken::new()).await
     };
     let error = start(&fake.socket, Vec::new(), None).await.expect_err("in use");

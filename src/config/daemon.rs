@@ -9,7 +9,8 @@ use super::problem::Problem;
 use super::raw::Value;
 use super::reader::{Found, Section};
 use super::{
-    Admin, Certificate, Config, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State, Tls,
+    Admin, Certificate, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings,
+    State, Tls,
 };
 
 /// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
@@ -26,11 +27,12 @@ pub(super) fn read(top: &Section<'_>, base: &Path, file: ReadFile<'_>) -> Config
         listen,
         tls,
         admin: read_admin(&top.inner("admin"), base),
-        state: State { dir: path(&top.inner("state"), "dir", base) },
+        state: read_state(&top.inner("state"), base),
         runtime: RuntimeSettings { docker: read_docker(&top.inner("runtime")) },
         log: read_log(&top.inner("log")),
         access_log: super::access_log::read(&top.inner("access_log"), base),
         services: Vec::new(),
+        text: FileText::default(),
     }
 }
 
@@ -40,6 +42,13 @@ fn text(section: &Section<'_>, name: &str) -> String {
 
 fn path(section: &Section<'_>, name: &str, base: &Path) -> PathBuf {
     section.text(name).map_or_else(PathBuf::new, |found| found.path(base))
+}
+
+fn read_state(section: &Section<'_>, base: &Path) -> State {
+    let dir = path(section, "dir", base);
+    let named = section.text("checkpoints").map(|found| found.path(base));
+    let checkpoints = named.unwrap_or_else(|| dir.join("checkpoints"));
+    State { dir, checkpoints }
 }
 
 fn values<T>(found: Vec<Found<T>>) -> Vec<T> {

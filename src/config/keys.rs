@@ -90,6 +90,8 @@ impl Shape {
     }
 }
 
+mod keeping;
+
 pub(super) const fn key(
     name: &'static str,
     shape: Shape,
@@ -104,7 +106,7 @@ pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
-    key("state", Table(STATE), "", "What must survive a restart."),
+    key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
     key(
@@ -156,14 +158,6 @@ pub const ADMIN: &[Key] = &[
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
 ];
 
-/// `[state]`.
-pub const STATE: &[Key] = &[key(
-    "dir",
-    Text,
-    r#""/var/lib/switchback""#,
-    "Directory for rollouts, revisions and their history.",
-)];
-
 /// `[runtime]`.
 pub const RUNTIME: &[Key] = &[key(
     "docker",
@@ -188,24 +182,9 @@ pub const LOG: &[Key] = &[
     ),
 ];
 
-/// One table of keys after another.
-const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
-    let mut all = [key("", Text, "", ""); N];
-    let mut at = 0;
-    while at < N {
-        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
-        at += 1;
-    }
-    all
-}
-
 /// `[service.NAME]`.
 pub const SERVICE: &[Key] =
-    &joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
-
-/// `[[service.NAME.route]]`.
-pub const ROUTE: &[Key] =
-    &joined::<{ edge::ROUTE_OWN.len() + edge::RULES.len() }>(edge::ROUTE_OWN, edge::RULES);
+    &edge::joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
 
 /// Keys that only a service has.
 const SERVICE_OWN: &[Key] = &[
@@ -238,6 +217,12 @@ const SERVICE_OWN: &[Key] = &[
         TextOrList,
         "",
         "Files of NAME=value lines, relative to this file; `env` wins.",
+    ),
+    key(
+        "pull",
+        Choice(&["missing", "always"]),
+        r#""missing""#,
+        "When the registry is asked for the image: when it is \"missing\" here, or \"always\".",
     ),
     key("args", List, "[]", "Replaces the image's CMD."),
     key("volumes", List, "[]", "Volumes and bind mounts, \"source:/target[:ro]\"."),
@@ -326,6 +311,36 @@ const SERVICE_OWN: &[Key] = &[
         r#""2m""#,
         "How long launching all instances may take, pulling the image included.",
     ),
+    key(
+        "keep_revisions",
+        Integer(2, 1_000),
+        "10",
+        "Revisions that can be returned to; their images stay on the engine.",
+    ),
+    key(
+        "checkpoint",
+        Choice(&["manual", "auto"]),
+        r#""manual""#,
+        "\"auto\" archives a checkpoint before each deploy and rollback.",
+    ),
+    key(
+        "backup",
+        Table(keeping::BACKUP),
+        "",
+        "What goes into a checkpoint, and how long it stays.",
+    ),
+    key(
+        "paths",
+        TextOrList,
+        "[]",
+        "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
+    ),
+    key(
+        "build",
+        Table(keeping::BUILD),
+        "",
+        "How `deploy --build` and `deploy --git` make the image.",
+    ),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),
     key(
@@ -390,7 +405,7 @@ const SERVICE_OWN: &[Key] = &[
     ),
     key(
         "route",
-        Tables(ROUTE),
+        Tables(edge::ROUTE),
         "",
         "Requests that are treated otherwise; the first route that fits decides, and says only what differs.",
     ),

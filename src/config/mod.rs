@@ -19,6 +19,7 @@ mod daemon;
 mod document;
 pub mod env_file;
 pub mod image;
+pub mod keeping;
 pub mod keys;
 mod listen_keys;
 pub mod load;
@@ -27,6 +28,7 @@ mod policy;
 pub mod problem;
 pub mod raw;
 mod reader;
+mod route;
 pub mod scalar;
 pub mod schema;
 mod service;
@@ -36,6 +38,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::Document;
@@ -48,6 +51,7 @@ use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
 
 use crate::model::network::Network;
+use keeping::{Build, Keeping};
 use problem::Problems;
 use reader::Report;
 
@@ -71,6 +75,18 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The file that this was read from, to be archived with a checkpoint.
+    pub text: FileText,
+}
+
+/// What a configuration file says, letter for letter. Has secrets, and is not shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct FileText(pub Arc<str>);
+
+impl std::fmt::Debug for FileText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileText({} bytes)", self.0.len())
+    }
 }
 
 impl Config {
@@ -177,6 +193,8 @@ impl std::fmt::Debug for Admin {
 pub struct State {
     /// The state directory.
     pub dir: PathBuf,
+    /// Where checkpoints are archived.
+    pub checkpoints: PathBuf,
 }
 
 /// `[runtime]`.
@@ -252,6 +270,10 @@ pub struct Service {
     pub template: RevisionSpec,
     /// How its rollouts are carried out.
     pub plan: Plan,
+    /// What is kept of it.
+    pub keeping: Keeping,
+    /// How its image is made from source.
+    pub build: Build,
 }
 
 /// What [`parse`] works on.
@@ -310,6 +332,7 @@ fn meaning(document: &Document, input: &Input<'_>, report: &Report) -> Config {
     };
     let read = service::read(document, context, report);
     cross::check(&config, &top, &read);
+    config.text = FileText(input.text.into());
     config.services = read.into_iter().map(|read| read.service).collect();
     config
 }

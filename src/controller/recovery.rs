@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::driver::Driver;
 use super::fresh::Fresh;
 use super::journal::Kind;
+use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
@@ -306,8 +307,8 @@ impl Driver {
         }
         let config = &service.config;
         if super::settings::names_a_version(config) {
-            let (spec, plan) = (config.template.clone(), config.plan.clone());
-            self.prepare(name, spec, plan, None);
+            let wanted = Wanted::new(config.template.clone(), config.plan.clone());
+            self.prepare(name, wanted, None);
         } else {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);

@@ -20,6 +20,7 @@
 //! No `Via` is added: it is asked of gateways by RFC 9110, but switches compression off in common
 //! servers (nginx's `gzip_proxied`), and no peer adds it by default.
 
+mod admission;
 mod affinity;
 mod answer;
 mod body;
@@ -41,6 +42,7 @@ pub mod ids;
 pub mod limits;
 pub mod listener;
 mod logged;
+mod memory;
 mod observation;
 mod page;
 mod parcel;
@@ -64,6 +66,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::admission::Admission;
 use self::limits::Limits;
 use self::listener::{BindError, listen};
 use self::tls::{Certificates, TlsError};
@@ -142,6 +145,8 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     addresses.https = take(&settings.https, secure.as_ref())?;
     let certificates = settings.tls.clone();
     let https_port = https_port(&addresses.https);
+    let memory = settings.limits.memory.or_else(memory::available);
+    let admission = Arc::new(Admission::new(&settings.limits, memory));
     let settings = Arc::new(settings);
     let (commands, command) = watch::channel(Command::Run);
     let (alive, running) = watch::channel(0);
@@ -152,6 +157,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
             index,
             https_port,
             settings: Arc::clone(&settings),
+            admission: Arc::clone(&admission),
             live: live.clone(),
             traffic: Arc::clone(&traffic),
             listeners,

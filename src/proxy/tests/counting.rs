@@ -167,3 +167,47 @@ async fn a_part_of_stable_has_a_weight_and_a_scorecard_of_its_own() {
         .await;
     assert_eq!(rows().0, 0);
 }
+
+/// A request counts for the weight at which it arrived, however late it ends.
+#[tokio::test]
+async fn a_straggler_counts_for_the_epoch_in_which_it_came() {
+    let (asked, answers) =
+        (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (came, go) = (Arc::clone(&asked), Arc::clone(&answers));
+    let address = origin(move |mut stream, _| {
+        let (came, go) = (Arc::clone(&came), Arc::clone(&go));
+        async move {
+            let mut buffer = Vec::new();
+            while read_message(&mut stream, &mut buffer).await.is_some() {
+                came.notify_one();
+                go.notified().await;
+                let written = tokio::io::AsyncWriteExt::write_all(&mut stream, &ok("late")).await;
+                if written.is_err() {
+                    break;
+                }
+            }
+        }
+    })
+    .await;
+    let rig = Rig::new(side(1, &[endpoint(address)]));
+    let former =
+        Arc::clone(&rig.entry.lock().expect("no panic").stable.as_ref().expect("stable").scorecard);
+    let mut client = Client::new(rig.http()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    asked.notified().await;
+    rig.publish(|entry| {
+        if let Some(stable) = &mut entry.stable {
+            stable.scorecard = Arc::new(Scorecard::new(8));
+        }
+    });
+    answers.notify_one();
+    assert!(client.read().await.1.contains("late"));
+    until(|| former.sample().count(Row::Success) == 1).await;
+    assert_eq!(rig.count(Side::Stable, Row::Success), 0);
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    asked.notified().await;
+    answers.notify_one();
+    client.read().await;
+    assert_eq!(rig.rows(Side::Stable, 1).await, [1, 0, 0, 0, 0]);
+    assert_eq!(former.sample().requests(), 1);
+}

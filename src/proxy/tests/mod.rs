@@ -12,5 +12,8 @@ mod life;
 mod lines;
 mod logs;
 mod protocols;
+mod quotas;
+mod rules;
 mod secure;
 mod sides;
+mod streams;
