@@ -149,7 +149,7 @@ fn unknown(name: &str, place: Place, known: &'static [Key], path: &str) -> Probl
         let problem = if secret { problem.concealed() } else { problem };
         return problem.label(format!("did you mean `{near}`?"));
     }
-    if path.matches('.').count() == 1 && keys::ROUTE.iter().any(|key| key.name == name) {
+    if path.matches('.').count() == 1 && keys::edge::ROUTE.iter().any(|key| key.name == name) {
         return problem.label(format!("`{name}` belongs below [[{path}.route]]"));
     }
     // Right key, wrong table: a line that slid below another header, or stands above the first.

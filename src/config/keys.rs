@@ -184,24 +184,9 @@ pub const LOG: &[Key] = &[
     ),
 ];
 
-/// One table of keys after another.
-const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
-    let mut all = [key("", Text, "", ""); N];
-    let mut at = 0;
-    while at < N {
-        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
-        at += 1;
-    }
-    all
-}
-
 /// `[service.NAME]`.
 pub const SERVICE: &[Key] =
-    &joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
-
-/// `[[service.NAME.route]]`.
-pub const ROUTE: &[Key] =
-    &joined::<{ edge::ROUTE_OWN.len() + edge::RULES.len() }>(edge::ROUTE_OWN, edge::RULES);
+    &edge::joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
 
 /// Keys that only a service has.
 const SERVICE_OWN: &[Key] = &[
@@ -460,7 +445,7 @@ const SERVICE_OWN: &[Key] = &[
     ),
     key(
         "route",
-        Tables(ROUTE),
+        Tables(edge::ROUTE),
         "",
         "Requests that are treated otherwise; the first route that fits decides, and says only what differs.",
     ),

@@ -30,6 +30,7 @@ pub mod problem;
 pub mod raw;
 mod reader;
 mod rollout_keys;
+mod route;
 pub mod scalar;
 pub mod schema;
 mod service;

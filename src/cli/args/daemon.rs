@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, Source, duration, keeping};
+use super::{Output, Source, duration, keeping, maintenance};
 use crate::cli::exit::EXIT_CODES;
 use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -53,6 +53,9 @@ pub enum Daemon {
     /// Returns to an earlier revision
     #[command(display_order = 37, long_about = ROLLBACK)]
     Rollback(Rollback),
+    /// Keeps visitors from a service while it is worked on
+    #[command(display_order = 38, long_about = maintenance::MAINTENANCE)]
+    Maintenance(maintenance::Maintenance),
     /// Keeps and restores checkpoints
     #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
     Checkpoint(keeping::Checkpoint),
@@ -62,9 +65,6 @@ pub enum Daemon {
     /// Takes Switchback's own state to another host
     #[command(display_order = 44, long_about = keeping::STATE, subcommand_required = true, arg_required_else_help = true)]
     State(keeping::State),
-    /// Keeps visitors from a service while it is worked on
-    #[command(display_order = 38, long_about = MAINTENANCE)]
-    Maintenance(Maintenance),
     /// Lists the rollouts of a service
     #[command(display_order = 40)]
     History(OneServiceRead),
@@ -354,30 +354,6 @@ pub struct SetWeight {
     /// The canary's weight, as fine as 0.01%
     #[arg(value_name = "PERCENT")]
     pub weight: Weight,
-    /// Where the daemon is.
-    #[command(flatten)]
-    pub client: Client,
-}
-
-const MAINTENANCE: &str = "\
-Keeps visitors from a service while it is worked on: they are answered 503, with the page of
-`error_pages` if there is one, or with --queue wait until it is over. It outlives a restart.
-
-  switchback maintenance web on
-  switchback maintenance web on --queue 30s
-  switchback maintenance web off";
-
-/// `maintenance`
-#[derive(Debug, Args)]
-pub struct Maintenance {
-    /// The service
-    pub service: Service,
-    /// Begins or ends it
-    #[arg(value_parser = ["on", "off"])]
-    pub state: String,
-    /// How long each visitor waits for its end before being answered 503
-    #[arg(long, value_name = "DURATION", value_parser = scalar::duration)]
-    pub queue: Option<Duration>,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,

@@ -5,6 +5,20 @@ use super::Shape::{
 };
 use super::{Key, key};
 
+/// One table of keys after another.
+pub(super) const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
+    let mut all = [key("", Text, "", ""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
+/// `[[service.NAME.route]]`.
+pub const ROUTE: &[Key] = &joined::<{ ROUTE_OWN.len() + RULES.len() }>(ROUTE_OWN, RULES);
+
 /// Keys that a service and each of its routes have.
 pub(super) const RULES: &[Key] = &[
     key(
