@@ -4,13 +4,15 @@
 //! publishes it; nothing is ever read back from the live table. Scorecards are per epoch: a change
 //! of weight retires both sides' cards, whose counts go on in a ledger for `/metrics`.
 
+mod deployment;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use self::deployment::{Deployment, OVERDUE_LEAST};
 use super::group::Group;
 use crate::analysis::scorecard::Sample;
-use crate::analysis::sessions::Sessions;
 use crate::analysis::troubled::Troubled;
 use crate::edge::limit::Seed;
 use crate::edge::policy::Policy;
@@ -26,12 +28,6 @@ use crate::routing::pool::Pool;
 use crate::routing::settings::{Affinity, ServiceSettings};
 use crate::routing::table::{FreshEntry, Route, RoutingTable, ServiceEntry};
 
-/// The least age at which an unanswered request counts as overdue, and how many times stable's 99th
-/// percentile it must have: from the analysis (section 1), so that a hung canary shows within a
-/// second or so instead of at the proxy's timeout.
-const OVERDUE_LEAST: Duration = Duration::from_secs(1);
-const OVERDUE_TIMES_P99: f64 = 8.0;
-
 /// All that can be routed to.
 #[derive(Debug)]
 pub struct Fleet {
@@ -42,71 +38,6 @@ pub struct Fleet {
     /// How policies tell clients apart, for as long as the daemon runs.
     seed: Seed,
     services: BTreeMap<ServiceName, Deployment>,
-}
-
-/// What a service has in the data plane.
-#[derive(Debug)]
-struct Deployment {
-    routes: Vec<Route>,
-    settings: Arc<ServiceSettings>,
-    policy: Option<Arc<Policy>>,
-    maintenance: Option<Maintenance>,
-    salt: u64,
-    weight: Weight,
-    overdue: Duration,
-    /// Who met an error in the rollout under way, where clients are assigned.
-    sessions: Option<Arc<Sessions>>,
-    /// Stable's instances are counted one by one.
-    compares_instances: bool,
-    stable: Option<Group>,
-    /// Instances of stable's revision that were started with the canary, and the weight that they
-    /// have at the present step: all that the canary is compared with, unless it is nothing.
-    fresh: Option<Group>,
-    fresh_weight: Weight,
-    canary: Option<Group>,
-    /// Former revisions that run but have no side.
-    aside: Vec<Group>,
-    /// What the shield may spend, and did since the service came.
-    budget: Arc<Budget>,
-}
-
-impl Deployment {
-    fn group(&self, revision: RevisionId) -> Option<&Group> {
-        self.groups().find(|group| group.pool.revision == revision)
-    }
-
-    fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.stable.iter().chain(&self.canary).chain(&self.aside).chain(&self.fresh)
-    }
-
-    fn begin_epoch(&mut self, workers: usize) {
-        self.overdue = self.overdue_age();
-        if let Some(stable) = &mut self.stable {
-            stable.count_instances(workers, self.compares_instances);
-        }
-        for group in self.stable.iter_mut().chain(&mut self.canary).chain(&mut self.fresh) {
-            group.begin_epoch(workers, self.sessions.clone());
-        }
-    }
-
-    /// The weight that fresh instances of stable get beside a canary of this weight: as much for each
-    /// of them as an instance of the canary has, and at most half of what is left.
-    fn part_for(&self, canary: Weight) -> Weight {
-        let (Some(fresh), Some(side)) = (&self.fresh, &self.canary) else { return Weight::ZERO };
-        let serves = fresh.pool.endpoints.iter().filter(|e| e.is_healthy()).count() as u64;
-        let instances = side.pool.endpoints.len().max(1) as u64;
-        let alike = u64::from(canary.basis_points()) * serves / instances;
-        let most = u64::from(canary.complement().basis_points()) / 2;
-        Weight::from_basis_points(alike.min(most) as u16).unwrap_or_default()
-    }
-
-    fn overdue_age(&self) -> Duration {
-        let p99 = self.stable.as_ref().and_then(|group| group.total().latency().quantile(0.99));
-        let age = p99.map_or(OVERDUE_LEAST, |micros| {
-            Duration::from_micros((micros * OVERDUE_TIMES_P99) as u64)
-        });
-        age.max(OVERDUE_LEAST).min(self.settings.response_timeout)
-    }
 }
 
 impl Fleet {

@@ -12,7 +12,8 @@ use hyper_util::rt::TokioIo;
 
 use super::body::{ResponseBody, Source, Stream};
 use super::chunked::Piece;
-use super::downstream::{Busy, Downstream};
+use super::downstream::Downstream;
+use super::downstream::busy::Busy;
 use super::error::Failure;
 use super::exchange::Held;
 use super::forward::Answer;

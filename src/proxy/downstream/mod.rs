@@ -10,6 +10,7 @@
 //! request is not lost to a reset, because what the client still sends is read for a while. A panic
 //! ends one connection and is counted.
 
+pub mod busy;
 mod framing;
 mod gauge;
 mod head;
@@ -33,6 +34,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use self::busy::Busy;
 use self::gauge::{Gauge, Wrong};
 use self::stream::{Io, Transport};
 use self::upload::ClientBody;
@@ -301,35 +303,6 @@ impl Downstream {
 fn old_age(worker: &Worker) -> Tick {
     let age = limit(worker.settings.limits.max_age);
     age - worker.random() % (age / 10 + 1)
-}
-
-/// A request is being served on a connection, until its response's body is dropped.
-#[derive(Debug)]
-pub struct Busy(Rc<Downstream>);
-
-impl Busy {
-    /// A request begins on this connection.
-    pub fn new(connection: &Rc<Downstream>) -> Self {
-        connection.served.set(connection.served.get().saturating_add(1));
-        Self::more(connection)
-    }
-
-    /// What a request began goes on.
-    pub fn more(connection: &Rc<Downstream>) -> Self {
-        connection.active.set(connection.active.get() + 1);
-        connection.phase.set(Phase::Busy);
-        Self(Rc::clone(connection))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let active = self.0.active.get() - 1;
-        self.0.active.set(active);
-        if active == 0 {
-            self.0.enter(Phase::Idle);
-        }
-    }
 }
 
 /// Counts a connection's end, and whether it was a panic.

@@ -22,12 +22,13 @@ use http::{Method, Request, StatusCode, Version};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::busy::Busy;
 use super::head::RequestHead;
 use super::reply::{Sending, Wanted, write_refusal, write_response};
 use super::stream::Io;
 use super::upload::ClientBody;
 use super::wire::{NoHead, Out, Wire};
-use super::{Busy, Doom, Downstream, Phase};
+use super::{Doom, Downstream, Phase};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::check;
 use crate::proxy::chunked::{write_end, write_size};

@@ -10,6 +10,8 @@
 //! before the request is sent, a task of its own sends the rest ([`super::line`]), because a slow
 //! client must not hold up its own upload.
 
+mod state;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -26,6 +28,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
+use self::state::State;
 use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
 use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
@@ -54,23 +57,6 @@ const MOST_INTERIMS: u32 = 16;
 struct Upload {
     body: RequestBody,
     sending: Sending,
-}
-
-/// How far the answer is.
-#[derive(Debug)]
-enum State {
-    /// Read to its end, or not asked for.
-    Idle,
-    /// Its head is awaited.
-    Waiting,
-    /// So many bytes of its body are missing.
-    Length(u64),
-    /// Its body comes in chunks.
-    Chunked(Decoder),
-    /// Its body lasts as long as the connection.
-    Rest,
-    /// Nothing that can be relied on.
-    Broken,
 }
 
 /// An HTTP/1.1 connection.
