@@ -451,7 +451,11 @@ async fn every_endpoint_is_described() {
             } else {
                 path.clone()
             };
-            let body = if path.ends_with("/weight") { r#"{"canary": 1}"# } else { "" };
+            let body = match path.rsplit('/').next() {
+                Some("weight") => r#"{"canary": 1}"#,
+                Some("maintenance") => r#"{"on": true, "queue": "30s"}"#,
+                _ => "",
+            };
             let reply = match method.as_str() {
                 "get" => fake.get(&path).await,
                 "post" => fake.post(&path, body).await,
@@ -464,5 +468,5 @@ async fn every_endpoint_is_described() {
             assert!(expected.contains(&reply.status), "{method} {path}: {}", reply.status);
         }
     }
-    assert_eq!(paths.len(), 29, "a path was added or lost: {:?}", paths.keys());
+    assert_eq!(paths.len(), 30, "a path was added or lost: {:?}", paths.keys());
 }

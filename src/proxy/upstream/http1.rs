@@ -29,7 +29,7 @@ use tokio_util::io::poll_read_buf;
 use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
 use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
-use crate::proxy::chunked::{Decoder, Piece, write_end, write_size};
+use crate::proxy::chunked::{Decoder, Piece, end_chunk, write_end, write_size};
 use crate::proxy::clock::Tick;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parcel::Parcel;
@@ -178,14 +178,15 @@ impl Connection {
         self.idle_since
     }
 
-    /// Sends a request and waits for the response's head, or for the exchange to be ended.
+    /// Sends a request and waits for the response's head, or for the exchange to be ended. The request
+    /// comes back: its fields' room is of use ([`Self::recycle`]), or it is sent once more elsewhere.
     ///
     /// Cancel safety: dropped midway, the connection must be dropped too.
     pub async fn send(
         &mut self,
         mut parcel: Box<Parcel>,
         exchange: &Exchange,
-    ) -> Result<ResponseHead, Unanswered> {
+    ) -> Result<(ResponseHead, Box<Parcel>), Unanswered> {
         let replayable = parcel.is_replayable();
         let mut begun = false;
         let answered = poll_fn(|context| {
@@ -207,12 +208,7 @@ impl Connection {
         })
         .await;
         match answered {
-            Ok(Ok(head)) => {
-                // The request is not needed any more, but its fields' room is.
-                self.spare = parcel.head.headers;
-                self.spare.clear();
-                Ok(head)
-            }
+            Ok(Ok(head)) => Ok((head, parcel)),
             Ok(Err(broken)) => {
                 self.state = State::Broken;
                 Err(Unanswered::Broken(replayable.then_some(parcel), broken))
@@ -222,6 +218,19 @@ impl Connection {
             }
             Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
         }
+    }
+
+    /// Takes a map that is not needed any more, for its room.
+    pub fn recycle(&mut self, mut spare: HeaderMap) {
+        spare.clear();
+        self.spare = spare;
+    }
+
+    /// Reads what is left of an answer that nobody wants, if all of it is here already. Says whether
+    /// the connection can be used again.
+    pub fn skip_body(&mut self) -> bool {
+        while matches!(self.take_piece(), Ok(Piece::Data(_) | Piece::Trailers(_))) {}
+        self.is_ready()
     }
 
     /// Whether the peer neither closed it nor said what nobody asked for. Costs no system call while
@@ -263,7 +272,7 @@ impl Connection {
             if !self.read.is_empty() {
                 let head = read_response(&mut self.read, method, &mut self.spare);
                 match head.map_err(Broken::Malformed)? {
-                    Some(mut head) if is_interim(&head) => {
+                    Some(mut head) if head.is_interim() => {
                         self.interims += 1;
                         if self.interims > MOST_INTERIMS {
                             let what = "it sent too many interim responses";
@@ -494,16 +503,5 @@ impl Connection {
     pub fn into_stream(self: Box<Self>) -> (TcpStream, Bytes) {
         let connection = *self;
         (connection.stream, connection.read.freeze())
-    }
-}
-
-fn is_interim(head: &ResponseHead) -> bool {
-    head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// The line's end behind a chunk.
-fn end_chunk(chunk: &mut bool, out: &mut Vec<u8>) {
-    if std::mem::take(chunk) {
-        out.extend_from_slice(b"\r\n");
     }
 }
