@@ -47,7 +47,12 @@ pub enum Refused {
 #[derive(Debug)]
 pub enum Ask {
     /// Begin a rollout.
-    Deploy(ServiceName, DeployRequest, Listener, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Deploy(
+        ServiceName,
+        Box<DeployRequest>,
+        Listener,
+        oneshot::Sender<Result<DeployAccepted, Refused>>,
+    ),
     /// Begin a rollout to exactly this.
     Launch(ServiceName, Box<RevisionSpec>, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// What is held of services: of one, or of all.
@@ -197,8 +202,10 @@ impl Handle {
         told: Listener,
     ) -> Result<DeployAccepted, Refused> {
         // An image is pulled, and a checkpoint archived; both have deadlines of their own.
-        self.ask_within(PREPARE_WITHIN, |answer| Ask::Deploy(service, request, told, answer))
-            .await?
+        self.ask_within(PREPARE_WITHIN, |answer| {
+            Ask::Deploy(service, Box::new(request), told, answer)
+        })
+        .await?
     }
 
     /// Begins a rollout to a revision that is exactly this.
