@@ -35,21 +35,31 @@ const fn pure(name: &'static str, floor: u8, imports: &'static [&'static str]) -
 
 /// The house from the ground up. A room imports only from floors below, or from a room beside it
 /// that does not import it back; proxy and controller never meet.
-const ROOMS: [Room; 15] = [
+const ROOMS: [Room; 17] = [
     pure("model", 1, &[]),
     pure("analysis", 1, &["model"]),
     pure("rollout", 2, &["analysis", "model"]),
-    pure("routing", 2, &["analysis::scorecard", "model"]),
+    pure("edge", 2, &["model"]),
+    pure("routing", 2, &["analysis::scorecard", "edge", "model"]),
     room("runtime", 2, &["model"]),
     room("prober", 2, &["model"]),
+    room("archive", 2, &["model"]),
     room("telemetry", 2, &["analysis", "model"]),
     pure(
         "config",
         3,
-        &["rollout::plan", "routing::settings", "routing::table", "analysis", "model"],
+        &[
+            "rollout::plan",
+            "routing::asset",
+            "routing::settings",
+            "routing::table",
+            "analysis",
+            "edge",
+            "model",
+        ],
     ),
     room("store", 3, &["rollout", "analysis::verdict", "model"]),
-    room("proxy", 3, &["routing", "analysis", "telemetry", "model"]),
+    room("proxy", 3, &["routing", "analysis", "edge", "telemetry", "model"]),
     room(
         "controller",
         4,
@@ -57,9 +67,11 @@ const ROOMS: [Room; 15] = [
             "rollout",
             "routing",
             "analysis",
+            "edge",
             "runtime",
             "prober",
             "store",
+            "archive",
             "telemetry",
             "config",
             "model",
@@ -68,7 +80,15 @@ const ROOMS: [Room; 15] = [
     room(
         "admin",
         5,
-        &["controller::handle", "controller::status", "rollout", "analysis", "telemetry", "model"],
+        &[
+            "controller::handle",
+            "controller::archivist",
+            "controller::status",
+            "rollout",
+            "analysis",
+            "telemetry",
+            "model",
+        ],
     ),
     room(
         "cli",
@@ -80,6 +100,7 @@ const ROOMS: [Room; 15] = [
             "config",
             "controller::status",
             "controller::driver::Leave",
+            "controller::archivist",
             "rollout",
             "analysis::verdict",
             // `analyze` judges a recording without a daemon.
@@ -130,13 +151,15 @@ const ROOMS: [Room; 15] = [
 ];
 
 /// A foreign crate and where it lives, as beginnings of paths below `src/`.
-const HOMES: [(&[&str], &[&str]); 5] = [
+const HOMES: [(&[&str], &[&str]); 7] = [
+    (&["argon2", "bcrypt", "sha_crypt"], &["proxy/credentials.rs"]),
+    (&["rolling_file"], &["telemetry/access_log"]),
     (&["bollard"], &["runtime/docker"]),
     (&["redb"], &["store/"]),
     (&["arc_swap"], &["routing/live.rs", "proxy/tls"]),
     (
         &["hyper", "hyper_util"],
-        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "demo/"],
+        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "cli/source/", "demo/"],
     ),
     (
         &["rustls", "tokio_rustls"],

@@ -18,7 +18,7 @@ use switchback::demo::image;
 use switchback::runtime::docker::DockerRuntime;
 use tempfile::TempDir;
 
-use super::engine::{DockerHost, engine, on_a_runtime};
+use super::engine::{DockerHost, engine, on_a_runtime, remove_tags};
 use super::http::{Answer, Connection, get};
 
 /// Longer than anything here takes, on a busy machine.
@@ -414,6 +414,10 @@ impl Drop for Daemon {
             self.terminate();
         }
         self.remove_containers();
+        if let Some(host) = &self.engine {
+            let daemon = rapidhash::v3::rapidhash_v3(self.state_text().as_bytes());
+            remove_tags(host, &format!("-{daemon:016x}"));
+        }
         let begun = Instant::now();
         let mut left = self.processes();
         while !left.is_empty() && !failed && begun.elapsed() < Duration::from_secs(10) {
