@@ -81,6 +81,11 @@ fn a_process_that_fails_now_and_then_is_taken_back() {
     is_taken_back_soon(Runs::Processes, "errors:0.05", 500, 50.0);
 }
 
+#[test]
+fn a_process_that_takes_half_as_long_again_is_taken_back() {
+    is_taken_back_soon(Runs::Processes, "slow:1.5", 500, 60.0);
+}
+
 /// Healthy rollouts while, again and again, one request in ten fails on both sides.
 fn nothing_is_taken_back_through_incidents(runs: Runs, rollouts: usize) {
     let plan = "steps = \"20% 50% 100%\"\nbake = \"400ms\"\nbake_max = \"900ms\"\n\

@@ -68,7 +68,7 @@ pub fn requests_to_detect(effort: Effort) -> Table {
             (format!("{least:.0}"), format!("{:.2}", ours / least))
         });
         rows.push(vec![name.to_owned(), bound, format!("{ours:.0}"), ratio]);
-        groups.push((name.to_owned(), vec![Some(ours), Some(least.unwrap_or(0.0))]));
+        groups.push((name.to_owned(), vec![Some(ours), Some(least.unwrap_or(f64::NAN))]));
     }
     Table {
         name: "requests-latency",

@@ -105,7 +105,7 @@ pub fn requests_to_pass(effort: Effort) -> Table {
         let least_text = least.map_or("–".to_owned(), |least| format!("{least:.0}"));
         let numbers = [mean(needed), median, p95].map(|number| format!("{number:.0}"));
         rows.push([name.clone(), least_text].into_iter().chain(numbers).collect());
-        groups.push((name, vec![Some(mean(needed)), Some(least.unwrap_or(0.0))]));
+        groups.push((name, vec![Some(mean(needed)), Some(least.unwrap_or(f64::NAN))]));
     };
     for (rate, wide) in [(0.0, false), (0.001, false), (0.01, false), (0.0, true), (0.001, true)] {
         let mut margins = Criteria::default().margins();

@@ -23,7 +23,7 @@ pub struct Picture {
     pub axis: &'static str,
     pub is_log: bool,
     pub series: Vec<&'static str>,
-    /// A label, and a number of each series.
+    /// A label, and a number of each series: none for what never happens, NaN where there is none.
     pub groups: Vec<(String, Vec<Option<f64>>)>,
     /// A line that something must not cross.
     pub bound: Option<(f64, &'static str)>,
@@ -88,7 +88,11 @@ impl Table {
             root.draw(&Text::new(*name, (left + 16, 37), text(13)))?;
             left += 34 + 7 * name.chars().count() as i32;
         }
-        let numbers = || groups.iter().flat_map(|(_, all)| all.iter().flatten().copied());
+        let numbers = || {
+            groups
+                .iter()
+                .flat_map(|(_, all)| all.iter().flatten().copied().filter(|n| n.is_finite()))
+        };
         let most = numbers().chain(bound.map(|(at, _)| at)).fold(f64::MIN, f64::max);
         let least = numbers().filter(|n| *n > 0.0).fold(f64::MAX, f64::min);
         let from = if *is_log { (least / 2.0).log10() } else { 0.0 };
@@ -123,6 +127,9 @@ impl Table {
                     root.draw(&Text::new("never", (LABELS + 4, y - 1), text(11)))?;
                     continue;
                 };
+                if number.is_nan() {
+                    continue;
+                }
                 let end = place(*number).max(LABELS + 1);
                 root.draw(&Rectangle::new([(LABELS, y), (end, y + BAR - 2)], colour.filled()))?;
                 root.draw(&Text::new(short(*number), (end + 4, y - 1), text(11)))?;

@@ -1,8 +1,6 @@
 //! Every key of the file, once: its name, what it takes, its default, and what it is for.
 //!
-//! Unknown keys, defaults, variables, the JSON Schema, `config show` and the test of the commented
-//! example all read this table; nothing else lists the keys. A default is written as it would stand
-//! in the file, and is read by the same code as what a person writes.
+//! All that needs a list of keys reads this table; defaults are read as what people write is.
 
 pub mod edge;
 

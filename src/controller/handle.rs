@@ -45,6 +45,7 @@ pub enum Refused {
 
 /// What the driver is asked.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few a minute, each moved once")]
 pub enum Ask {
     /// Begin a rollout.
     Deploy(
