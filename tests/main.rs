@@ -16,6 +16,7 @@ mod crashes;
 mod demonstration;
 mod engine_gone;
 mod fixed_addresses;
+mod gates;
 mod hooks;
 mod keeping;
 mod operators;

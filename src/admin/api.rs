@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, health, metrics, openapi};
+use super::{events, gates, health, metrics, openapi};
 use crate::controller::handle::Handle;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
@@ -46,8 +46,8 @@ pub(super) struct AppState {
     pub(super) shutdown: CancellationToken,
 }
 
-type Body = Result<Bytes, BytesRejection>;
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// All endpoints behind a guard.
 pub(super) fn router(state: AppState, guard: Guard) -> Router {
@@ -60,6 +60,9 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/resume", post(resume))
         .route("/weight", post(weight))
         .route("/rollback", post(rollback))
+        .route("/confirm", post(gates::confirm))
+        .route("/freeze", post(gates::freeze))
+        .route("/unfreeze", post(gates::unfreeze))
         .route("/rollouts", get(rollouts))
         .route("/forecast", get(forecast))
         .route("/logs", get(logs));
@@ -100,6 +103,13 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 
 /// A service that exists, by its name in the path.
 pub(super) struct Named(ServiceName);
+
+impl Named {
+    /// The service's name.
+    pub(super) fn name(self) -> ServiceName {
+        self.0
+    }
+}
 
 impl FromRequestParts<AppState> for Named {
     type Rejection = Problem;
@@ -194,7 +204,8 @@ pub(super) async fn deploy(
     Named(name): Named,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 7] = ["image", "tag", "command", "endpoints", "env", "steps", "bake"];
+    const FIELDS: [&str; 9] =
+        ["image", "tag", "command", "endpoints", "env", "steps", "bake", "by", "override_freeze"];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),

@@ -159,6 +159,12 @@ impl Levers {
                     self.note(format!("deploy {name} {request}"));
                     let _ = answer.send(accept());
                 }
+                Ask::Say(name, said, answer) => {
+                    self.note(format!("{said:?} {name}"));
+                    let status = self.services.borrow().first().cloned();
+                    let none = || Refused::NotFound(format!("there is no service {name}"));
+                    let _ = answer.send(refused.map_or_else(|| status.ok_or_else(none), Err));
+                }
                 Ask::Rollback(name, to, answer) => {
                     self.note(format!("rollback {name} {to:?}"));
                     let _ = answer.send(accept());

@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, events, health, metrics, problem};
+use super::{api, events, gates, health, metrics, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +31,9 @@ use super::{api, events, health, metrics, problem};
         api::resume,
         api::weight,
         api::rollback,
+        gates::confirm,
+        gates::freeze,
+        gates::unfreeze,
         api::rollouts,
         api::rollout,
         api::forecast,

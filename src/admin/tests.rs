@@ -445,7 +445,11 @@ async fn every_endpoint_is_described() {
             } else {
                 path.clone()
             };
-            let body = if path.ends_with("/weight") { r#"{"canary": 1}"# } else { "" };
+            let body = match path.rsplit('/').next() {
+                Some("weight") => r#"{"canary": 1}"#,
+                Some("freeze") => r#"{"reason": "a fair"}"#,
+                _ => "",
+            };
             let reply = match method.as_str() {
                 "get" => fake.get(&path).await,
                 "post" => fake.post(&path, body).await,
@@ -454,5 +458,5 @@ async fn every_endpoint_is_described() {
             assert!(matches!(reply.status, 200 | 202), "{method} {path}: {}", reply.status);
         }
     }
-    assert_eq!(paths.len(), 20, "a path was added or lost: {:?}", paths.keys());
+    assert_eq!(paths.len(), 23, "a path was added or lost: {:?}", paths.keys());
 }

@@ -35,6 +35,10 @@ pub struct Options {
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
     pub bake: Option<Duration>,
+    /// Who deploys and from where, for the record.
+    pub by: Option<String>,
+    /// Go past a freeze.
+    pub override_freeze: bool,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// Say what would be done.
@@ -113,6 +117,8 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         env: options.env,
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),
+        by: options.by,
+        override_freeze: options.override_freeze,
     })
 }
 

@@ -5,7 +5,7 @@ use super::args::daemon::{self as args, Daemon};
 use super::client::{Client, DEFAULT_HOST};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::{demo, deploy, events, history, logs, reload, run, status, tester};
+use super::{demo, deploy, events, gates, history, logs, reload, run, status, tester};
 use crate::config::load::{environment, load, locate};
 
 /// Runs a verb.
@@ -39,6 +39,8 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
                 env: args.env.into_iter().collect(),
                 steps: args.steps,
                 bake: args.bake,
+                by: gates::whoami(),
+                override_freeze: args.override_freeze,
                 detach: args.detach,
                 dry_run: args.dry_run,
                 json: args.output.is_json(),
@@ -69,6 +71,16 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
         Daemon::Weight(args) => {
             let verb = Act::Weight(args.weight);
             act::run(&client(args.client)?, console, verb, acting(args.service)).await
+        }
+        Daemon::Confirm(args) => {
+            gates::confirm(&client(args.client)?, console, args.service.0.as_str()).await
+        }
+        Daemon::Freeze(args) => {
+            let (name, until) = (args.service.0.to_string(), args.until);
+            gates::freeze(&client(args.client)?, console, &name, &args.reason, until).await
+        }
+        Daemon::Unfreeze(args) => {
+            gates::unfreeze(&client(args.client)?, console, args.service.0.as_str()).await
         }
         Daemon::Rollback(args) => {
             let options = act::Rollback {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::driver::{Driver, Prepared};
+use super::driver::{Driver, Prepared, Who};
 use super::fresh::Fresh;
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::{Happening, Kind};
@@ -41,6 +41,9 @@ impl Driver {
                     let _ = answer.send(Err(refused));
                 }
             },
+            Ask::Say(name, said, answer) => {
+                let _ = answer.send(self.say(&name, said));
+            }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
@@ -87,7 +90,10 @@ impl Driver {
 
     fn deploy(&mut self, name: &ServiceName, request: &DeployRequest, answer: DeployAnswer) {
         match self.admit_deploy(name, request) {
-            Ok((spec, plan)) => self.prepare(name, spec, plan, Some(answer)),
+            Ok((spec, plan)) => {
+                let who = (request.by.clone(), request.override_freeze);
+                self.prepare(name, spec, plan, Some((answer, who)));
+            }
             Err(refused) => {
                 let _ = answer.send(Err(refused));
             }
@@ -101,6 +107,7 @@ impl Driver {
     ) -> Result<(RevisionSpec, Plan), Refused> {
         let service = self.known(name)?;
         self.admit_new_rollout(service)?;
+        self.admit_by_hand(service, request)?;
         let spec = super::settings::spec_of(&service.config, request)?;
         let plan = super::settings::plan_of(&service.config, request)?;
         Ok((spec, plan))
@@ -145,7 +152,7 @@ impl Driver {
         name: &ServiceName,
         spec: RevisionSpec,
         plan: Plan,
-        answer: Option<DeployAnswer>,
+        answer: Option<(DeployAnswer, Who)>,
     ) {
         let runtime = self.runtimes.of(&spec.source);
         let Some(service) = self.services.get_mut(name) else { return };
@@ -169,13 +176,17 @@ impl Driver {
                     RuntimeError::NotFound(_) => Refused::Invalid(sentence),
                     _ => Refused::Unavailable(sentence),
                 };
-                if let Some(answer) = answer {
+                if let Some((answer, _)) = answer {
                     let _ = answer.send(Err(refused));
                 }
             }
             Ok(spec) => {
                 let revision = self.add_revision(&name, spec);
+                let (answer, who) = answer.unzip();
                 self.begin(&name, revision, RolloutKind::Canary, plan, Start::Anew, answer);
+                if let Some((by, overridden)) = who {
+                    self.tell_who(&name, by.as_deref(), overridden);
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ use super::fleet::Fleet;
 use super::handle::{Ask, Handle, Refused};
 use super::journal::{Happening, Journal, Kind};
 use super::service::{Active, Service};
-use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
+use super::status::{DaemonStatus, ServiceStatus};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::moment::Moment;
@@ -90,9 +90,11 @@ pub(super) struct Prepared {
     pub service: ServiceName,
     pub spec: Result<RevisionSpec, RuntimeError>,
     pub plan: crate::rollout::plan::Plan,
-    pub answer:
-        Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
+    pub answer: Option<(super::asks::DeployAnswer, Who)>,
 }
+
+/// Who asked for a deploy, and whether past a freeze.
+pub(super) type Who = (Option<String>, bool);
 
 /// What a probe concluded, with what the runtime added to the reason.
 #[derive(Debug)]

@@ -45,6 +45,8 @@ pub enum Ask {
     Deploy(ServiceName, DeployRequest, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// Say something to the rollout under way.
     Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
+    /// Say something that concerns no rollout under way.
+    Say(ServiceName, Say, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
     Rollback(ServiceName, Option<RevisionId>, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// Past rollouts of a service, newest first.
@@ -64,6 +66,30 @@ pub enum Ask {
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<String, Refused>>),
+}
+
+/// What a person says apart from a rollout's own course. `by` is who and from where, as they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Say {
+    /// The promotion stands.
+    Confirm {
+        /// Who.
+        by: Option<String>,
+    },
+    /// No deploy may begin.
+    Freeze {
+        /// Why.
+        reason: String,
+        /// Until when: a moment, or a time from now; for good when absent.
+        until: Option<String>,
+        /// Who.
+        by: Option<String>,
+    },
+    /// Deploys may begin again.
+    Unfreeze {
+        /// Who.
+        by: Option<String>,
+    },
 }
 
 /// What was counted of one revision since the daemon started.
@@ -153,6 +179,11 @@ impl Handle {
         command: Command,
     ) -> Result<ServiceStatus, Refused> {
         self.ask(|answer| Ask::Command(service, command, answer)).await?
+    }
+
+    /// Says something that concerns no rollout under way.
+    pub async fn say(&self, service: ServiceName, say: Say) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Say(service, say, answer)).await?
     }
 
     /// Returns to the warm revision, or to a kept one.

@@ -50,6 +50,15 @@ pub enum Daemon {
     /// Returns to an earlier revision
     #[command(display_order = 37, long_about = ROLLBACK)]
     Rollback(Rollback),
+    /// Says that a promotion stands, where `confirm_within` asks for it
+    #[command(display_order = 38)]
+    Confirm(OneService),
+    /// Lets no deploy of a service begin
+    #[command(display_order = 38)]
+    Freeze(Freeze),
+    /// Lets deploys of a service begin again
+    #[command(display_order = 38)]
+    Unfreeze(OneService),
     /// Lists the rollouts of a service
     #[command(display_order = 40)]
     History(OneServiceRead),
@@ -186,6 +195,9 @@ pub struct Deploy {
     /// The least time at a step
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub bake: Option<Duration>,
+    /// Go past a freeze; that is written down
+    #[arg(long = "override")]
+    pub override_freeze: bool,
     /// Return once the rollout has begun
     #[arg(short, long)]
     pub detach: bool,
@@ -277,6 +289,22 @@ pub struct Plain {
 pub struct OneService {
     /// The service
     pub service: Service,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `freeze`
+#[derive(Debug, Args)]
+pub struct Freeze {
+    /// The service
+    pub service: Service,
+    /// Why nobody may deploy
+    #[arg(long)]
+    pub reason: String,
+    /// Until when: 2026-12-01T08:00:00Z, or 12h from now [default: until `unfreeze`]
+    #[arg(long)]
+    pub until: Option<String>,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,
