@@ -1,28 +1,37 @@
 //! Builds the house from a configuration, opens it, closes it: the one place of wiring.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::config::Config;
-use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
+use crate::config::{Config, FileText};
+use crate::controller::archivist::Archivist;
+use crate::controller::driver::{Driver, Leave, Parts, Reload};
 use crate::controller::handle::Handle;
+use crate::controller::runtimes::Runtimes;
 use crate::proxy;
 use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
 use crate::routing::live::Live;
+use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
-use crate::store::redb::RedbStore;
+use crate::store::records::Exported;
+use crate::store::redb::{FILE, RedbStore};
 use crate::store::writer::Writer;
-use crate::store::{Store as _, StoreError};
+use crate::store::{Store as _, StoreError, imported};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
+
+/// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
+/// milliseconds, on a busy machine within some hundred.
+const LOCKED: Duration = Duration::from_secs(3);
+const LOCKED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +39,9 @@ pub enum OpenError {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is a state already.
+    #[error("there is a state in {} already: --replace puts it aside", .0.display())]
+    NotEmpty(PathBuf),
     /// An address cannot be bound, or a certificate cannot be used.
     #[error(transparent)]
     Bind(#[from] proxy::listener::BindError),
@@ -71,11 +83,11 @@ impl House {
     /// Opens everything, or says why not and leaves nothing behind.
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
         let dir = config.state.dir.clone();
-        let mut store = RedbStore::open(&dir)?;
+        let mut store = open_store(&dir).await?;
         let everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
-        let runtimes = runtimes(&config, program)?;
+        let (runtimes, images) = runtimes(&config, program)?;
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
@@ -86,14 +98,23 @@ impl House {
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
         let shutdown = CancellationToken::new();
+        let text = Arc::new(Mutex::new(config.text.clone()));
+        let archivist = Archivist::new(
+            &config.state.checkpoints,
+            runtimes.clone(),
+            Arc::clone(&images),
+            Arc::clone(&text),
+        );
         let (mut driver, handle) = Driver::new(Parts {
             live: live.clone(),
             workers,
             runtimes,
+            images: Some(images),
+            archivist: Some(archivist.clone()),
             writer,
             everything,
             recordings: dir.join("recordings"),
-            reload: reload(config.clone(), read, certificates),
+            reload: reload(config.clone(), read, certificates, text),
             services: config.services,
             shutdown: shutdown.clone(),
         });
@@ -112,6 +133,7 @@ impl House {
             listen: config.admin.listen,
             token: config.admin.token,
             rare: Rare::install(),
+            archivist: Some(archivist),
         };
         let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
         let driver = tokio::spawn(driver.run());
@@ -158,18 +180,72 @@ impl House {
     }
 }
 
-fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
+/// Writes a state that another daemon exported, while none runs here. Refuses to mix two: unless
+/// `replace`, what is there must be empty; what is replaced stays beside it. Answers how many services
+/// and revisions came.
+pub fn import_state(
+    config: &Config,
+    state: Exported,
+    replace: bool,
+) -> Result<(usize, usize), OpenError> {
+    let dir = &config.state.dir;
+    let file = dir.join(FILE);
+    let is_there = file.exists();
+    let mut store = RedbStore::open(dir)?;
+    if !store.load()?.is_empty() {
+        if !replace {
+            return Err(OpenError::NotEmpty(dir.clone()));
+        }
+        drop(store);
+        let aside = dir.join(format!("{}.before-import", FILE));
+        let moved = std::fs::rename(&file, aside);
+        moved
+            .map_err(|source| OpenError::System { what: "putting the old state aside", source })?;
+        store = RedbStore::open(dir)?;
+    }
+    let (services, revisions) = (state.services.len(), state.revisions.len());
+    if let Err(error) = store.write(&imported(state)) {
+        drop(store);
+        if !is_there {
+            // Nothing is left of it, so that it can be tried again.
+            let _ = std::fs::remove_file(&file);
+        }
+        return Err(error.into());
+    }
+    Ok((services, revisions))
+}
+
+/// Opens the state; waits a moment for one that is just let go of. The lock of a daemon that was killed
+/// while it started a process lives on in the fork, until that becomes its program.
+async fn open_store(dir: &Path) -> Result<RedbStore, StoreError> {
+    let asked = Instant::now();
+    loop {
+        match RedbStore::open(dir) {
+            Err(StoreError::InUse(_)) if asked.elapsed() < LOCKED => {
+                tokio::time::sleep(LOCKED_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn runtimes(
+    config: &Config,
+    program: PathBuf,
+) -> Result<(Runtimes, Arc<DockerRuntime>), OpenError> {
     // Two daemons on one engine tell their containers apart by where their state lies.
     let dir = std::path::absolute(&config.state.dir).unwrap_or_else(|_| config.state.dir.clone());
     let daemon = rapidhash::v3::rapidhash_v3(dir.to_string_lossy().as_bytes());
     let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
-    Ok(Runtimes {
-        docker: Arc::new(docker),
+    let docker = Arc::new(docker);
+    let runtimes = Runtimes {
+        docker: Arc::clone(&docker) as Arc<dyn Runtime>,
         process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
         fixed: Arc::new(FixedRuntime),
-    })
+    };
+    Ok((runtimes, docker))
 }
 
 fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {
@@ -218,7 +294,12 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificates>>) -> Reload {
+fn reload(
+    running: Config,
+    read: ReadConfig,
+    certificates: Option<Arc<Certificates>>,
+    text: Arc<Mutex<FileText>>,
+) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
@@ -241,6 +322,7 @@ fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificat
                 said.push(needs);
             }
         }
+        *text.lock().unwrap_or_else(PoisonError::into_inner) = config.text;
         Ok((config.services, said.join(", ")))
     })
 }

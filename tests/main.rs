@@ -7,7 +7,9 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod adopted;
 mod affinity;
+mod archives;
 mod bad_days;
 mod bad_revisions;
 mod carried;
@@ -18,7 +20,10 @@ mod engine_gone;
 mod fixed_addresses;
 mod gates;
 mod hooks;
+mod independent;
+mod instructions;
 mod keeping;
+mod kept_images;
 mod operators;
 mod own_health;
 mod promotions;
@@ -27,5 +32,8 @@ mod reloads;
 mod runtime_docker;
 mod runtime_process;
 mod shielded;
+mod sources;
+mod state;
 mod support;
 mod tidy;
+mod verdicts;

@@ -35,13 +35,14 @@ const fn pure(name: &'static str, floor: u8, imports: &'static [&'static str]) -
 
 /// The house from the ground up. A room imports only from floors below, or from a room beside it
 /// that does not import it back; proxy and controller never meet.
-const ROOMS: [Room; 15] = [
+const ROOMS: [Room; 16] = [
     pure("model", 1, &[]),
     pure("analysis", 1, &["model"]),
     pure("rollout", 2, &["analysis", "model"]),
     pure("routing", 2, &["analysis::scorecard", "model"]),
     room("runtime", 2, &["model"]),
     room("prober", 2, &["model"]),
+    room("archive", 2, &["model"]),
     room("telemetry", 2, &["analysis", "model"]),
     pure(
         "config",
@@ -67,6 +68,7 @@ const ROOMS: [Room; 15] = [
             "runtime",
             "prober",
             "store",
+            "archive",
             "telemetry",
             "config",
             "model",
@@ -75,7 +77,15 @@ const ROOMS: [Room; 15] = [
     room(
         "admin",
         5,
-        &["controller::handle", "controller::status", "rollout", "analysis", "telemetry", "model"],
+        &[
+            "controller::handle",
+            "controller::archivist",
+            "controller::status",
+            "rollout",
+            "analysis",
+            "telemetry",
+            "model",
+        ],
     ),
     room(
         "cli",
@@ -87,6 +97,7 @@ const ROOMS: [Room; 15] = [
             "config",
             "controller::status",
             "controller::driver::Leave",
+            "controller::archivist",
             "rollout",
             "analysis::verdict",
             // `analyze` judges a recording without a daemon.
@@ -143,7 +154,7 @@ const HOMES: [(&[&str], &[&str]); 5] = [
     (&["arc_swap"], &["routing/live.rs", "proxy/tls"]),
     (
         &["hyper", "hyper_util"],
-        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "demo/"],
+        &["proxy/", "admin/", "prober/", "cli/client.rs", "cli/stream.rs", "cli/source/", "demo/"],
     ),
     (
         &["rustls", "tokio_rustls"],

@@ -22,8 +22,10 @@ use crate::{Options, Result};
 /// The section's title.
 pub const SECTION: &str =
     "The price of features: instructions, and per cent of a request to a single fixed pool";
-/// The sum that a bar is about.
-pub const TOGETHER: &str = "split, affinity cookie and scorecards together";
+/// What a bar is about.
+const TOGETHER: &str = "split, affinity cookie and scorecards";
+/// Its row, in per cent.
+pub const TOGETHER_PART: &str = "split, affinity cookie and scorecards, part";
 /// The look-up that a bar is about.
 pub const LOOKUP: &str = "looking up a route among 10,000, against 10";
 

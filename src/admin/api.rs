@@ -20,13 +20,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, gates, health, metrics, openapi};
-use crate::controller::handle::Handle;
+use super::{events, gates, health, keeping, metrics, openapi, work};
+use crate::controller::archivist::Archivist;
+use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
     StepForecast,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::progress::Listener;
 use crate::model::weight::Weight;
 use crate::rollout::command::Command;
 use crate::telemetry::metrics::Rare;
@@ -41,6 +43,7 @@ const MAX_LOG_LINES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct AppState {
     pub(super) handle: Handle,
+    pub(super) archivist: Option<Archivist>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) rare: Option<Rare>,
     pub(super) shutdown: CancellationToken,
@@ -63,6 +66,10 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/confirm", post(gates::confirm))
         .route("/freeze", post(gates::freeze))
         .route("/unfreeze", post(gates::unfreeze))
+        .route("/checkpoints", post(keeping::create))
+        .route("/restore", post(keeping::restore))
+        .route("/adopt", post(keeping::adopt))
+        .route("/build", get(keeping::build_plan).post(keeping::build))
         .route("/rollouts", get(rollouts))
         .route("/forecast", get(forecast))
         .route("/logs", get(logs));
@@ -72,6 +79,11 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/services", get(services))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
+        .route("/checkpoints", get(keeping::list))
+        .route("/checkpoints/verify", post(keeping::verify))
+        .route("/checkpoints/remove", post(keeping::remove))
+        .route("/clean", post(keeping::clean))
+        .route("/state", get(keeping::state))
         .route("/events", get(events::events));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -102,14 +114,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// A service that exists, by its name in the path.
-pub(super) struct Named(ServiceName);
-
-impl Named {
-    /// The service's name.
-    pub(super) fn name(self) -> ServiceName {
-        self.0
-    }
-}
+pub(super) struct Named(pub(super) ServiceName);
 
 impl FromRequestParts<AppState> for Named {
     type Rejection = Problem;
@@ -191,7 +196,8 @@ pub(super) async fn service(
     service.map(Json).ok_or_else(gone)
 }
 
-/// Begins a rollout. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
+/// Begins a rollout. With `Accept: application/x-ndjson` the answer is 200 and lines of JSON that tell
+/// how far the preparation is; the last one has `done` or `problem`. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
 /// as configured.
 #[utoipa::path(post, path = "/api/v1/services/{service}/deploy", tag = "rollouts",
     params(("service" = String, Path, description = "Its name")),
@@ -202,10 +208,22 @@ pub(super) async fn service(
 pub(super) async fn deploy(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 9] =
-        ["image", "tag", "command", "endpoints", "env", "steps", "bake", "by", "override_freeze"];
+    const FIELDS: [&str; 11] = [
+        "image",
+        "tag",
+        "command",
+        "endpoints",
+        "env",
+        "origin",
+        "no_checkpoint",
+        "steps",
+        "bake",
+        "by",
+        "override_freeze",
+    ];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),
@@ -218,6 +236,11 @@ pub(super) async fn deploy(
         let detail =
             format!("`{first}` and `{second}` cannot both say what runs: give one of them");
         return Err(Problem::new(Kind::Invalid, detail).with_field(second));
+    }
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.deploy_telling(name, request, told).await?)
+        }));
     }
     Ok(accepted(state.handle.deploy(name, request).await?))
 }
@@ -339,6 +362,8 @@ pub(super) async fn weight(
 pub(super) struct RollbackRequest {
     /// The revision; the former one where nothing is said.
     to: Option<u32>,
+    /// Archive no checkpoint, although the service's `checkpoint` is "auto".
+    no_checkpoint: bool,
 }
 
 /// Goes back to the former revision, or to a kept one. A rollout like any other, but direct.
@@ -351,10 +376,19 @@ pub(super) struct RollbackRequest {
 pub(super) async fn rollback(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let RollbackRequest { to } = body::read(&["to"], body)?;
-    Ok(accepted(state.handle.rollback(name, to.map(RevisionId)).await?))
+    let request = body::read(&["to", "no_checkpoint"], body)?;
+    let RollbackRequest { to, no_checkpoint } = request;
+    let (revision, checkpoint) = (to.map(RevisionId), !no_checkpoint);
+    let to = move |told| ReturnTo { revision, checkpoint, told };
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.rollback_telling(name, to(told)).await?)
+        }));
+    }
+    Ok(accepted(state.handle.rollback_telling(name, to(Listener::default())).await?))
 }
 
 /// Past rollouts of a service and the one under way, newest first.

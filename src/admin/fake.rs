@@ -56,6 +56,7 @@ impl Fake {
             listen: vec![([127, 0, 0, 1], 0).into()],
             token: token.map(str::to_owned),
             rare: None,
+            archivist: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -151,12 +152,17 @@ impl Levers {
     async fn answer(self, mut inbox: mpsc::Receiver<Ask>) {
         while let Some(ask) = inbox.recv().await {
             let refused = self.refuse.lock().expect("unpoisoned").clone();
-            let accept =
-                || refused.clone().map_or(Ok(DeployAccepted { rollout: 12, revision: 4 }), Err);
+            let accept = || {
+                refused.clone().map_or(
+                    Ok(DeployAccepted { rollout: 12, revision: 4, same_image_as: None }),
+                    Err,
+                )
+            };
             match ask {
-                Ask::Deploy(name, request, answer) => {
+                Ask::Deploy(name, request, told, answer) => {
                     let request = serde_json::to_string(&request).expect("JSON");
                     self.note(format!("deploy {name} {request}"));
+                    told.count("pulling web:v2", 5, Some(10));
                     let _ = answer.send(accept());
                 }
                 Ask::Say(name, said, answer) => {
@@ -166,7 +172,7 @@ impl Levers {
                     let _ = answer.send(refused.map_or_else(|| status.ok_or_else(none), Err));
                 }
                 Ask::Rollback(name, to, answer) => {
-                    self.note(format!("rollback {name} {to:?}"));
+                    self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());
                 }
                 Ask::Command(name, command, answer) => {
@@ -219,6 +225,16 @@ impl Levers {
                 Ask::Scorecards(answer) => {
                     let _ = answer.send(counts());
                 }
+                Ask::Launch(_, _, answer) => {
+                    let _ = answer.send(accept());
+                }
+                Ask::Held(_, answer) => {
+                    let _ = answer.send(Ok(Vec::new()));
+                }
+                Ask::Export(answer) => {
+                    let _ = answer.send(Default::default());
+                }
+                Ask::Tell(name, sentence) => self.note(format!("tell {name} {sentence}")),
                 Ask::Reload(answer) => {
                     let done = || Ok("configuration read again: web changed".to_owned());
                     let _ = answer.send(refused.map_or_else(done, Err));
@@ -287,6 +303,8 @@ fn side(revision: u32, share: f64, healthy: bool) -> SideStatus {
     SideStatus {
         revision,
         image: format!("ghcr.io/acme/web:v{revision}"),
+        digest: None,
+        origin: None,
         instances: vec![instance],
         traffic: Some(traffic),
     }
@@ -380,6 +398,8 @@ pub(crate) fn record(rollout: u64, outcome: Option<&str>) -> RolloutRecord {
         from: Some(3),
         to: 4,
         image: "ghcr.io/acme/web:v4".to_owned(),
+        digest: None,
+        origin: None,
         kind: "canary".to_owned(),
         phase: "baking".to_owned(),
         outcome: outcome.map(str::to_owned),

@@ -39,11 +39,11 @@ pub(super) struct FreezeRequest {
         (status = 409, description = "Nothing waits to be confirmed", body = Problem)))]
 pub(super) async fn confirm(
     State(state): State<AppState>,
-    named: Named,
+    Named(name): Named,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let ByRequest { by } = body::read(&["by"], body)?;
-    Ok(Json(state.handle.say(named.name(), Say::Confirm { by }).await?))
+    Ok(Json(state.handle.say(name, Say::Confirm { by }).await?))
 }
 
 /// Lets no deploy begin. Rollouts under way go on, and a rollback is always possible.
@@ -54,7 +54,7 @@ pub(super) async fn confirm(
         (status = 422, body = Problem)))]
 pub(super) async fn freeze(
     State(state): State<AppState>,
-    named: Named,
+    Named(name): Named,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let FreezeRequest { reason, until, by } = body::read(&["reason", "until", "by"], body)?;
@@ -62,7 +62,7 @@ pub(super) async fn freeze(
         let detail = "`reason` is missing: say why nobody may deploy";
         return Err(Problem::new(Kind::Invalid, detail.to_owned()).with_field("reason"));
     };
-    Ok(Json(state.handle.say(named.name(), Say::Freeze { reason, until, by }).await?))
+    Ok(Json(state.handle.say(name, Say::Freeze { reason, until, by }).await?))
 }
 
 /// Lets deploys begin again.
@@ -73,9 +73,9 @@ pub(super) async fn freeze(
         (status = 409, description = "It is not frozen", body = Problem)))]
 pub(super) async fn unfreeze(
     State(state): State<AppState>,
-    named: Named,
+    Named(name): Named,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let ByRequest { by } = body::read(&["by"], body)?;
-    Ok(Json(state.handle.say(named.name(), Say::Unfreeze { by }).await?))
+    Ok(Json(state.handle.say(name, Say::Unfreeze { by }).await?))
 }

@@ -7,7 +7,8 @@ use super::problem::Problem;
 use super::raw::{Node, Value};
 use super::reader::{Found, Section};
 use super::{
-    Admin, Certificate, Config, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State, Tls,
+    Admin, Certificate, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings,
+    State, Tls,
 };
 use crate::model::network::Network;
 
@@ -24,10 +25,11 @@ pub(super) fn read(top: &Section<'_>, base: &Path) -> Config {
         listen,
         tls,
         admin: read_admin(&top.inner("admin"), base),
-        state: State { dir: path(&top.inner("state"), "dir", base) },
+        state: read_state(&top.inner("state"), base),
         runtime: RuntimeSettings { docker: read_docker(&top.inner("runtime")) },
         log: read_log(&top.inner("log")),
         services: Vec::new(),
+        text: FileText::default(),
     }
 }
 
@@ -37,6 +39,13 @@ fn text(section: &Section<'_>, name: &str) -> String {
 
 fn path(section: &Section<'_>, name: &str, base: &Path) -> PathBuf {
     section.text(name).map_or_else(PathBuf::new, |found| found.path(base))
+}
+
+fn read_state(section: &Section<'_>, base: &Path) -> State {
+    let dir = path(section, "dir", base);
+    let named = section.text("checkpoints").map(|found| found.path(base));
+    let checkpoints = named.unwrap_or_else(|| dir.join("checkpoints"));
+    State { dir, checkpoints }
 }
 
 fn values<T>(found: Vec<Found<T>>) -> Vec<T> {

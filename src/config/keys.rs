@@ -88,6 +88,8 @@ impl Shape {
     }
 }
 
+mod keeping;
+
 pub(super) const fn key(
     name: &'static str,
     shape: Shape,
@@ -102,7 +104,7 @@ pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
-    key("state", Table(STATE), "", "What must survive a restart."),
+    key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
     key(
@@ -147,14 +149,6 @@ pub const ADMIN: &[Key] = &[
     ),
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
 ];
-
-/// `[state]`.
-pub const STATE: &[Key] = &[key(
-    "dir",
-    Text,
-    r#""/var/lib/switchback""#,
-    "Directory for rollouts, revisions and their history.",
-)];
 
 /// `[runtime]`.
 pub const RUNTIME: &[Key] = &[key(
@@ -211,6 +205,12 @@ pub const SERVICE: &[Key] = &[
         TextOrList,
         "",
         "Files of NAME=value lines, relative to this file; `env` wins.",
+    ),
+    key(
+        "pull",
+        Choice(&["missing", "always"]),
+        r#""missing""#,
+        "When the registry is asked for the image: when it is \"missing\" here, or \"always\".",
     ),
     key("args", List, "[]", "Replaces the image's CMD."),
     key("volumes", List, "[]", "Volumes and bind mounts, \"source:/target[:ro]\"."),
@@ -331,6 +331,36 @@ pub const SERVICE: &[Key] = &[
         Duration,
         r#""2m""#,
         "How long launching all instances may take, pulling the image included.",
+    ),
+    key(
+        "keep_revisions",
+        Integer(2, 1_000),
+        "10",
+        "Revisions that can be returned to; their images stay on the engine.",
+    ),
+    key(
+        "checkpoint",
+        Choice(&["manual", "auto"]),
+        r#""manual""#,
+        "\"auto\" archives a checkpoint before each deploy and rollback.",
+    ),
+    key(
+        "backup",
+        Table(keeping::BACKUP),
+        "",
+        "What goes into a checkpoint, and how long it stays.",
+    ),
+    key(
+        "paths",
+        TextOrList,
+        "[]",
+        "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
+    ),
+    key(
+        "build",
+        Table(keeping::BUILD),
+        "",
+        "How `deploy --build` and `deploy --git` make the image.",
     ),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),

@@ -19,6 +19,7 @@ mod document;
 pub mod env_file;
 mod hooks;
 pub mod image;
+pub mod keeping;
 pub mod keys;
 mod listen_keys;
 pub mod load;
@@ -35,6 +36,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::Document;
@@ -46,6 +48,7 @@ use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
 
 use crate::model::network::Network;
+use keeping::{Build, Keeping};
 use problem::Problems;
 use reader::Report;
 
@@ -67,6 +70,18 @@ pub struct Config {
     pub log: LogSettings,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The file that this was read from, to be archived with a checkpoint.
+    pub text: FileText,
+}
+
+/// What a configuration file says, letter for letter. Has secrets, and is not shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct FileText(pub Arc<str>);
+
+impl std::fmt::Debug for FileText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileText({} bytes)", self.0.len())
+    }
 }
 
 impl Config {
@@ -173,6 +188,8 @@ impl std::fmt::Debug for Admin {
 pub struct State {
     /// The state directory.
     pub dir: PathBuf,
+    /// Where checkpoints are archived.
+    pub checkpoints: PathBuf,
 }
 
 /// `[runtime]`.
@@ -216,6 +233,10 @@ pub struct Service {
     pub template: RevisionSpec,
     /// How its rollouts are carried out.
     pub plan: Plan,
+    /// What is kept of it.
+    pub keeping: Keeping,
+    /// How its image is made from source.
+    pub build: Build,
 }
 
 /// What [`parse`] works on.
@@ -268,6 +289,7 @@ fn meaning(document: &Document, input: &Input<'_>, report: &Report) -> Config {
     let mut config = daemon::read(&top, base);
     let read = service::read(document, base, input.read, report);
     cross::check(&config, &top, &read);
+    config.text = FileText(input.text.into());
     config.services = read.into_iter().map(|read| read.service).collect();
     config
 }

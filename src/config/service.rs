@@ -12,7 +12,7 @@ use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, scalar};
+use super::{Service, env_file, keeping, scalar};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::revision::{
@@ -79,8 +79,11 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let template = read_template(&section, probe, base, file);
     plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
     let template = template?;
+    let keeping = keeping::read_keeping(&section, &template.container.volumes);
+    let build = keeping::read_build(&section);
     check_comparison(&section, &template, &plan);
-    Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
+    let service = Service { name, routes, settings, template, plan, keeping, build };
+    Some(Read { service, route_places })
 }
 
 /// What the canary is to be compared with must be there.
@@ -228,7 +231,7 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
         section.wrong("labels", &place, format!("the label {ours:?} is taken"), expected);
     }
     ContainerSpec {
-        image_id: None,
+        pull_always: section.choice("pull") == "always",
         args: texts("args"),
         volumes: volumes.into_iter().map(|found| found.value).collect(),
         networks: texts("networks"),
@@ -239,6 +242,7 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
             .map_or(0, |found| (found.value * 1_000.0).round() as u64),
         pids: section.integer("pids").map_or(0, |found| found.value),
         user: section.text("user").map(|found| found.value),
+        ..ContainerSpec::default()
     }
 }
 

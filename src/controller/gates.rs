@@ -72,18 +72,6 @@ impl Driver {
         }
     }
 
-    /// Notes in the rollout's record who asked for it, and past what.
-    pub(super) fn tell_who(&mut self, name: &ServiceName, by: Option<&str>, overridden: bool) {
-        let freeze = self.services.get(name).and_then(|service| service.record.freeze.as_ref());
-        let past = freeze
-            .filter(|freeze| overridden && freeze.holds(wall()))
-            .map(|freeze| format!(", past the freeze ({})", freeze.reason));
-        if by.is_some() || past.is_some() {
-            let by = by.unwrap_or("somebody");
-            self.tell(name, Kind::Note, format!("deployed by {by}{}", past.unwrap_or_default()));
-        }
-    }
-
     /// A promotion that is not confirmed in time is taken back.
     pub(super) fn keep_confirmed(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get_mut(name) else { return };
@@ -103,6 +91,18 @@ impl Driver {
             self.tell(name, Kind::Note, message);
         }
     }
+}
+
+/// Who asked for a deploy, and past what: for the rollout's record.
+pub(super) fn who(service: &Service, request: &DeployRequest) -> Option<String> {
+    let freeze = service.record.freeze.as_ref();
+    let past = freeze
+        .filter(|freeze| request.override_freeze && freeze.holds(wall()))
+        .map(|freeze| format!(", past the freeze ({})", freeze.reason));
+    (request.by.is_some() || past.is_some()).then(|| {
+        let by = request.by.as_deref().unwrap_or("somebody");
+        format!("deployed by {by}{}", past.unwrap_or_default())
+    })
 }
 
 /// What a promotion has to wait for, if anything.

@@ -18,7 +18,7 @@ use crate::prober::{self, Target};
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent, State};
-use crate::store::records::Placed;
+use crate::store::records::{Placed, Warm};
 
 /// The wait before an ended instance of stable is started again doubles from the first to the last:
 /// at once for the common single crash, and not more often than this for one that cannot live.
@@ -231,8 +231,11 @@ impl Driver {
         self.fleet.set_healthy(instance, false);
         let now = self.now();
         let Some(service) = self.services.get_mut(&name) else { return };
-        if let Some(watched) = service.watched.remove(instance) {
-            watched.cancel.cancel();
+        match service.watched.remove(instance) {
+            Some(watched) => watched.cancel.cancel(),
+            // Told before.
+            None if owner == Owner::Warm => return,
+            None => {}
         }
         match owner {
             Owner::Canary => {
@@ -270,13 +273,12 @@ impl Driver {
                     format!("{} {exit}; it was warm and is not started again", instance.short());
                 self.tell(&name, Kind::Instance, message);
                 let Some(service) = self.services.get_mut(&name) else { return };
-                if let Some(warm) = &mut service.record.warm {
-                    warm.placed.instances.retain(|i| i.id != *instance);
-                    if warm.placed.instances.is_empty() {
-                        let revision = warm.placed.revision;
-                        service.record.warm = None;
-                        self.fleet.remove(&name, revision);
-                    }
+                let watched = &service.watched;
+                let is_gone = |i: &Instance| !watched.contains_key(&i.id);
+                // It keeps its place: when its revision comes back, it is started again.
+                let gone = |warm: &mut Warm| warm.placed.instances.iter().all(is_gone);
+                if let Some(warm) = service.record.warm.take_if(gone) {
+                    self.fleet.remove(&name, warm.placed.revision);
                 }
                 self.save(&name);
             }

@@ -4,6 +4,7 @@
 //! ([`crate::analysis::scorecard`]). Never waits for work: launches, probes, drains and stops are
 //! tasks whose completions come back as events.
 
+pub mod archivist;
 mod asks;
 pub mod driver;
 mod evidence;
@@ -17,9 +18,11 @@ mod hooks;
 mod journal;
 mod keeper;
 mod perform;
+mod prepare;
 mod recorder;
 mod recovery;
 mod report;
+pub mod runtimes;
 mod service;
 pub mod settings;
 pub mod status;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::handle::Refused;
 use super::journal::{Happening, Kind};
-use super::service::{Service, Waiting};
+use super::service::{Relaunch, Service, Waiting};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::Side;
@@ -211,7 +211,7 @@ impl Driver {
     fn switch(&mut self, name: &ServiceName) {
         self.fleet.switch(name);
         self.restart_rates(name);
-        let now = jiff::Timestamp::now().as_millisecond();
+        let (now, not_before) = (jiff::Timestamp::now().as_millisecond(), self.now());
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &service.active else { return };
         let canary =
@@ -219,7 +219,11 @@ impl Driver {
         let keep = active.rollout.plan.keep_warm;
         let confirm = super::gates::confirm(&active.rollout);
         let former = service.record.stable.replace(canary);
-        service.relaunches.clear();
+        // What ended while it was warm is wanted back.
+        let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
+        let gone = stable.zip(0..).filter(|(i, _)| !service.watched.contains_key(&i.id));
+        let relaunch = |replica| (replica, Relaunch { failures: 0, not_before, under_way: false });
+        service.relaunches = gone.map(|(_, replica)| relaunch(replica)).collect();
         service.since = now;
         // The one that was warm until now gives up its place; the one that comes back is stable.
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::driver::Driver;
 use super::fresh::Fresh;
 use super::journal::Kind;
+use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
-use crate::model::instance::Instance;
+use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
@@ -207,6 +208,8 @@ impl Driver {
             stands(known, &instance.id)
         };
         let mut placements = Vec::new();
+        // Of what is warm: kept in their places, and not asked any more.
+        let mut gone: HashSet<InstanceId> = HashSet::new();
         if let Some(stable) = &mut service.record.stable {
             for (replica, instance) in stable.instances.iter_mut().enumerate() {
                 match stands(stable.revision, instance) {
@@ -222,9 +225,10 @@ impl Driver {
         }
         if let Some(warm) = &mut service.record.warm {
             let revision = warm.placed.revision;
-            warm.placed.instances.retain(|i| !matches!(stands(revision, i), Standing::Ended));
+            let ended = |i: &&Instance| matches!(stands(revision, i), Standing::Ended);
+            gone.extend(warm.placed.instances.iter().filter(ended).map(|i| i.id.clone()));
             let placed = warm.placed.clone();
-            if placed.instances.is_empty() {
+            if gone.len() == placed.instances.len() {
                 service.record.warm = None;
             } else {
                 placements.push((Side::Canary, placed.revision, placed.instances));
@@ -247,7 +251,7 @@ impl Driver {
                     self.fleet.place_aside(name, revision, &instances, spec.protocol);
                 }
             }
-            for instance in &instances {
+            for instance in instances.iter().filter(|instance| !gone.contains(&instance.id)) {
                 self.watch_instance(name, instance, &spec);
             }
         }
@@ -303,8 +307,8 @@ impl Driver {
         }
         let config = &service.config;
         if super::settings::names_a_version(config) {
-            let (spec, plan) = (config.template.clone(), config.plan.clone());
-            self.prepare(name, spec, plan, None);
+            let wanted = Wanted::new(config.template.clone(), config.plan.clone());
+            self.prepare(name, wanted, None);
         } else {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);
@@ -325,15 +329,12 @@ impl Driver {
                     launching.insert(active.rollout.id);
                 }
             }
-            if service.relaunches.values().any(|relaunch| relaunch.under_way) {
-                // What the keeper starts belongs to no rollout.
-                launching.insert(RolloutId(0));
-            }
         }
         let runtimes = [&self.runtimes.docker, &self.runtimes.process];
         for runtime in runtimes {
             for stranger in found.get(runtime.name()).into_iter().flatten() {
-                let comes = launching.contains(&stranger.ownership.rollout);
+                let owner = &stranger.ownership;
+                let comes = launching.contains(&owner.rollout) || self.is_relaunched(owner);
                 if wanted.contains(&stranger.id) || comes || self.fleet.has(&stranger.id) {
                     continue;
                 }
@@ -347,6 +348,16 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// Whether the keeper launches this very instance, or is about to: it will find it there.
+    fn is_relaunched(&self, owner: &Ownership) -> bool {
+        self.services.get(&owner.service).is_some_and(|service| {
+            // What the keeper starts belongs to no rollout.
+            owner.rollout == RolloutId(0)
+                && service.record.stable.as_ref().is_some_and(|p| p.revision == owner.revision)
+                && service.relaunches.contains_key(&owner.replica)
+        })
     }
 
     /// Takes a service out of the configuration: its hosts answer 404 and its instances stop. Its

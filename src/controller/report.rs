@@ -10,6 +10,7 @@ use crate::analysis::scorecard::Sample;
 use crate::model::id::RevisionId;
 use crate::model::instance::Instance;
 use crate::model::moment::Moment;
+use crate::model::revision::Origin;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
 use crate::rollout::phase::{Cause, Phase};
@@ -108,6 +109,8 @@ impl Driver {
         SideStatus {
             revision: revision.0,
             image: image_of(service, revision),
+            digest: digest_of(service, revision),
+            origin: origin_of(service, revision),
             instances: instances.iter().map(instance).collect(),
             traffic,
         }
@@ -128,6 +131,16 @@ fn traffic_of(sample: &Sample, rate: f64, all: f64) -> TrafficStatus {
         p95: seconds(0.95),
         p99: seconds(0.99),
     }
+}
+
+/// What identifies the image of a revision: its digest in the registry, else its id.
+fn digest_of(service: &Service, revision: RevisionId) -> Option<String> {
+    let container = &service.revisions.get(&revision)?.spec.container;
+    container.digest.clone().or_else(|| container.image_id.clone())
+}
+
+fn origin_of(service: &Service, revision: RevisionId) -> Option<Origin> {
+    service.revisions.get(&revision)?.origin.clone()
 }
 
 fn notes_of(
@@ -277,6 +290,8 @@ pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord 
         from: checkpoint.stable.map(|id| id.0),
         to: checkpoint.canary.0,
         image: image_of(service, checkpoint.canary),
+        digest: digest_of(service, checkpoint.canary),
+        origin: origin_of(service, checkpoint.canary),
         kind: match checkpoint.kind {
             Kind::Canary => "canary".to_owned(),
             Kind::Direct => "direct".to_owned(),

@@ -16,7 +16,7 @@ use crate::analysis::verdict::Verdict;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId};
 use crate::model::moment::Moment;
-use crate::model::revision::{Revision, Source};
+use crate::model::revision::{Revision, RevisionSpec, Source};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
@@ -157,6 +157,12 @@ impl Service {
     /// What the revision of this number runs.
     pub fn source(&self, revision: RevisionId) -> Option<&Source> {
         self.revisions.get(&revision).map(|revision| &revision.spec.source)
+    }
+
+    /// What the stable revision runs.
+    pub fn stable_spec(&self) -> Option<&RevisionSpec> {
+        let stable = self.record.stable.as_ref()?;
+        self.revisions.get(&stable.revision).map(|revision| &revision.spec)
     }
 
     /// Whether probes have concluded that an instance is not healthy. One that was not asked long

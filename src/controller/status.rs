@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
 use crate::model::id::InstanceId;
+use crate::model::revision::Origin;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -70,6 +71,13 @@ pub struct SideStatus {
     pub revision: u32,
     /// What runs: an image, a command line, or addresses.
     pub image: String,
+    /// The digest of the image in its registry, or its id where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The source that it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
     /// What the proxy saw of it lately.
@@ -184,6 +192,13 @@ pub struct RolloutRecord {
     pub to: u32,
     /// What the new revision runs.
     pub image: String,
+    /// The digest of its image in its registry, or its id where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The source that it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
     /// `canary` or `direct`.
     pub kind: String,
     /// The phase it is in or ended in.
@@ -225,6 +240,13 @@ pub struct DeployRequest {
     /// Environment variables beside the configured ones.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub env: std::collections::BTreeMap<String, String>,
+    /// The source that the image was built from, to be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
+    /// Archive no checkpoint first, although the service's `checkpoint` is "auto".
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_checkpoint: bool,
     /// Steps instead of the configured ones, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<String>,
@@ -246,6 +268,9 @@ pub struct DeployAccepted {
     pub rollout: u64,
     /// The new revision.
     pub revision: u32,
+    /// The stable revision, when the new one runs the very same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_image_as: Option<u32>,
 }
 
 /// What one step of a rollout would take, for a canary that equals stable.

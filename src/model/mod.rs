@@ -7,5 +7,6 @@ pub mod id;
 pub mod instance;
 pub mod moment;
 pub mod network;
+pub mod progress;
 pub mod revision;
 pub mod weight;

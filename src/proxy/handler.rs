@@ -31,11 +31,15 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS};
+use http::header::{
+    ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS, SEC_WEBSOCKET_KEY,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use hyper::upgrade::OnUpgrade;
 
+use super::admission::Pressure;
 use super::affinity;
 use super::answer::{Given, answer};
 use super::body::{RequestBody, ResponseBody};
@@ -80,9 +84,14 @@ async fn route(
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let arrived = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
+    let upgrade = head.extensions.remove::<OnUpgrade>();
     let seen = Seen::look(&head.headers);
     let names = worker.names(seen.traceparent, seen.request_id.filter(|_| connection.trusted));
+    if worker.pressure() == Pressure::Full {
+        return refuse(worker, connection, &head, Reason::Memory, names);
+    }
     let (host, path) = match check(&head, &seen, &worker.settings.limits) {
         Ok(Checked::Route(host, path)) => (host, path),
         Ok(Checked::Ping) => return ping(names),
@@ -123,6 +132,7 @@ async fn route(
         trusted: connection.trusted,
         strip_cookie: choice.strip_cookie,
         max_body,
+        opens: upgrade.as_ref().map(|_| websocket_key(|| worker.random())),
     };
     let request_id = names.request_id.clone();
     let ongoing = Ongoing::new(worker, exchange(worker, connection, route.service(), arrived));
@@ -134,6 +144,7 @@ async fn route(
                 request_id: request_id.clone(),
                 set_cookie: choice.set_cookie,
                 revision: worker.settings.revision_header,
+                upgrade,
             };
             match answer(worker, connection, got, ongoing, given, asked) {
                 Ok(response) => response,
@@ -149,6 +160,10 @@ async fn route(
     }
 }
 
+/// Marks the answer to a malformed request of HTTP/2: its stream is to be reset.
+#[derive(Debug, Clone, Copy)]
+pub struct Malformed;
+
 /// What is to be changed on a request's head, gathered while it can still be looked at.
 struct Rewriting {
     found: Found,
@@ -161,6 +176,8 @@ struct Rewriting {
     trusted: bool,
     strip_cookie: bool,
     max_body: u64,
+    /// It opens a WebSocket on a stream of HTTP/2: with this key, in the words of HTTP/1.1.
+    opens: Option<HeaderValue>,
 }
 
 impl Rewriting {
@@ -173,7 +190,12 @@ impl Rewriting {
     ) -> Box<Parcel> {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
-        let asked = strip_request(&mut head.headers, self.found);
+        let mut asked = strip_request(&mut head.headers, self.found);
+        if let Some(key) = self.opens {
+            asked.websocket = true;
+            head.method = Method::GET;
+            head.headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
         if self.found.has(Found::EXPECT) {
             // Answered when the upstream's connection first asks for the body.
             head.headers.remove(EXPECT);
@@ -265,6 +287,11 @@ fn refuse(
 ) -> Response<ResponseBody> {
     worker.refuse(reason, connection.peer);
     let status = check::status(reason);
+    if head.version == Version::HTTP_2 && matches!(reason, Reason::Malformed | Reason::Host) {
+        let mut response = Response::new(ResponseBody::Empty);
+        response.extensions_mut().insert(Malformed);
+        return response;
+    }
     let mut response = page(status, Format::of(&head.headers), names.request_id);
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -289,6 +316,27 @@ fn failed(
         None => worker.count(Count::Synthetic),
     }
     page(failure.status(), format, request_id)
+}
+
+/// What stands for 16 random bytes in Base64 (RFC 6455, 4.1): the last of 22 digits has two bits.
+fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = *b"AAAAAAAAAAAAAAAAAAAAAA==";
+    for digits in key[..20].chunks_mut(10) {
+        let mut bits = random();
+        for digit in digits {
+            *digit = DIGITS[(bits & 63) as usize];
+            bits >>= 6;
+        }
+    }
+    HeaderValue::from_bytes(&key).unwrap_or(NO_HOST)
+}
+
+/// The answer to who has more done for it than it may.
+pub fn turn_away() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 /// Whether an OPTIONS request is to go no further than here (RFC 9110, 7.6.2).

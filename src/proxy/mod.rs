@@ -18,8 +18,9 @@
 //! request; a client's connection is never ended for a change of the table.
 //!
 //! No `Via` is added: it is asked of gateways by RFC 9110, but switches compression off in common
-//! servers (nginx's `gzip_proxied`), and no peer adds it by default.
+//! servers (nginx's `gzip_proxied`), and no peer adds it by default. Loops are noticed by `CDN-Loop`.
 
+mod admission;
 mod affinity;
 mod answer;
 mod body;
@@ -38,6 +39,7 @@ pub mod ids;
 mod kept;
 pub mod limits;
 pub mod listener;
+mod memory;
 mod observation;
 mod page;
 mod parcel;
@@ -61,6 +63,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::admission::Admission;
 use self::limits::Limits;
 use self::listener::{BindError, listen};
 use self::tls::{Certificates, TlsError};
@@ -135,6 +138,8 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     addresses.http = take(&settings.http, None)?;
     addresses.https = take(&settings.https, secure.as_ref())?;
     let certificates = settings.tls.clone();
+    let memory = settings.limits.memory.or_else(memory::available);
+    let admission = Arc::new(Admission::new(&settings.limits, memory));
     let settings = Arc::new(settings);
     let (commands, command) = watch::channel(Command::Run);
     let (alive, running) = watch::channel(0);
@@ -144,6 +149,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
         let start = Start {
             index,
             settings: Arc::clone(&settings),
+            admission: Arc::clone(&admission),
             live: live.clone(),
             traffic: Arc::clone(&traffic),
             listeners,

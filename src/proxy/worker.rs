@@ -14,10 +14,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Settings;
+use super::admission::{Admission, Admitted, Pressure};
 use super::clock::{Clock, TICK, Tick, ticks};
 use super::downstream::{self, Downstream, Secure};
 use super::exchange::{Exchange, Held, Snapshot};
+use super::forwarded::is_trusted;
 use super::ids::{Mint, Names};
+use super::memory;
 use super::refusals::Refusals;
 use super::slots::Slots;
 use super::upstream::Upstreams;
@@ -28,6 +31,8 @@ use crate::telemetry::traffic::{Count, Reason, Traffic};
 const CONNECTION_TICKS: Tick = if cfg!(test) { 1 } else { 10 };
 /// Ticks between two lines about refusals: an attack must not fill a disk.
 const REFUSAL_TICKS: Tick = 100;
+/// Ticks between two looks at the memory that is used. Envoy looks every 250 ms.
+const MEMORY_TICKS: Tick = 3;
 /// Bytes of a date as HTTP writes it.
 const DATE: usize = 29;
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
@@ -60,6 +65,8 @@ pub struct Start {
     pub index: usize,
     /// How it works.
     pub settings: Arc<Settings>,
+    /// Who may connect; shared by all workers.
+    pub admission: Arc<Admission>,
     /// The door by which decisions come.
     pub live: Live,
     /// Where it counts.
@@ -77,6 +84,8 @@ pub struct Worker {
     pub index: usize,
     /// How it works.
     pub settings: Arc<Settings>,
+    admission: Arc<Admission>,
+    pressure: Cell<Pressure>,
     /// Its coarse clock.
     pub clock: Clock,
     /// Its connections to endpoints.
@@ -106,6 +115,8 @@ impl Worker {
         Rc::new(Self {
             index: start.index,
             settings: Arc::clone(&start.settings),
+            admission: Arc::clone(&start.admission),
+            pressure: Cell::default(),
             upstreams: Upstreams::new(clock.clone()),
             clock,
             traffic: Arc::clone(&start.traffic),
@@ -183,9 +194,18 @@ impl Worker {
         }
     }
 
-    /// A connection was accepted.
-    pub fn accepted(&self) {
+    /// A connection was accepted: it is admitted, or the reason why not.
+    pub fn accepted(&self, peer: SocketAddr) -> Result<Admitted, Reason> {
+        let exempt = is_trusted(&self.settings.trusted_proxies, peer.ip());
+        let admitted = self.admission.admit(peer.ip(), exempt)?;
         self.open.set(self.open.get() + 1);
+        Ok(admitted)
+    }
+
+    /// How pressed for memory the process is.
+    #[inline]
+    pub fn pressure(&self) -> Pressure {
+        self.pressure.get()
     }
 
     /// A connection to be watched; the slot is to be given to [`Self::closed`].
@@ -211,12 +231,19 @@ impl Worker {
             exchange.tick(&is_cut);
         }
         self.date.set(date());
+        if self.index == 0
+            && self.clock.now().is_multiple_of(MEMORY_TICKS)
+            && let Some(used) = memory::used()
+        {
+            self.admission.uses(used);
+        }
+        self.pressure.set(self.admission.pressure());
         if self.clock.now().is_multiple_of(REFUSAL_TICKS) {
             self.refusals.borrow_mut().tell();
         }
         if self.clock.now().is_multiple_of(CONNECTION_TICKS) {
             for connection in self.connections.borrow().iter() {
-                connection.tick();
+                connection.tick(self.pressure.get());
             }
         }
     }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::model::id::InstanceId;
 use crate::model::instance::{Exit, Instance, Ownership};
+use crate::model::progress::Listener;
 use crate::model::revision::RevisionSpec;
 
 /// Launches and stops instances.
@@ -37,6 +38,15 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
         &'a self,
         spec: &'a RevisionSpec,
     ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>>;
+
+    /// As [`Runtime::prepare`], and tells how far a pull is.
+    fn prepare_telling<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        _told: &'a Listener,
+    ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>> {
+        self.prepare(spec)
+    }
 
     /// Starts one instance and returns when it runs and has an address; not when it is healthy.
     /// Idempotent by ownership: when an instance with the same ownership already runs, it is

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::hook::{Hook, HookMoment};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
+use crate::model::revision::Revision;
 use crate::rollout::checkpoint::Checkpoint;
 
 /// What a service has.
@@ -135,4 +136,19 @@ impl RolloutEntry {
     pub fn service(&self) -> &ServiceName {
         &self.checkpoint.service
     }
+}
+
+/// The format of an export.
+pub const EXPORT: u32 = 1;
+
+/// A daemon's own state, to be taken to another host. Rollouts under way stay behind: what is stable
+/// is taken along.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The services.
+    pub services: Vec<(ServiceName, ServiceRecord)>,
+    /// Their revisions.
+    pub revisions: Vec<(ServiceName, Revision)>,
+    /// Their past rollouts.
+    pub history: Vec<RolloutEntry>,
 }

@@ -47,7 +47,7 @@ pub enum Reason {
     Malformed,
     /// Where the message ends is in doubt: its `Content-Length` or `Transfer-Encoding`.
     Framing,
-    /// A transfer coding that is not ours to decode.
+    /// A transfer coding, or a protocol in a tunnel, that is not ours.
     Coding,
     /// No `Host`, several, a bad one, or one that says something else than the target.
     Host,

@@ -7,6 +7,7 @@ pub mod fake_engine;
 pub mod http;
 pub mod line;
 pub mod load;
+pub mod registry;
 
 use std::path::PathBuf;
 

@@ -5,6 +5,7 @@
 //! with exit code 2 before anything happens.
 
 pub mod daemon;
+pub mod keeping;
 pub mod offline;
 
 use std::path::PathBuf;

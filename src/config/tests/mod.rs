@@ -339,3 +339,53 @@ fn what_is_in_effect_is_shown_without_secrets() {
     assert_eq!(again.services[0].plan, shown.config.services[0].plan);
     assert_eq!(again.listen, shown.config.listen);
 }
+
+#[test]
+fn what_is_kept_and_built_is_read() {
+    let config = read(
+        r#"
+        [state]
+        dir = "var"
+        checkpoints = "/backup"
+        [service.web]
+        host = "*"
+        image = "web"
+        port = 3000
+        pull = "always"
+        volumes = ["data:/data", "/srv/up:/up:ro"]
+        keep_revisions = 4
+        checkpoint = "auto"
+        paths = ["backend/**", "Cargo.lock"]
+        [service.web.backup]
+        volumes = ["data", "/up"]
+        command = ["pg_dump", "shop"]
+        timeout = "5m"
+        keep = 3
+        max_age = "7d"
+        [service.web.build]
+        context = "backend"
+        dockerfile = "deploy/Dockerfile"
+        args = { VERSION = "1" }
+        [service.api]
+        host = "api.example.com"
+        command = ["./api", "{port}"]
+        "#,
+    );
+    assert_eq!(config.state.checkpoints, Path::new("/backup"));
+    let [web, api] = &config.services[..] else { panic!("two services") };
+    assert!(web.template.container.pull_always && !api.template.container.pull_always);
+    let keeping = &web.keeping;
+    assert_eq!((keeping.revisions, keeping.auto, keeping.archives), (4, true, 3));
+    assert_eq!(keeping.volumes, ["data", "/up"]);
+    assert_eq!(keeping.command, ["pg_dump", "shop"]);
+    assert_eq!(keeping.timeout, Duration::from_secs(300));
+    assert_eq!(keeping.max_age, Duration::from_secs(7 * 24 * 60 * 60));
+    let build = &web.build;
+    assert_eq!((&*build.context, &*build.dockerfile), ("backend", "deploy/Dockerfile"));
+    assert_eq!(build.args.get("VERSION").map(String::as_str), Some("1"));
+    assert_eq!(build.paths, ["backend/**", "Cargo.lock"]);
+    assert_eq!((api.keeping.revisions, api.keeping.auto, api.keeping.archives), (10, false, 10));
+    assert_eq!((&*api.build.context, &*api.build.dockerfile), (".", "Dockerfile"));
+    let plain = read(WEB);
+    assert_eq!(plain.state.checkpoints, Path::new("/var/lib/switchback/checkpoints"));
+}

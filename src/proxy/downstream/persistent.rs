@@ -81,6 +81,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: &Rc<Downstream>, mut io: Io)
         Ended::Doomed(Doom::Head) => {
             refuse(worker, connection, &mut io, Reason::HeaderTime).await;
         }
+        Ended::Doomed(Doom::Flood | Doom::Malformed) => {}
         Ended::Doomed(Doom::Stalled) => {
             worker.refuse(Reason::WriteTime, connection.peer);
             io.reset();
