@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, health, keeping, metrics, openapi, work};
+use super::{events, gates, health, keeping, metrics, openapi, work};
 use crate::controller::archivist::Archivist;
 use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
@@ -50,7 +50,7 @@ pub(super) struct AppState {
 }
 
 pub(super) type Body = Result<Bytes, BytesRejection>;
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// All endpoints behind a guard.
 pub(super) fn router(state: AppState, guard: Guard) -> Router {
@@ -64,6 +64,9 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/weight", post(weight))
         .route("/maintenance", post(maintenance))
         .route("/rollback", post(rollback))
+        .route("/confirm", post(gates::confirm))
+        .route("/freeze", post(gates::freeze))
+        .route("/unfreeze", post(gates::unfreeze))
         .route("/checkpoints", post(keeping::create))
         .route("/restore", post(keeping::restore))
         .route("/adopt", post(keeping::adopt))
@@ -209,8 +212,19 @@ pub(super) async fn deploy(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 9] =
-        ["image", "tag", "command", "endpoints", "env", "origin", "no_checkpoint", "steps", "bake"];
+    const FIELDS: [&str; 11] = [
+        "image",
+        "tag",
+        "command",
+        "endpoints",
+        "env",
+        "origin",
+        "no_checkpoint",
+        "steps",
+        "bake",
+        "by",
+        "override_freeze",
+    ];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),

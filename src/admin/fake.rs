@@ -167,6 +167,12 @@ impl Levers {
                     }
                     let _ = answer.send(accept());
                 }
+                Ask::Say(name, said, answer) => {
+                    self.note(format!("{said:?} {name}"));
+                    let status = self.services.borrow().first().cloned();
+                    let none = || Refused::NotFound(format!("there is no service {name}"));
+                    let _ = answer.send(refused.map_or_else(|| status.ok_or_else(none), Err));
+                }
                 Ask::Rollback(name, to, answer) => {
                     self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());

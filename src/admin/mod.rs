@@ -12,6 +12,7 @@ mod body;
 mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+mod gates;
 mod guard;
 mod health;
 mod keeping;

@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, events, health, keeping, metrics, problem};
+use super::{api, events, gates, health, keeping, metrics, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,9 @@ use super::{api, events, health, keeping, metrics, problem};
         api::weight,
         api::maintenance,
         api::rollback,
+        gates::confirm,
+        gates::freeze,
+        gates::unfreeze,
         api::rollouts,
         api::rollout,
         api::forecast,

@@ -454,6 +454,7 @@ async fn every_endpoint_is_described() {
             let body = match path.rsplit('/').next() {
                 Some("weight") => r#"{"canary": 1}"#,
                 Some("maintenance") => r#"{"on": true, "queue": "30s"}"#,
+                Some("freeze") => r#"{"reason": "a fair"}"#,
                 _ => "",
             };
             let reply = match method.as_str() {
@@ -468,5 +469,5 @@ async fn every_endpoint_is_described() {
             assert!(expected.contains(&reply.status), "{method} {path}: {}", reply.status);
         }
     }
-    assert_eq!(paths.len(), 30, "a path was added or lost: {:?}", paths.keys());
+    assert_eq!(paths.len(), 33, "a path was added or lost: {:?}", paths.keys());
 }

@@ -37,6 +37,10 @@ pub struct Options {
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
     pub bake: Option<Duration>,
+    /// Who deploys and from where, for the record.
+    pub by: Option<String>,
+    /// Go past a freeze.
+    pub override_freeze: bool,
     /// The source that the image was built from.
     pub origin: Option<Origin>,
     /// Archive no checkpoint first.
@@ -135,6 +139,8 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         no_checkpoint: options.no_checkpoint,
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),
+        by: options.by,
+        override_freeze: options.override_freeze,
     })
 }
 

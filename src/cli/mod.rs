@@ -17,6 +17,7 @@ pub mod deploy;
 pub mod events;
 pub mod exit;
 pub mod figures;
+mod gates;
 pub mod generate;
 pub mod history;
 pub mod init;

@@ -7,7 +7,8 @@ use super::client::{Client, DEFAULT_HOST};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::{
-    checkpoint, demo, deploy, events, history, logs, reload, run, source, state, status, tester,
+    checkpoint, demo, deploy, events, gates, history, logs, reload, run, source, state, status,
+    tester,
 };
 use crate::config::load::{environment, load, locate};
 
@@ -51,6 +52,8 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
                 env: args.env.into_iter().collect(),
                 steps: args.steps,
                 bake: args.bake,
+                by: gates::whoami(),
+                override_freeze: args.override_freeze,
                 origin: None,
                 no_checkpoint: args.no_checkpoint,
                 detach: args.detach,
@@ -114,6 +117,16 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             }
             let verb = Act::Maintenance(on.then(|| args.queue.unwrap_or_default()));
             act::run(&client(args.client)?, console, verb, acting(args.service)).await
+        }
+        Daemon::Confirm(args) => {
+            gates::confirm(&client(args.client)?, console, args.service.0.as_str()).await
+        }
+        Daemon::Freeze(args) => {
+            let (name, until) = (args.service.0.to_string(), args.until);
+            gates::freeze(&client(args.client)?, console, &name, &args.reason, until).await
+        }
+        Daemon::Unfreeze(args) => {
+            gates::unfreeze(&client(args.client)?, console, args.service.0.as_str()).await
         }
         Daemon::Rollback(args) => {
             let options = act::Rollback {

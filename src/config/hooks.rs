@@ -5,6 +5,8 @@ use super::reader::Section;
 use super::scalar;
 use crate::model::hook::{Hook, HookMoment, HookPlace, Hooks, Smoke, SmokeAct, SmokeRequest};
 use crate::model::revision::Source;
+use crate::model::weight::Weight;
+use crate::rollout::plan::{OnInconclusive, Plan, Steps};
 
 /// The hooks of a service that runs `source`.
 pub(super) fn read_hooks(section: &Section<'_>, source: Option<&Source>) -> Hooks {
@@ -47,8 +49,34 @@ fn command(section: &Section<'_>) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// A plan with its steps, and what persons and tests have to say about them.
+pub(super) fn read_gates(section: &Section<'_>, steps: Steps) -> Plan {
+    let gates = section.each("gates", "a step", |value| match value {
+        Value::Text(text) => text.parse::<Weight>().map_err(|error| error.to_string()),
+        _ => Err("expected for example [\"50%\"]".to_owned()),
+    });
+    for gate in gates.iter().filter(|gate| !steps.weights().contains(&gate.value)) {
+        let place = gate.place.clone().unwrap_or_else(|| section.place.clone());
+        let title = format!("the gate {} is no step", gate.value);
+        section.wrong("gates", &place, title, &format!("the steps are {steps}"));
+    }
+    Plan {
+        gates: gates.into_iter().map(|found| found.value).collect(),
+        gate_timeout: section.time_limit("gate_timeout"),
+        on_gate_timeout: match section.choice("on_gate_timeout") {
+            "hold" => OnInconclusive::Hold,
+            "advance" => OnInconclusive::Advance,
+            _ => OnInconclusive::Rollback,
+        },
+        confirm_within: section.duration("confirm_within").value,
+        smoke: read_smoke(section),
+        steps,
+        ..Plan::default()
+    }
+}
+
 /// The smoke tests of a service.
-pub(super) fn read_smoke(section: &Section<'_>) -> Vec<Smoke> {
+fn read_smoke(section: &Section<'_>) -> Vec<Smoke> {
     if let Some(node) = section.written("smoke")
         && !matches!(&node.value, Value::List(nodes)
             if nodes.iter().all(|node| matches!(node.value, Value::Table(_))))

@@ -252,6 +252,25 @@ const SERVICE_OWN: &[Key] = &[
     ),
     key("after_promote", Optional(HOOK), "", "Runs when the new revision is stable."),
     key("on_rollback", Optional(HOOK), "", "Runs when all traffic is back."),
+    key(
+        "gates",
+        TextOrList,
+        "[]",
+        "Steps that the canary does not leave before a person says so (`switchback promote`).",
+    ),
+    key("gate_timeout", Duration, r#""1d""#, "How long a gate waits."),
+    key(
+        "on_gate_timeout",
+        Choice(&["hold", "advance", "rollback"]),
+        r#""rollback""#,
+        "What happens when nobody came to a gate.",
+    ),
+    key(
+        "confirm_within",
+        Duration,
+        r#""0s""#,
+        "After a promotion `switchback confirm` must be said within this, or it is taken back; 0s needs none.",
+    ),
     key("steps", Text, r#""5% 25% 50% 100%""#, "The canary's weights, rising to 100%."),
     key(
         "bake",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::daemon::secret;
 use super::document::Document;
-use super::hooks::{read_hooks, read_smoke};
+use super::hooks::{read_gates, read_hooks};
 use super::keys::SERVICE;
 use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
@@ -474,7 +474,6 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
         text.parse::<Criteria>().map_err(|error| error.to_string())
     });
     Plan {
-        steps: steps.map(|found| found.value).unwrap_or_default(),
         bake: bake.value,
         bake_max: bake_max.value,
         on_inconclusive: match section.choice("on_inconclusive") {
@@ -494,7 +493,6 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
             compares_instances: section.switch("compare_instances"),
             ..criteria.map(|found| found.value).unwrap_or_default()
         },
-        smoke: read_smoke(section),
-        hooks: Default::default(),
+        ..read_gates(section, steps.map(|found| found.value).unwrap_or_default())
     }
 }

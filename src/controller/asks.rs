@@ -49,6 +49,9 @@ impl Driver {
             Ask::Maintain(name, request, answer) => {
                 let _ = answer.send(self.maintain(&name, &request));
             }
+            Ask::Say(name, said, answer) => {
+                let _ = answer.send(self.say(&name, said));
+            }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {

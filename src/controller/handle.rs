@@ -64,6 +64,8 @@ pub enum Ask {
     Tell(ServiceName, String),
     /// Say something to the rollout under way.
     Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
+    /// Say something that concerns no rollout under way.
+    Say(ServiceName, Say, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
     Rollback(ServiceName, ReturnTo, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// Keep visitors from a service, or let them in again.
@@ -85,6 +87,30 @@ pub enum Ask {
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<String, Refused>>),
+}
+
+/// What a person says apart from a rollout's own course. `by` is who and from where, as they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Say {
+    /// The promotion stands.
+    Confirm {
+        /// Who.
+        by: Option<String>,
+    },
+    /// No deploy may begin.
+    Freeze {
+        /// Why.
+        reason: String,
+        /// Until when: a moment, or a time from now; for good when absent.
+        until: Option<String>,
+        /// Who.
+        by: Option<String>,
+    },
+    /// Deploys may begin again.
+    Unfreeze {
+        /// Who.
+        by: Option<String>,
+    },
 }
 
 /// What is held of a service, for what is kept of it.
@@ -247,6 +273,11 @@ impl Handle {
         command: Command,
     ) -> Result<ServiceStatus, Refused> {
         self.ask(|answer| Ask::Command(service, command, answer)).await?
+    }
+
+    /// Says something that concerns no rollout under way.
+    pub async fn say(&self, service: ServiceName, say: Say) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Say(service, say, answer)).await?
     }
 
     /// Returns to the warm revision, or to a kept one.

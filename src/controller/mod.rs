@@ -11,6 +11,7 @@ mod evidence;
 mod executor;
 pub mod fleet;
 mod fresh;
+mod gates;
 mod group;
 pub mod handle;
 mod hooks;

@@ -217,6 +217,7 @@ impl Driver {
         let canary =
             Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
+        let confirm = super::gates::confirm(&active.rollout);
         let former = service.record.stable.replace(canary);
         // What ended while it was warm is wanted back.
         let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
@@ -227,11 +228,12 @@ impl Driver {
         // The one that was warm until now gives up its place; the one that comes back is stable.
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
         let before = service.record.warm.take().filter(|w| Some(w.placed.revision) != stable);
-        service.record.warm = former.map(|placed| Warm {
-            placed,
-            until: u64::try_from(now).unwrap_or(0)
-                + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX / 2),
-        });
+        let until = u64::try_from(now).unwrap_or(0)
+            + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX / 2);
+        // What may come back by itself is there until then, and a little longer.
+        let until = confirm.as_ref().map_or(until, |confirm| until.max(confirm.until + 60_000));
+        service.record.confirm = confirm;
+        service.record.warm = former.map(|placed| Warm { placed, until });
         if let Some(before) = before {
             self.retire(name, before.placed);
         }

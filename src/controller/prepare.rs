@@ -27,11 +27,20 @@ pub(super) struct Wanted {
     pub checkpoint: bool,
     /// Who hears how far it is.
     pub told: Listener,
+    /// What is to be told of it when it begins.
+    pub notes: Vec<String>,
 }
 
 impl Wanted {
     pub(super) fn new(spec: RevisionSpec, plan: Plan) -> Self {
-        Self { spec, plan, origin: None, checkpoint: true, told: Listener::default() }
+        Self {
+            spec,
+            plan,
+            origin: None,
+            checkpoint: true,
+            told: Listener::default(),
+            notes: Vec::new(),
+        }
     }
 }
 
@@ -76,13 +85,15 @@ impl Driver {
     fn admit_deploy(&self, name: &ServiceName, request: &DeployRequest) -> Result<Wanted, Refused> {
         let service = self.known(name)?;
         self.admit_new_rollout(service)?;
+        self.admit_by_hand(service, request)?;
         let mut spec = super::settings::spec_of(&service.config, request)?;
         if let Some(stable) = service.stable_spec() {
             super::settings::inherit(&mut spec, stable);
         }
         let plan = super::settings::plan_of(&service.config, request)?;
         let (origin, checkpoint) = (request.origin.clone(), !request.no_checkpoint);
-        Ok(Wanted { origin, checkpoint, ..Wanted::new(spec, plan) })
+        let notes = super::gates::who(service, request).into_iter().collect();
+        Ok(Wanted { origin, checkpoint, notes, ..Wanted::new(spec, plan) })
     }
 
     /// Begins a rollout to exactly this, by the service's plan.
@@ -122,8 +133,7 @@ impl Driver {
         service.preparing = true;
         let (service, prepared) = (name.clone(), self.prepared.clone());
         self.tasks.spawn(async move {
-            let Wanted { spec, plan, origin, told, .. } = wanted;
-            let mut notes = Vec::new();
+            let Wanted { spec, plan, origin, told, mut notes, .. } = wanted;
             let ready = async {
                 // First what may be refused for less: an image that does not exist.
                 let spec = runtime.prepare_telling(&spec, &told).await;

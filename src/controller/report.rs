@@ -162,6 +162,7 @@ fn notes_of(
     if let Some(hold) = active.and_then(|a| a.verdict.as_ref()).and_then(|v| v.hold.clone()) {
         notes.push(hold);
     }
+    super::gates::notes(service, &mut notes);
     for (replica, relaunch) in &service.relaunches {
         if relaunch.failures > 1 {
             notes.push(format!(
@@ -274,7 +275,7 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
         Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
-            Cause::Inconclusive { .. } => "timed_out",
+            Cause::Inconclusive { .. } | Cause::GateClosed { .. } => "timed_out",
             Cause::Regression { .. } | Cause::Lost { .. } | Cause::SmokeFailed { .. } => {
                 "rolled_back"
             }

@@ -274,6 +274,12 @@ pub struct DeployRequest {
     /// The least time at a step instead of the configured one, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bake: Option<String>,
+    /// Who deploys and from where, for the record: as they say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Deploys although the service is frozen. That it was is written down.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub override_freeze: bool,
 }
 
 /// What a deploy answers.

@@ -152,6 +152,19 @@ impl Driver {
         }
     }
 
+    /// Returns to a kept revision without being asked.
+    pub(super) fn return_to(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+    ) -> Result<(), Refused> {
+        if let WayBack::Begin(revision, plan) = self.way_back(name, Some(revision))? {
+            let start = self.start_of(name, revision);
+            self.begin(name, revision, Kind::Direct, *plan, start, None);
+        }
+        Ok(())
+    }
+
     fn way_back(&mut self, name: &ServiceName, to: Option<RevisionId>) -> Result<WayBack, Refused> {
         let service = self.known(name)?;
         if let Some(active) = &service.active {

@@ -144,6 +144,11 @@ impl Rollout {
             Phase::Baking { .. } => self.plan.bake_max,
             Phase::Promoting => PROMOTE_DEADLINE,
             Phase::RollingBack { .. } => self.plan.drain_deadline + STOP_SLACK,
+            Phase::Paused { reason: PauseReason::Gate, .. }
+                if self.plan.on_gate_timeout != OnInconclusive::Hold =>
+            {
+                self.plan.gate_timeout
+            }
             Phase::Paused { .. } | Phase::Promoted | Phase::RolledBack { .. } => return None,
         };
         Some(self.since.after(longest))
@@ -231,6 +236,11 @@ impl Rollout {
                     _ => Step::nothing(),
                 }
             }
+            (Phase::Paused { step, reason: PauseReason::Gate, .. }, Event::Tick { .. })
+                if self.is_late(now) =>
+            {
+                self.close_gate(*step, now)
+            }
             (Phase::Baking { step }, Event::Tick { .. }) if self.is_silent(now) => {
                 self.give_up_waiting(*step, now)
             }
@@ -304,14 +314,17 @@ impl Rollout {
             (
                 Command::Promote { full: false },
                 Phase::Baking { step } | Phase::Paused { step, .. },
-            ) => self.advance(*step, now),
+            ) => self.go_on(*step, now),
             (Command::Pause, Phase::Baking { step }) => {
                 self.pause(*step, PauseReason::Operator, now)
             }
             // A person has seen that nothing is shown and says to go on.
-            (Command::Resume, Phase::Paused { step, reason: PauseReason::Inconclusive, .. }) => {
-                self.advance(*step, now)
-            }
+            (
+                Command::Resume,
+                Phase::Paused {
+                    step, reason: PauseReason::Inconclusive | PauseReason::Gate, ..
+                },
+            ) => self.go_on(*step, now),
             (Command::Resume, Phase::Paused { step, .. }) => self.bake(*step, now),
             (Command::Weight(weight), Phase::Baking { step } | Phase::Paused { step, .. }) => {
                 let phase = Phase::Paused { step: *step, weight, reason: PauseReason::Operator };
@@ -364,7 +377,15 @@ impl Rollout {
         if self.is_direct() { self.promote(now) } else { self.bake(0, now) }
     }
 
+    /// The step has done what it was for. A gate waits for a person all the same.
     fn advance(&mut self, step: usize, now: Moment) -> Step {
+        if self.plan.is_gated(step) {
+            return self.pause(step, PauseReason::Gate, now);
+        }
+        self.go_on(step, now)
+    }
+
+    pub(super) fn go_on(&mut self, step: usize, now: Moment) -> Step {
         if self.plan.steps.is_last(step) { self.promote(now) } else { self.bake(step + 1, now) }
     }
 
@@ -375,22 +396,10 @@ impl Rollout {
     }
 
     /// Waits at the weight in force, whatever was wanted.
-    fn pause(&mut self, step: usize, reason: PauseReason, now: Moment) -> Step {
+    pub(super) fn pause(&mut self, step: usize, reason: PauseReason, now: Moment) -> Step {
         self.weight = self.settled;
         let phase = Phase::Paused { step, weight: self.weight, reason };
         self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
-    }
-
-    /// The step's time is up and nobody has said anything about it. That is no reason to go on, not
-    /// even where the plan says to advance when nothing is shown.
-    fn give_up_waiting(&mut self, step: usize, now: Moment) -> Step {
-        let sentence = format!("the evidence was not weighed within {:?}", self.plan.bake_max);
-        match self.plan.on_inconclusive {
-            OnInconclusive::Rollback => self.roll_back(Cause::Inconclusive { sentence }, now),
-            OnInconclusive::Hold | OnInconclusive::Advance => {
-                self.pause(step, PauseReason::Hold { sentence }, now)
-            }
-        }
     }
 
     /// Switches, again if need be: once it is on disk, nothing is written a second time.
@@ -404,7 +413,7 @@ impl Rollout {
         self.enter(Phase::Promoting, effects, now)
     }
 
-    fn roll_back(&mut self, cause: Cause, now: Moment) -> Step {
+    pub(super) fn roll_back(&mut self, cause: Cause, now: Moment) -> Step {
         self.weight = Weight::ZERO;
         self.settled = Weight::ZERO;
         let effects =

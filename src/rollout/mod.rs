@@ -15,3 +15,4 @@ pub mod plan;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod waiting;

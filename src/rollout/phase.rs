@@ -61,6 +61,8 @@ pub enum PauseReason {
         /// What.
         sentence: String,
     },
+    /// A gate: a person must say so before it goes on.
+    Gate,
     /// The state could not be saved, so nothing may move forward.
     Unsaved {
         /// Why not.
@@ -99,6 +101,11 @@ pub enum Cause {
     },
     /// A person aborted.
     Aborted,
+    /// Nobody came to a gate in time, and the plan says to go back.
+    GateClosed {
+        /// Which gate, and how long it waited.
+        sentence: String,
+    },
     /// A step lasted its longest, nothing was shown, and the plan says to go back.
     Inconclusive {
         /// What was missing.
@@ -109,7 +116,9 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Regression { sentence } | Self::Lost { sentence } => f.write_str(sentence),
+            Self::Regression { sentence }
+            | Self::Lost { sentence }
+            | Self::GateClosed { sentence } => f.write_str(sentence),
             Self::LaunchFailed { sentence } => write!(f, "could not start: {sentence}"),
             Self::NeverHealthy { sentence } => write!(f, "never became healthy: {sentence}"),
             Self::SmokeFailed { sentence } => write!(f, "smoke test failed: {sentence}"),
@@ -126,6 +135,9 @@ impl fmt::Display for PauseReason {
         match self {
             Self::Operator => f.write_str("paused by a person"),
             Self::Inconclusive => f.write_str("the evidence shows nothing yet"),
+            Self::Gate => f.write_str(
+                "a gate: `switchback promote` goes on, `switchback abort` takes it back",
+            ),
             Self::Hold { sentence } | Self::Unsaved { sentence } => f.write_str(sentence),
         }
     }

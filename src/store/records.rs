@@ -17,12 +17,50 @@ pub struct ServiceRecord {
     pub warm: Option<Warm>,
     /// The number that the next revision gets, less one.
     pub last_revision: u32,
+    /// A promotion that waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+    /// No deploy may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Freeze>,
     /// Hooks at the end of rollouts that have yet to run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<PendingHook>,
     /// Its visitors are kept from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<MaintenanceRecord>,
+}
+
+/// A promotion that is taken back when nobody confirms it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// The revision that was promoted.
+    pub revision: RevisionId,
+    /// The one that comes back.
+    pub former: RevisionId,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub until: u64,
+}
+
+/// A time without deploys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Why.
+    pub reason: String,
+    /// Who said so.
+    pub by: Option<String>,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since: u64,
+    /// Until when; for good when absent.
+    pub until: Option<u64>,
+}
+
+impl Freeze {
+    /// Whether it holds at this moment.
+    #[must_use]
+    pub fn holds(&self, now: u64) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// A hook that is to run, with all that it needs.

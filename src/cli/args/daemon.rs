@@ -56,6 +56,15 @@ pub enum Daemon {
     /// Keeps visitors from a service while it is worked on
     #[command(display_order = 38, long_about = maintenance::MAINTENANCE)]
     Maintenance(maintenance::Maintenance),
+    /// Says that a promotion stands, where `confirm_within` asks for it
+    #[command(display_order = 38)]
+    Confirm(OneService),
+    /// Lets no deploy of a service begin
+    #[command(display_order = 38)]
+    Freeze(Freeze),
+    /// Lets deploys of a service begin again
+    #[command(display_order = 38)]
+    Unfreeze(OneService),
     /// Keeps and restores checkpoints
     #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
     Checkpoint(keeping::Checkpoint),
@@ -215,6 +224,9 @@ pub struct Deploy {
     /// The least time at a step
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub bake: Option<Duration>,
+    /// Go past a freeze; that is written down
+    #[arg(long = "override")]
+    pub override_freeze: bool,
     /// Archive no checkpoint first, although `checkpoint` is "auto"
     #[arg(long)]
     pub no_checkpoint: bool,
@@ -309,6 +321,22 @@ pub struct Plain {
 pub struct OneService {
     /// The service
     pub service: Service,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `freeze`
+#[derive(Debug, Args)]
+pub struct Freeze {
+    /// The service
+    pub service: Service,
+    /// Why nobody may deploy
+    #[arg(long)]
+    pub reason: String,
+    /// Until when: 2026-12-01T08:00:00Z, or 12h from now [default: until `unfreeze`]
+    #[arg(long)]
+    pub until: Option<String>,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,

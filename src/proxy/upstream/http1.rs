@@ -10,6 +10,7 @@
 //! before the request is sent, a task of its own sends the rest ([`super::line`]), because a slow
 //! client must not hold up its own upload.
 
+mod again;
 mod state;
 
 use std::fmt;
@@ -143,22 +144,6 @@ impl Connection {
         self.used
     }
 
-    /// It idles from now on.
-    pub fn rest(&mut self, now: Tick) {
-        self.idle_since = now;
-        self.used = true;
-        if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
-            self.give_buffers_back();
-        }
-    }
-
-    /// It was not used for a while: it keeps nothing but its socket.
-    pub fn give_buffers_back(&mut self) {
-        self.read = BytesMut::new();
-        self.out = Vec::new();
-        self.spare = HeaderMap::new();
-    }
-
     /// Since when it idles.
     pub fn idle_since(&self) -> Tick {
         self.idle_since
@@ -204,19 +189,6 @@ impl Connection {
             }
             Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
         }
-    }
-
-    /// Takes a map that is not needed any more, for its room.
-    pub fn recycle(&mut self, mut spare: HeaderMap) {
-        spare.clear();
-        self.spare = spare;
-    }
-
-    /// Reads what is left of an answer that nobody wants, if all of it is here already. Says whether
-    /// the connection can be used again.
-    pub fn skip_body(&mut self) -> bool {
-        while matches!(self.take_piece(), Ok(Piece::Data(_) | Piece::Trailers(_))) {}
-        self.is_ready()
     }
 
     /// Whether the peer neither closed it nor said what nobody asked for. Costs no system call while

@@ -130,6 +130,49 @@ fn smoke_comes_before_the_first_visitor() {
 }
 
 #[test]
+fn a_gate_waits_for_a_person() {
+    let gated = |on_gate_timeout| Plan {
+        gates: vec![percent(25), percent(100)],
+        gate_timeout: std::time::Duration::from_secs(600),
+        on_gate_timeout,
+        ..Plan::default()
+    };
+    let at_gate = |on_gate_timeout, step| {
+        let checkpoint = Checkpoint { plan: gated(on_gate_timeout), ..checkpoint(baking(step)) };
+        let mut rollout = Rollout::resume(checkpoint, Moment(0)).0;
+        let effects = rollout.step(sampled(Finding::Pass), seconds(30)).effects;
+        (rollout, effects)
+    };
+    let back = OnInconclusive::Rollback;
+    // No gate at 5 %.
+    assert_eq!(at_gate(back, 0).1, [MUST, Effect::Shift(percent(25))]);
+    for (step, next) in [(1, Effect::Shift(percent(50))), (3, Effect::Switch)] {
+        let (mut rollout, effects) = at_gate(back, step);
+        assert_eq!(effects, [MAY]);
+        assert_eq!(rollout.phase, paused(step, rollout.weight, PauseReason::Gate));
+        // More evidence opens no gate, a person does.
+        assert!(rollout.step(sampled(Finding::Pass), seconds(40)).effects.is_empty());
+        for command in [Command::Promote { full: false }, Command::Resume] {
+            let mut rollout = rollout.clone();
+            let step = rollout.step(Event::Command(command), seconds(50));
+            assert_eq!(step.effects, [MUST, next.clone()], "{command:?}");
+        }
+        assert_eq!(rollout.step(sampled(Finding::Fail), seconds(50)).effects, BACK);
+    }
+    let (mut rollout, _) = at_gate(back, 1);
+    assert!(rollout.step(tick(), seconds(629)).effects.is_empty());
+    assert_eq!(rollout.step(tick(), seconds(630)).effects, BACK);
+    let sentence = said("nobody let it pass the gate at 25% within 600s");
+    assert_eq!(rollout.phase, going_back(Cause::GateClosed { sentence }));
+    let (mut rollout, _) = at_gate(OnInconclusive::Advance, 1);
+    let effects = rollout.step(tick(), seconds(630)).effects;
+    assert_eq!(effects, [MUST, Effect::Shift(percent(50))]);
+    let (mut rollout, _) = at_gate(OnInconclusive::Hold, 1);
+    assert_eq!(rollout.deadline(), None);
+    assert!(rollout.step(tick(), seconds(9_000)).effects.is_empty());
+}
+
+#[test]
 fn all_at_once_when_healthy() {
     for (kind, stable) in [
         (Kind::Direct, Some(RevisionId(3))),
