@@ -52,6 +52,13 @@ pub struct ResponseHead {
     pub keep_alive: bool,
 }
 
+impl ResponseHead {
+    /// Whether another one follows, of the same request.
+    pub fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+}
+
 /// Where parsers differ, and answers are split.
 const BARE: &str = "a line of a response's head ends without a carriage return";
 

@@ -29,7 +29,7 @@ use tokio_util::io::poll_read_buf;
 use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
 use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
-use crate::proxy::chunked::{Decoder, Piece, write_end, write_size};
+use crate::proxy::chunked::{Decoder, Piece, end_chunk, write_end, write_size};
 use crate::proxy::clock::Tick;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parcel::Parcel;
@@ -263,7 +263,7 @@ impl Connection {
             if !self.read.is_empty() {
                 let head = read_response(&mut self.read, method, &mut self.spare);
                 match head.map_err(Broken::Malformed)? {
-                    Some(mut head) if is_interim(&head) => {
+                    Some(mut head) if head.is_interim() => {
                         self.interims += 1;
                         if self.interims > MOST_INTERIMS {
                             let what = "it sent too many interim responses";
@@ -494,16 +494,5 @@ impl Connection {
     pub fn into_stream(self: Box<Self>) -> (TcpStream, Bytes) {
         let connection = *self;
         (connection.stream, connection.read.freeze())
-    }
-}
-
-fn is_interim(head: &ResponseHead) -> bool {
-    head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// The line's end behind a chunk.
-fn end_chunk(chunk: &mut bool, out: &mut Vec<u8>) {
-    if std::mem::take(chunk) {
-        out.extend_from_slice(b"\r\n");
     }
 }
