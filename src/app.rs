@@ -1,15 +1,15 @@
 //! Builds the house from a configuration, opens it, closes it: the one place of wiring.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::config::{Config, FileText};
+use crate::config::{Config, FileText, RotateEvery};
 use crate::controller::archivist::Archivist;
 use crate::controller::driver::{Driver, Leave, Parts, Reload};
 use crate::controller::handle::Handle;
@@ -25,8 +25,15 @@ use crate::store::records::Exported;
 use crate::store::redb::{FILE, RedbStore};
 use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError, imported};
+use crate::telemetry::access_log::line::{self, Hidden};
+use crate::telemetry::access_log::{self, AccessLog, Destination, Every};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
+
+/// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
+/// milliseconds, on a busy machine within some hundred.
+const LOCKED: Duration = Duration::from_secs(3);
+const LOCKED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +56,14 @@ pub enum OpenError {
     /// The engine's address makes no sense.
     #[error("[runtime] docker: {0}")]
     Docker(String),
+    /// The access log cannot be written.
+    #[error("the access log {} cannot be opened: {source}; check [access_log] to, and that switchback may write there", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The operating system refuses something that is always there.
     #[error("{what}: {source}")]
     System {
@@ -69,6 +84,7 @@ pub struct House {
     admin_stop: CancellationToken,
     shutdown: CancellationToken,
     store: std::thread::JoinHandle<()>,
+    log: Option<(AccessLog, std::thread::JoinHandle<()>)>,
 }
 
 /// Builds from files again what a reload may change.
@@ -78,7 +94,7 @@ impl House {
     /// Opens everything, or says why not and leaves nothing behind.
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
         let dir = config.state.dir.clone();
-        let mut store = RedbStore::open(&dir)?;
+        let mut store = open_store(&dir).await?;
         let everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
@@ -88,7 +104,9 @@ impl House {
             some => some,
         };
         let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
-        let settings = proxy_settings(&config, workers)?;
+        let mut settings = proxy_settings(&config, workers)?;
+        let log = access_log(&config, &traffic)?;
+        settings.log = log.as_ref().map(|(log, _)| log.clone());
         let certificates = settings.tls.clone();
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
@@ -132,7 +150,7 @@ impl House {
         };
         let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
         let driver = tokio::spawn(driver.run());
-        Ok(Self { proxy, driver, handle, live, admin, admin_stop, shutdown, store })
+        Ok(Self { proxy, driver, handle, live, admin, admin_stop, shutdown, store, log })
     }
 
     /// How the driver is spoken to.
@@ -159,6 +177,11 @@ impl House {
         self.admin.listen()
     }
 
+    /// Opens the access log anew; whether there is one in a file.
+    pub fn reopen_log(&self) -> bool {
+        self.log.as_ref().is_some_and(|(log, _)| log.reopen())
+    }
+
     /// Closes: no new connections, requests in flight get `drain` to finish, then the driver stops
     /// and what is not left behind ends.
     pub async fn close(self, drain: Duration, leave: Leave) {
@@ -172,6 +195,11 @@ impl House {
         drop(self.handle);
         // The store's thread ends when the last writer is gone, and with it the lock on the state.
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
+        // All workers have ended, and with them all handles of the log but this one.
+        if let Some((log, thread)) = self.log {
+            drop(log);
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
     }
 }
 
@@ -208,6 +236,20 @@ pub fn import_state(
         return Err(error.into());
     }
     Ok((services, revisions))
+}
+
+/// Opens the state; waits a moment for one that is just let go of. The lock of a daemon that was killed
+/// while it started a process lives on in the fork, until that becomes its program.
+async fn open_store(dir: &Path) -> Result<RedbStore, StoreError> {
+    let asked = Instant::now();
+    loop {
+        match RedbStore::open(dir) {
+            Err(StoreError::InUse(_)) if asked.elapsed() < LOCKED => {
+                tokio::time::sleep(LOCKED_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn runtimes(
@@ -262,7 +304,40 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
             memory: limits.memory,
         },
         revision_header: false,
+        log: None,
     })
+}
+
+fn access_log(
+    config: &Config,
+    traffic: &Arc<Traffic>,
+) -> Result<Option<(AccessLog, std::thread::JoinHandle<()>)>, OpenError> {
+    let Some(wanted) = &config.access_log else { return Ok(None) };
+    let to = match &wanted.file {
+        None => Destination::Stdout,
+        Some(path) => Destination::File {
+            path: path.clone(),
+            size: wanted.rotate_size,
+            every: match wanted.rotate_every {
+                RotateEvery::Never => Every::Never,
+                RotateEvery::Hour => Every::Hour,
+                RotateEvery::Day => Every::Day,
+            },
+            keep: wanted.keep,
+        },
+    };
+    let hide = |hidden: Hidden, name: &&str| hidden.with(name).unwrap_or(hidden);
+    let settings = access_log::Settings {
+        to,
+        format: if wanted.combined { line::Format::Combined } else { line::Format::Json },
+        hidden: wanted.hide.iter().fold(Hidden::default(), hide),
+        // Rounds to the nearest of 2^32 parts, and saturates.
+        sample: (wanted.sample * f64::from(u32::MAX)) as u32,
+    };
+    let file = wanted.file.clone();
+    AccessLog::start(settings, Arc::clone(traffic))
+        .map(Some)
+        .map_err(|source| OpenError::Log { path: file.unwrap_or_else(|| "stdout".into()), source })
 }
 
 fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
@@ -298,6 +373,7 @@ fn reload(
             (config.admin == running.admin, "[admin] needs a restart"),
             (config.state == running.state, "[state] needs a restart"),
             (config.runtime == running.runtime, "[runtime] needs a restart"),
+            (config.access_log == running.access_log, "[access_log] needs a restart"),
         ] {
             if !same {
                 said.push(needs);

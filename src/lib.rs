@@ -6,6 +6,7 @@ pub mod model;
 pub mod analysis;
 
 pub mod config;
+pub mod edge;
 pub mod rollout;
 pub mod routing;
 

@@ -54,8 +54,18 @@ fn volumes(host: &DockerHost) -> Vec<String> {
     listed.unwrap().volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect()
 }
 
+impl Volume {
+    /// It, and what was restored of it.
+    fn all(&self) -> Vec<String> {
+        let mut all = volumes(&self.host);
+        all.retain(|name| name.contains(&self.name));
+        all.sort();
+        all
+    }
+}
+
 /// A daemon whose app has a volume, and the volume.
-fn with_volume(name: &str, image: &str, more: &str) -> Option<(Daemon, Volume)> {
+fn with_volume(name: &str, image: &str, more: &str) -> Option<(Volume, Daemon)> {
     let mut daemon = of_image(image, "")?;
     let volume = Volume::new(daemon.engine().unwrap(), name);
     let plan = plan_with(&volume, more);
@@ -67,7 +77,8 @@ fn with_volume(name: &str, image: &str, more: &str) -> Option<(Daemon, Volume)> 
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     daemon.until("its data", || file(&daemon, "/first") == "born");
-    Some((daemon, volume))
+    // The daemon goes first, and what has the volume with it.
+    Some((volume, daemon))
 }
 
 fn plan_with(volume: &Volume, more: &str) -> String {
@@ -134,7 +145,7 @@ fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
     let registry = Registry::start();
     registry.put("web", "v1", &root_with(&[("www/page.html", "kept")]), &APP);
     let name = registry.name("web");
-    let Some((daemon, volume)) = with_volume("kept", &format!("{name}:v1"), "") else { return };
+    let Some((volume, daemon)) = with_volume("kept", &format!("{name}:v1"), "") else { return };
     put(&daemon, "orders", "ten");
     let id = create(&daemon, "the last day it worked");
     let [one] = &listed(&daemon)[..] else { panic!("{:?}", listed(&daemon)) };
@@ -157,6 +168,7 @@ fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
     registry.put("web", "v2", &root_with(&[("www/page.html", "new")]), &APP);
     let said = daemon.cli(&["deploy", "web:v2"]);
     assert_eq!(said.code, 0, "{said:?}");
+    daemon.until("nothing else runs", || daemon.running().len() == 1);
     let old = {
         let client = host.client();
         let name = format!("{name}:v1");
@@ -171,11 +183,11 @@ fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
         }
     });
 
-    let before = volumes(&host);
+    let before = volume.all();
     let said = daemon.cli(&["checkpoint", "verify", &id, "--restore-test"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.stdout.contains("restored on the side, healthy after"), "{said:?}");
-    assert_eq!(volumes(&host), before, "what was tried out is gone");
+    assert_eq!(volume.all(), before, "what was tried out is gone");
     let gone = on_a_runtime({
         let (client, old) = (client.clone(), old.clone());
         async move { client.inspect_image(&old).await.is_err() }
@@ -195,7 +207,7 @@ fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
 
     // Nothing was written over: the volume of the configuration still has its own.
     let restored: Vec<String> =
-        volumes(&host).into_iter().filter(|name| !before.contains(name)).collect();
+        volume.all().into_iter().filter(|name| !before.contains(name)).collect();
     let [restored] = &restored[..] else { panic!("{restored:?}") };
     assert!(restored.starts_with(&format!("switchback-web-{}", volume.name)), "{restored}");
     let said = daemon.cli(&["rollback", "web"]);
@@ -219,11 +231,11 @@ fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
 #[test]
 fn a_bad_archive_changes_nothing() {
     let Some(host) = engine() else { return };
-    let Some((mut daemon, _volume)) = with_volume("bad", &image(&host), "") else { return };
+    let Some((volume, mut daemon)) = with_volume("bad", &image(&host), "") else { return };
     let id = create(&daemon, "");
     let path = shelf(&daemon).join(format!("{id}.tar.zst"));
     let whole = fs::read(&path).unwrap();
-    let before = volumes(&host);
+    let before = volume.all();
     let refused = |daemon: &Daemon, what: &str, words: &str| {
         for verb in [
             vec!["checkpoint", "restore", "web", &id],
@@ -233,7 +245,7 @@ fn a_bad_archive_changes_nothing() {
             assert_eq!(said.code, 1, "{what}: {said:?}");
             assert!(said.stderr.contains(words), "{what}: {said:?}");
         }
-        assert_eq!(volumes(&host), before, "{what}");
+        assert_eq!(volume.all(), before, "{what}");
         assert_eq!(daemon.service()["stable"]["revision"], 1, "{what}");
     };
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
@@ -318,7 +330,7 @@ fn append(made: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
 fn automatic_checkpoints_come_before_changes_and_go_by_themselves() {
     let Some(host) = engine() else { return };
     let (image, more) = (image(&host), "checkpoint = \"auto\"\n");
-    let Some((daemon, _volume)) = with_volume("auto", &image, more) else { return };
+    let Some((_volume, daemon)) = with_volume("auto", &image, more) else { return };
     let text = fs::read_to_string(daemon.config()).unwrap();
     daemon.configure(&text.replace("backup = {", "backup = { keep = 2,"));
     assert_eq!(daemon.cli(&["reload"]).code, 0);
@@ -369,7 +381,7 @@ fn a_disk_that_is_too_small_is_found_out_and_nothing_half_written_stays() {
         eprintln!("SKIPPED: a small disk cannot be mounted here");
         return;
     }
-    let Some((daemon, _volume)) = with_volume("small", &image(&host), "") else { return };
+    let Some((_volume, daemon)) = with_volume("small", &image(&host), "") else { return };
     let text = fs::read_to_string(daemon.config()).unwrap();
     let moved = format!("[state]\ncheckpoints = {:?}\n", disk.path());
     // More than fits comes from where nobody knows the length before.
@@ -401,7 +413,7 @@ fn clean_shows_first_and_frees_only_what_is_ours() {
     for tag in ["v1", "v2", "v3"] {
         registry.put("web", tag, &root_with(&[("www/page.html", tag)]), &APP);
     }
-    let Some((mut daemon, volume)) = with_volume("clean", &format!("{name}:v1"), "") else {
+    let Some((volume, mut daemon)) = with_volume("clean", &format!("{name}:v1"), "") else {
         return;
     };
     let host = daemon.engine().unwrap().clone();

@@ -265,3 +265,17 @@ fn a_stop_lets_visitors_finish() {
         assert_eq!(visitor.join().unwrap().unwrap(), 200);
     }
 }
+
+#[test]
+fn a_state_that_is_let_go_of_late_is_waited_for() {
+    let mut daemon = Daemon::begin(Runs::Processes, LONG).unwrap();
+    daemon.kill();
+    // As the fork of a daemon that died while it started a process.
+    let state = std::fs::File::open(daemon.state().join("state.redb")).unwrap();
+    state.try_lock().unwrap();
+    daemon.launch();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(daemon.get("/").is_err(), "it waits");
+    drop(state);
+    daemon.until("an answer", || daemon.get("/").is_ok_and(|answer| answer.status == 200));
+}

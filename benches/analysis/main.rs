@@ -1,8 +1,8 @@
 //! The promises of the analysis, measured on simulated traffic, beside the bounds of theory and the
 //! rules of other tools.
 //!
-//! `cargo bench --bench analysis` takes some minutes; `-- --quick` a tenth of the runs; `-- --write`
-//! writes `src/analysis/RESULTS.md` and its pictures anew. Seeds are fixed: the same build prints the
+//! `cargo bench --bench analysis` takes some minutes; `-- --quick` a tenth of the runs, `-- --third` a
+//! third; `-- --write` writes `src/analysis/RESULTS.md` and its pictures anew. Seeds are fixed: the same build prints the
 //! same numbers, but for what a poll costs.
 
 use std::path::Path;
@@ -43,7 +43,11 @@ pub fn mean(numbers: &[f64]) -> f64 {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // `cargo bench` says `--bench`; without it somebody runs all targets as tests and is in a hurry.
     let asked = |word: &str| std::env::args().any(|arg| arg == word);
-    let effort = Effort(if asked("--bench") && !asked("--quick") { 1.0 } else { 0.1 });
+    let effort = Effort(match (asked("--bench") && !asked("--quick"), asked("--third")) {
+        (false, _) => 0.1,
+        (true, true) => 0.33,
+        (true, false) => 1.0,
+    });
     let began = Instant::now();
     let cost = cost::polls();
     println!("{cost}");

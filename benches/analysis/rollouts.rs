@@ -127,7 +127,10 @@ pub fn times_to_zero(effort: Effort) -> Table {
         let times: Vec<f64> = endings
             .iter()
             .filter(done)
-            .map(|end| if is_healthy { end.at } else { end.at - end.first_error.min(end.at) })
+            .map(|end| match canary.errors > HEALTHY.errors {
+                true => end.at - end.first_error.min(end.at),
+                false => end.at,
+            })
             .collect();
         let (median, p95) = median_and_p95(times);
         let failures = mean(&endings.iter().map(|end| end.canary.1 as f64).collect::<Vec<_>>());

@@ -27,6 +27,9 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()
     }
     let ours = plain.median(Kind::Switchback).unwrap_or(f64::NAN);
     report.add(plain);
+    if options.quick {
+        return Ok(());
+    }
     let mut ids = Series::new("nginx makes request ids too", "", Better::Lower);
     ids.add(Kind::Switchback, ours);
     let with_ids = Setup { ids: true, ..Setup::of(Kind::Nginx) };

@@ -12,7 +12,9 @@ const CONNECTIONS: u32 = 128;
 /// Measures both.
 pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
     report.section("Workers and connections");
-    workers(options, site, report)?;
+    if !options.quick {
+        workers(options, site, report)?;
+    }
     connections(options, site, report)
 }
 

@@ -39,7 +39,7 @@ const fn post(bytes: usize, connections: u32) -> How {
 pub const PLAIN: &str = "HTTP/1.1 keep-alive";
 
 /// All kinds of work.
-pub const ALL: [Work; 11] = [
+pub const ALL: [Work; 10] = [
     Work { name: PLAIN, how: http1("/", 64) },
     Work {
         name: "HTTP/1.1, a connection each",
@@ -52,10 +52,6 @@ pub const ALL: [Work; 11] = [
     Work { name: "HTTP/2 over TLS 1.3", how: How::Http2 { path: "/", per_second: 14_000.0 } },
     Work { name: "64 KiB", how: http1("/64k", 16) },
     Work { name: "1 MiB", how: http1("/1m", 8) },
-    Work {
-        name: "HTTP/2 over TLS 1.3, 64 KiB",
-        how: How::Http2 { path: "/64k", per_second: 2_500.0 },
-    },
     Work { name: "POST 1 KiB", how: post(1024, 64) },
     Work { name: "POST 1 MiB", how: post(1 << 20, 8) },
     Work { name: "TLS 1.3 handshake", how: How::Handshakes { resumed: false } },

@@ -24,8 +24,8 @@ use super::{events, health, keeping, metrics, openapi, work};
 use crate::controller::archivist::Archivist;
 use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
-    StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, MaintenanceRequest, RolloutRecord,
+    ServiceStatus, StepForecast,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::progress::Listener;
@@ -62,6 +62,7 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/pause", post(pause))
         .route("/resume", post(resume))
         .route("/weight", post(weight))
+        .route("/maintenance", post(maintenance))
         .route("/rollback", post(rollback))
         .route("/checkpoints", post(keeping::create))
         .route("/restore", post(keeping::restore))
@@ -340,6 +341,21 @@ pub(super) async fn weight(
     let weight =
         Weight::from_percent(percent).map_err(|error| invalid(format!("`canary`: {error}")))?;
     command(state, name, Command::Weight(weight)).await
+}
+
+/// Keeps visitors from a service, or lets them in again.
+#[utoipa::path(post, path = "/api/v1/services/{service}/maintenance", tag = "services",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = MaintenanceRequest,
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn maintenance(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let request: MaintenanceRequest = body::read(&["on", "queue"], body)?;
+    Ok(Json(state.handle.maintain(name, request).await?))
 }
 
 /// Where to go back to.

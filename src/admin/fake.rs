@@ -13,8 +13,8 @@ use crate::analysis::scorecard::{Row, Sample};
 use crate::analysis::verdict::{Check, Finding, Verdict, WorstRoute};
 use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, RolloutRecord,
-    ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
+    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, MaintenanceStatus,
+    RolloutRecord, ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
@@ -162,7 +162,9 @@ impl Levers {
                 Ask::Deploy(name, request, told, answer) => {
                     let request = serde_json::to_string(&request).expect("JSON");
                     self.note(format!("deploy {name} {request}"));
-                    told.count("pulling web:v2", 5, Some(10));
+                    if request.contains("pulled") {
+                        told.count("pulling web:pulled", 5, Some(10));
+                    }
                     let _ = answer.send(accept());
                 }
                 Ask::Rollback(name, to, answer) => {
@@ -196,6 +198,15 @@ impl Levers {
                     let lines = lines.map(ToString::to_string).collect();
                     let logs = InstanceLogs { instance: format!("web-{revision}-1"), lines };
                     let _ = answer.send(Ok(vec![logs]));
+                }
+                Ask::Maintain(name, request, answer) => {
+                    self.note(format!("maintain {name} {:?} {:?}", request.on, request.queue));
+                    let mut status = baking();
+                    status.maintenance = request
+                        .on
+                        .filter(|on| *on)
+                        .map(|_| MaintenanceStatus { queue_seconds: 30.0 });
+                    let _ = answer.send(refused.map_or(Ok(status), Err));
                 }
                 Ask::Forecast(_, steps, answer) => {
                     let weights = if steps.is_some() { vec![10.0] } else { vec![5.0, 25.0, 50.0] };
@@ -350,12 +361,14 @@ pub(crate) fn baking() -> ServiceStatus {
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),
         canary: Some(side(4, 25.2, true)),
+        shield: None,
         warm: None,
         verdict: Some(verdict),
         rollout: Some(12),
         since: "2026-11-20T10:00:00Z".to_owned(),
         seconds_left: Some(130.4),
         notes: Vec::new(),
+        maintenance: None,
         routes: vec!["app.example.com".to_owned()],
         generation: 7,
     }

@@ -30,6 +30,7 @@ use super::{api, events, health, keeping, metrics, problem};
         api::pause,
         api::resume,
         api::weight,
+        api::maintenance,
         api::rollback,
         api::rollouts,
         api::rollout,

@@ -129,6 +129,18 @@ fn an_incident_that_both_sides_share_takes_nothing_back() {
 }
 
 #[test]
+fn a_slowness_that_both_sides_share_holds() {
+    let shared = |at: f64, _| {
+        let factor = if (10.0..40.0).contains(&at) { 3.0 } else { 1.0 };
+        Behaviour { median: HEALTHY.median * factor, ..HEALTHY }
+    };
+    let long = Plan { bake: 20.0, ..plan(200.0, 60.0) };
+    for ending in play_all("shared slowness, 200/s", &long, &shared, 5) {
+        assert!(!ending.failed() && ending.held, "{}", ending.verdict.sentence);
+    }
+}
+
+#[test]
 fn no_worse_is_not_taken_back() {
     let healthy = |_, _| HEALTHY;
     let stay = Plan { steps: &[5.0], bake: 1e9, ..plan(20.0, 600.0) };

@@ -9,8 +9,10 @@ pub const FORMAT: u32 = 1;
 
 /// The first entry: what it is.
 pub const HEAD: &str = "checkpoint.json";
-/// The last entry: what all parts must be.
+/// The last entry but one: what all parts must be.
 pub const MANIFEST: &str = "manifest.json";
+/// The last entry: the SHA-256 of the manifest, in hexadecimal.
+pub const SUM: &str = "manifest.sha256";
 
 /// The configuration file, as it stood.
 pub const CONFIGURATION: &str = "configuration.toml";
@@ -124,6 +126,8 @@ pub enum Entry {
     Head,
     /// [`MANIFEST`].
     Manifest,
+    /// [`SUM`].
+    Sum,
     /// A piece of a part.
     Piece {
         /// The part's name.
@@ -140,6 +144,7 @@ impl Entry {
         match name {
             HEAD => return Some(Self::Head),
             MANIFEST => return Some(Self::Manifest),
+            SUM => return Some(Self::Sum),
             _ => {}
         }
         let (part, number) = name.split_once('/')?;

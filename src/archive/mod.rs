@@ -8,6 +8,7 @@
 //!            ─ volume-0.tar/000000 …
 //!            ─ dump/000000 …
 //!            ─ manifest.json             at the end: length and SHA-256 of every part
+//!            ─ manifest.sha256           and that of the manifest
 //! ```
 //!
 //! Reads and writes files and knows neither engine nor rollout; what the parts are made of is handed

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use super::ArchiveError;
 use super::format::{Entry, FORMAT, HEAD, Head, MANIFEST, Manifest, hex};
@@ -35,6 +35,7 @@ pub fn walk(path: &Path, visit: Visit<'_>) -> Result<Manifest, ArchiveError> {
         let part = match walk.peek()? {
             Some(Entry::Piece { part, .. }) => part.clone(),
             Some(Entry::Manifest) => break walk.manifest()?,
+            Some(Entry::Sum) => return Err(walk.damaged(MANIFEST, "it is not there")),
             Some(Entry::Head) => return Err(walk.damaged(HEAD, "it stands there twice")),
             None => return Err(walk.damaged(MANIFEST, "it is not there: the file was cut off")),
         };
@@ -59,7 +60,7 @@ pub fn walk(path: &Path, visit: Visit<'_>) -> Result<Manifest, ArchiveError> {
         return Err(walk.damaged(MANIFEST, "something follows it"));
     }
     drop(walk);
-    // The rest of the stream has its checksum.
+    // Nor may anything follow the archive within the stream that cannot be read.
     io::copy(&mut archive.into_inner(), &mut io::sink())
         .map_err(|error| damaged(path, MANIFEST, &error.to_string()))?;
     compare(path, &head, &manifest, &found)?;
@@ -182,14 +183,22 @@ impl<'a> Walk<'a> {
         Ok(self.next.as_ref().map(|(name, _)| name))
     }
 
-    fn json<T: serde::de::DeserializeOwned>(&mut self, name: &str) -> Result<T, ArchiveError> {
+    fn text(&mut self, name: &str) -> Result<Vec<u8>, ArchiveError> {
         let Some((_, entry)) = self.next.take() else {
             return Err(self.damaged(name, "it is not there"));
         };
         let mut text = Vec::new();
         let read = entry.take(LONGEST).read_to_end(&mut text);
         read.map_err(|error| self.broken(name, &error))?;
-        serde_json::from_slice(&text).map_err(|error| self.damaged(name, &error.to_string()))
+        Ok(text)
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        text: &[u8],
+    ) -> Result<T, ArchiveError> {
+        serde_json::from_slice(text).map_err(|error| self.damaged(name, &error.to_string()))
     }
 
     fn head(&mut self) -> Result<Head, ArchiveError> {
@@ -206,7 +215,8 @@ impl<'a> Walk<'a> {
             Ok(_) => return Err(not_one(path, "it does not begin with what it is")),
             Err(error) => return Err(not_one(path, &error.to_string())),
         }
-        let value: serde_json::Value = self.json(HEAD)?;
+        let text = self.text(HEAD)?;
+        let value: serde_json::Value = self.json(HEAD, &text)?;
         let any: Any = serde_json::from_value(value.clone())
             .map_err(|error| not_one(path, &error.to_string()))?;
         if any.format > FORMAT {
@@ -218,7 +228,16 @@ impl<'a> Walk<'a> {
 
     fn manifest(&mut self) -> Result<Manifest, ArchiveError> {
         MANIFEST.clone_into(&mut self.part);
-        self.json(MANIFEST)
+        let text = self.text(MANIFEST)?;
+        match self.peek()? {
+            Some(Entry::Sum) => {}
+            _ => return Err(self.damaged(MANIFEST, "its SHA-256 does not follow it")),
+        }
+        let sum = self.text(MANIFEST)?;
+        if hex(digest(&SHA256, &text).as_ref()).as_bytes() != sum {
+            return Err(self.damaged(MANIFEST, "its SHA-256 is another one"));
+        }
+        self.json(MANIFEST, &text)
     }
 }
 

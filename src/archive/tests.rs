@@ -5,8 +5,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::ArchiveError;
-use super::format::{About, Entry, FORMAT, HEAD, Head, MANIFEST, Manifest, PIECE};
+use super::format::{About, Entry, FORMAT, HEAD, Head, MANIFEST, Manifest, PIECE, SUM};
 use super::reader::{head, verify, walk};
 use super::shelf::{Listed, Shelf, expired};
 use super::writer::Writer;
@@ -140,7 +142,7 @@ fn a_file_that_was_cut_off_is_refused_wherever_that_was() {
         assert_eq!(part, "image.tar", "{share} %: {told}");
         assert!(told.contains("damaged in its part \"image.tar\""), "{told}");
     }
-    // Without its last bytes only the sum of the stream is missing.
+    // Without its last bytes only the end of the stream is missing.
     fs::write(&path, &whole[..whole.len() - 2]).expect("cut");
     assert!(!refused(&path).1.is_empty());
     fs::write(&path, b"").expect("cut");
@@ -176,7 +178,9 @@ fn what_was_changed_with_care_is_found_by_its_sum() {
     let manifest = serde_json::to_vec(&manifest).expect("JSON");
     let (first, last) = ((HEAD, json(&about(WHEN))), (MANIFEST, manifest));
     let forged = |piece: &[u8], name: &str| {
-        let entries = [(first.0, &first.1[..]), (name, piece), (last.0, &last.1[..])];
+        let sum = super::format::hex(digest(&SHA256, &last.1).as_ref());
+        let entries =
+            [(first.0, &first.1[..]), (name, piece), (last.0, &last.1[..]), (SUM, sum.as_bytes())];
         forge(dir.path(), &entries)
     };
     let (part, told) = refused(&forged(b"{\"a\":2}", "revision.json/000000"));
@@ -189,6 +193,17 @@ fn what_was_changed_with_care_is_found_by_its_sum() {
     assert_eq!(part, "revision.json", "{told}");
     assert!(told.contains("it is not there"), "{told}");
     verify(&forged(b"{\"a\":1}", "revision.json/000000"), &mut |_| {}).expect("as it was");
+    // A manifest that was made to fit, but for its own sum.
+    let mut other = last.1.clone();
+    let at = other.windows(7).position(|part| part == b"web:v3\"").expect("what runs");
+    other[at + 5] = b'4';
+    let entries = [(first.0, &first.1[..]), ("revision.json/000000", &b"{\"a\":1}"[..])];
+    let sum = super::format::hex(digest(&SHA256, &last.1).as_ref());
+    let path =
+        forge(dir.path(), &[entries[0], entries[1], (MANIFEST, &other[..]), (SUM, sum.as_bytes())]);
+    let (part, told) = refused(&path);
+    assert_eq!(part, MANIFEST, "{told}");
+    assert!(told.contains("its SHA-256 is another one"), "{told}");
 }
 
 #[test]

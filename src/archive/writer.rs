@@ -5,10 +5,10 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use super::ArchiveError;
-use super::format::{About, Entry, HEAD, Head, MANIFEST, Manifest, PIECE, Part, hex};
+use super::format::{About, Entry, HEAD, Head, MANIFEST, Manifest, PIECE, Part, SUM, hex};
 
 /// Zstandard's own default, which compresses some 300 MB a second on one core.
 const LEVEL: i32 = 3;
@@ -42,8 +42,8 @@ impl Writer {
             path: path.to_owned(),
             partial,
         };
-        let mut encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(fail)?;
-        encoder.include_checksum(true).map_err(fail)?;
+        // Without a sum of the whole stream: those of the parts also tell where it is damaged.
+        let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(fail)?;
         this.out = Some(tar::Builder::new(encoder));
         let head = serde_json::to_vec_pretty(&this.manifest.head).map_err(|e| fail(e.into()))?;
         this.entry(HEAD, &head)?;
@@ -100,6 +100,7 @@ impl Writer {
         let fail = |error: io::Error| ArchiveError::disk("writing", &path, &error);
         let manifest = serde_json::to_vec_pretty(&self.manifest).map_err(|e| fail(e.into()))?;
         self.entry(MANIFEST, &manifest)?;
+        self.entry(SUM, hex(digest(&SHA256, &manifest).as_ref()).as_bytes())?;
         let out = self.out.take().ok_or_else(|| fail(io::Error::other("it is closed")))?;
         let encoder = out.into_inner().map_err(fail)?;
         let mut buffered = encoder.finish().map_err(fail)?;

@@ -106,6 +106,15 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             let verb = Act::Weight(args.weight);
             act::run(&client(args.client)?, console, verb, acting(args.service)).await
         }
+        Daemon::Maintenance(args) => {
+            let on = args.state == "on";
+            if !on && args.queue.is_some() {
+                let sentence = "--queue belongs to `on`: who waits is let in by the end";
+                return Err(Failure::new(Exit::Usage, sentence));
+            }
+            let verb = Act::Maintenance(on.then(|| args.queue.unwrap_or_default()));
+            act::run(&client(args.client)?, console, verb, acting(args.service)).await
+        }
         Daemon::Rollback(args) => {
             let options = act::Rollback {
                 service: Some(args.service.0.to_string()),

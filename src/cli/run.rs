@@ -1,7 +1,8 @@
 //! `switchback run`: the proxy and the controller in the foreground.
 //!
-//! Signals: HUP reloads; TERM, INT and QUIT drain and stop, a second one stops now; USR1 and USR2
-//! are taken and answered with a line in the log, because their default would end the process.
+//! Signals: HUP reloads; TERM, INT and QUIT drain and stop, a second one stops now; USR1 opens
+//! the access log anew; USR2 is taken and answered with a line in the log, because its default would
+//! end the process.
 
 use std::time::Duration;
 
@@ -81,7 +82,10 @@ async fn serve(house: House) -> Exit {
                 Ok(said) => tracing::info!("reloaded: {said}"),
                 Err(error) => tracing::error!("not reloaded, the running configuration stays: {error}"),
             },
-            _ = usr1.recv() => tracing::info!("logs go to stderr: nothing to reopen"),
+            _ = usr1.recv() => match house.reopen_log() {
+                true => tracing::info!("the access log is opened anew"),
+                false => tracing::info!("there is no access log in a file: nothing to reopen"),
+            },
             _ = usr2.recv() => tracing::warn!(
                 "this version cannot replace its own binary; stop and start it instead"
             ),

@@ -46,6 +46,9 @@ impl Driver {
                     let _ = answer.send(Err(refused));
                 }
             },
+            Ask::Maintain(name, request, answer) => {
+                let _ = answer.send(self.maintain(&name, &request));
+            }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
@@ -164,6 +167,7 @@ impl Driver {
         };
         let attempts = service.attempts_at(revision);
         let (rollout, effects) = Rollout::begin(checkpoint, now);
+        let shielded = self.fleet.shielded(name);
         let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
@@ -177,6 +181,7 @@ impl Driver {
             since: 0,
             diagnosis: None,
             remembered: 0,
+            shielded,
             launch: None,
             attempts,
             fresh: Fresh::None,
@@ -318,7 +323,7 @@ impl Driver {
                 Some(service) if service.config != config => {
                     let relaunch = service.config.template != config.template;
                     service.config = config.clone();
-                    self.fleet.set_service(&name, config.routes, config.settings);
+                    self.fleet.set_service(&name, config.routes, config.settings, config.policy);
                     said.push(if relaunch {
                         format!(
                             "{name} changed; what it runs changes with `switchback deploy {name}`"

@@ -352,6 +352,10 @@ impl Driver {
                 self.retired(&name, revision);
                 return;
             }
+            Completion::Hooked { moment, ran } => {
+                self.hooked(&name, rollout, moment, &ran);
+                return;
+            }
             Completion::Fresh { revision, result } => {
                 self.fresh_launched(&name, rollout, revision, result);
                 return;
@@ -397,16 +401,13 @@ impl Driver {
                 self.step(&name, Event::Stopped { attempt });
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
+            Completion::Smoked { failure } => {
+                self.step(&name, Event::Smoked { attempt, failure });
+            }
             Completion::Relaunched { .. }
             | Completion::Retired { .. }
-            | Completion::Fresh { .. } => {}
-        }
-    }
-
-    fn tell_logs(&mut self, name: &ServiceName, who: &str, lines: &[String]) {
-        if !lines.is_empty() {
-            let message = format!("last output of {who}:\n  {}", lines.join("\n  "));
-            self.tell(name, Kind::Instance, message);
+            | Completion::Fresh { .. }
+            | Completion::Hooked { .. } => {}
         }
     }
 

@@ -6,16 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::group::Group;
 use crate::analysis::scorecard::Sample;
 use crate::analysis::sessions::Sessions;
 use crate::analysis::troubled::Troubled;
+use crate::edge::limit::Seed;
+use crate::edge::policy::Policy;
+use crate::edge::rules::{Maintenance, Spec};
 use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
+use crate::routing::budget::{Budget, Shielded};
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
@@ -35,6 +39,8 @@ pub struct Fleet {
     workers: usize,
     generation: u64,
     last_endpoint: u64,
+    /// How policies tell clients apart, for as long as the daemon runs.
+    seed: Seed,
     services: BTreeMap<ServiceName, Deployment>,
 }
 
@@ -43,6 +49,8 @@ pub struct Fleet {
 struct Deployment {
     routes: Vec<Route>,
     settings: Arc<ServiceSettings>,
+    policy: Option<Arc<Policy>>,
+    maintenance: Option<Maintenance>,
     salt: u64,
     weight: Weight,
     overdue: Duration,
@@ -58,6 +66,8 @@ struct Deployment {
     canary: Option<Group>,
     /// Former revisions that run but have no side.
     aside: Vec<Group>,
+    /// What the shield may spend, and did since the service came.
+    budget: Arc<Budget>,
 }
 
 impl Deployment {
@@ -103,7 +113,14 @@ impl Fleet {
     /// An empty fleet for so many workers.
     #[must_use]
     pub fn new(live: Live, workers: usize) -> Self {
-        Self { live, workers, generation: 0, last_endpoint: 0, services: BTreeMap::new() }
+        Self {
+            live,
+            workers,
+            generation: 0,
+            last_endpoint: 0,
+            seed: Seed::new(),
+            services: BTreeMap::new(),
+        }
     }
 
     /// Adds a service or changes how its requests are routed and treated.
@@ -112,10 +129,15 @@ impl Fleet {
         name: &ServiceName,
         routes: Vec<Route>,
         settings: ServiceSettings,
+        policy: Spec,
     ) {
         let settings = Arc::new(settings);
+        let former = self.services.get(name).and_then(|deployment| deployment.policy.as_deref());
+        let policy = (!policy.is_empty())
+            .then(|| Arc::new(Policy::new(policy, former, &self.seed, Instant::now())));
         match self.services.get_mut(name) {
             Some(deployment) => {
+                deployment.policy = policy;
                 deployment.routes = routes;
                 deployment.settings = settings;
             }
@@ -124,6 +146,8 @@ impl Fleet {
                     routes,
                     overdue: OVERDUE_LEAST.min(settings.response_timeout),
                     settings,
+                    policy,
+                    maintenance: None,
                     salt: 0,
                     weight: Weight::ZERO,
                     sessions: None,
@@ -133,9 +157,17 @@ impl Fleet {
                     stable: None,
                     canary: None,
                     aside: Vec::new(),
+                    budget: Arc::new(Budget::new(self.workers)),
                 };
                 self.services.insert(name.clone(), deployment);
             }
+        }
+    }
+
+    /// Keeps a service's visitors from it, or lets them in again.
+    pub fn maintain(&mut self, name: &ServiceName, maintenance: Option<Maintenance>) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            deployment.maintenance = maintenance;
         }
     }
 
@@ -285,6 +317,8 @@ impl Fleet {
             let entry = ServiceEntry {
                 name: name.clone(),
                 settings: Arc::clone(&deployment.settings),
+                policy: deployment.policy.clone(),
+                maintenance: deployment.maintenance,
                 canary_weight: if deployment.canary.is_some() {
                     deployment.weight
                 } else {
@@ -294,6 +328,8 @@ impl Fleet {
                 overdue: deployment.overdue,
                 stable: deployment.stable.as_ref().map(Group::entry),
                 canary: deployment.canary.as_ref().map(Group::entry),
+                warm: deployment.aside.last().map(Group::entry),
+                budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
                 fresh: deployment
                     .fresh
                     .as_ref()
@@ -467,6 +503,12 @@ impl Fleet {
         totals
     }
 
+    /// What the shield did for a service since it came.
+    #[must_use]
+    pub fn shielded(&self, name: &ServiceName) -> Shielded {
+        self.services.get(name).map(|deployment| deployment.budget.total()).unwrap_or_default()
+    }
+
     /// What stable counted since it came.
     #[must_use]
     pub fn stable_history(&self, name: &ServiceName) -> Sample {
@@ -476,47 +518,4 @@ impl Fleet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::scorecard::Row;
-
-    fn instance(number: u16) -> Instance {
-        let id = InstanceId::new(&format!("web-{number}"));
-        Instance { id, address: ([127, 0, 0, 1], number).into() }
-    }
-
-    #[test]
-    fn a_revision_is_returned_to_while_its_former_instances_drain() {
-        let (live, web) = (Live::default(), ServiceName::new("web").unwrap());
-        let mut fleet = Fleet::new(live.clone(), 1);
-        let (one, two) = (RevisionId(1), RevisionId(2));
-        let stable = |live: &Live| {
-            let table = Arc::clone(live.reader().load());
-            let side = table.services[0].stable.as_ref().unwrap();
-            (side.revision, side.pool.endpoints[0].instance.clone(), Arc::clone(&side.scorecard))
-        };
-        let http1 = UpstreamProtocol::Http1;
-        fleet.set_service(&web, Vec::new(), ServiceSettings::default());
-        fleet.place(&web, Side::Stable, one, &[instance(1)], http1);
-        fleet.place(&web, Side::Canary, two, &[instance(2)], http1);
-        fleet.switch(&web);
-        assert_eq!(stable(&live).0, two);
-        let former = fleet.endpoints(&web, one);
-        former[0].begin_drain();
-
-        fleet.place(&web, Side::Canary, one, &[instance(3)], http1);
-        assert!(!former[0].is_cut(), "what drains is left alone");
-        fleet.switch(&web);
-        let (revision, there, card) = stable(&live);
-        assert_eq!((revision, there), (one, instance(3).id));
-        card.record(0, Row::Success, 1);
-        // Two groups of one revision are told as one.
-        assert_eq!(fleet.totals().iter().filter(|(_, revision, ..)| *revision == one).count(), 1);
-        fleet.remove_drained(&web, one);
-        assert_eq!(stable(&live).1, instance(3).id);
-        assert!(!fleet.has(&instance(1).id) && fleet.has(&instance(2).id));
-        // A warm one does not go when another of its revision is done.
-        fleet.remove_drained(&web, two);
-        assert!(fleet.has(&instance(2).id));
-    }
-}
+mod tests;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, RolloutRecord,
-    ServiceStatus, StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, MaintenanceRequest,
+    RolloutRecord, ServiceStatus, StepForecast,
 };
 pub use super::way_back::ReturnTo;
 use crate::analysis::scorecard::Sample;
@@ -60,6 +60,8 @@ pub enum Ask {
     Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
     Rollback(ServiceName, ReturnTo, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// Keep visitors from a service, or let them in again.
+    Maintain(ServiceName, MaintenanceRequest, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Past rollouts of a service, newest first.
     History(ServiceName, oneshot::Sender<Result<Vec<RolloutRecord>, Refused>>),
     /// One rollout.
@@ -256,6 +258,15 @@ impl Handle {
         to: ReturnTo,
     ) -> Result<DeployAccepted, Refused> {
         self.ask_within(PREPARE_WITHIN, |answer| Ask::Rollback(service, to, answer)).await?
+    }
+
+    /// Keeps visitors from a service, or lets them in again.
+    pub async fn maintain(
+        &self,
+        service: ServiceName,
+        request: MaintenanceRequest,
+    ) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Maintain(service, request, answer)).await?
     }
 
     /// Past rollouts of a service, newest first.

@@ -14,14 +14,15 @@ use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
-use crate::model::instance::Instance;
+use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
 use crate::rollout::phase::Phase;
+use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
-use crate::store::records::ActiveRecord;
+use crate::store::records::{ActiveRecord, MaintenanceRecord};
 
 /// When an engine has made what it was asked for before the start, also a busy one.
 const LATE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -30,7 +31,8 @@ impl Driver {
     /// Adds a service as configured, with nothing running.
     pub(super) fn add_service(&mut self, config: ServiceConfig) {
         let name = config.name.clone();
-        self.fleet.set_service(&name, config.routes.clone(), config.settings.clone());
+        let (routes, settings) = (config.routes.clone(), config.settings.clone());
+        self.fleet.set_service(&name, routes, settings, config.policy.clone());
         let service = Service {
             config,
             record: Default::default(),
@@ -103,6 +105,7 @@ impl Driver {
                 since: jiff::Timestamp::now().as_millisecond(),
                 diagnosis: None,
                 remembered: 0,
+                shielded: Shielded::default(),
                 launch: None,
                 attempts,
                 fresh: Fresh::None,
@@ -117,6 +120,8 @@ impl Driver {
     /// soon as the proxy listens, and an engine may take its time to answer.
     pub(super) fn route_as_remembered(&mut self) {
         for (name, service) in &self.services {
+            let maintenance = service.record.maintenance.as_ref();
+            self.fleet.maintain(name, maintenance.map(MaintenanceRecord::meaning));
             let Some(stable) = &service.record.stable else { continue };
             let Some(revision) = service.revisions.get(&stable.revision) else { continue };
             let protocol = revision.spec.protocol;
@@ -137,6 +142,7 @@ impl Driver {
         self.stop_strangers(&found);
         self.fleet.publish();
         for name in &names {
+            self.recover_hooks(name);
             self.recover_rollout(name, &found);
             self.start_if_new(name);
         }
@@ -326,15 +332,12 @@ impl Driver {
                     launching.insert(active.rollout.id);
                 }
             }
-            if service.relaunches.values().any(|relaunch| relaunch.under_way) {
-                // What the keeper starts belongs to no rollout.
-                launching.insert(RolloutId(0));
-            }
         }
         let runtimes = [&self.runtimes.docker, &self.runtimes.process];
         for runtime in runtimes {
             for stranger in found.get(runtime.name()).into_iter().flatten() {
-                let comes = launching.contains(&stranger.ownership.rollout);
+                let owner = &stranger.ownership;
+                let comes = launching.contains(&owner.rollout) || self.is_relaunched(owner);
                 if wanted.contains(&stranger.id) || comes || self.fleet.has(&stranger.id) {
                     continue;
                 }
@@ -348,6 +351,16 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// Whether the keeper launches this very instance, or is about to: it will find it there.
+    fn is_relaunched(&self, owner: &Ownership) -> bool {
+        self.services.get(&owner.service).is_some_and(|service| {
+            // What the keeper starts belongs to no rollout.
+            owner.rollout == RolloutId(0)
+                && service.record.stable.as_ref().is_some_and(|p| p.revision == owner.revision)
+                && service.relaunches.contains_key(&owner.replica)
+        })
     }
 
     /// Takes a service out of the configuration: its hosts answer 404 and its instances stop. Its

@@ -3,8 +3,8 @@
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
-    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, SideStatus, TrafficStatus,
-    WarmStatus, Weights,
+    EventRecord, InstanceStatus, MaintenanceStatus, RolloutRecord, ServiceStatus, ShieldStatus,
+    SideStatus, TrafficStatus, WarmStatus, Weights,
 };
 use crate::analysis::scorecard::Sample;
 use crate::model::id::RevisionId;
@@ -14,6 +14,7 @@ use crate::model::revision::Origin;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
 use crate::rollout::phase::{Cause, Phase};
+use crate::routing::budget::Shielded;
 use crate::store::records::{RecordedEvent, RolloutEntry};
 
 impl Driver {
@@ -53,6 +54,7 @@ impl Driver {
             weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },
             stable,
             canary,
+            shield: self.shield_of(service, active),
             warm: record.warm.as_ref().map(|warm| WarmStatus {
                 revision: warm.placed.revision.0,
                 image: image_of(service, warm.placed.revision),
@@ -69,9 +71,23 @@ impl Driver {
                 .and_then(|a| a.rollout.deadline())
                 .map(|deadline| deadline.since(now).as_secs_f64()),
             notes: notes_of(service, active, last),
+            maintenance: record.maintenance.as_ref().map(|record| MaintenanceStatus {
+                queue_seconds: record.queue_millis as f64 / 1e3,
+            }),
             routes: super::settings::route_texts(&service.config),
             generation: self.fleet.generation(),
         }
+    }
+
+    fn shield_of(&self, service: &Service, active: Option<&Active>) -> Option<ShieldStatus> {
+        let total = self.fleet.shielded(&service.config.name);
+        let rollout = active.map_or_else(Shielded::default, |a| total.since(a.shielded));
+        (total != Shielded::default()).then_some(ShieldStatus {
+            shielded: rollout.shielded,
+            refused: rollout.refused,
+            shielded_total: total.shielded,
+            refused_total: total.refused,
+        })
     }
 
     fn side_of(
@@ -155,6 +171,11 @@ fn notes_of(
         }
     }
     let name = &service.config.name;
+    if service.record.maintenance.is_some() {
+        notes.push(format!(
+            "in maintenance: visitors do not reach it; `switchback maintenance {name} off` ends it"
+        ));
+    }
     if service.record.stable.is_none() && active.is_none() {
         let what = if service.preparing { "being prepared" } else { "not deployed yet" };
         notes.push(format!("{name} is {what}"));
@@ -190,6 +211,11 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
                 .collect();
             format!("started {}; asking whether it is healthy", addresses.join(", "))
         }
+        Phase::Smoke => {
+            let count = rollout.plan.smoke.len();
+            let noun = if count == 1 { "test" } else { "tests" };
+            format!("healthy; {count} smoke {noun} before the first visitor")
+        }
         Phase::Baking { step } => {
             format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
         }
@@ -209,6 +235,24 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
         Phase::RollingBack { cause, .. } => format!("rolling back: {cause}"),
         Phase::RolledBack { cause } => format!("rolled back: {cause}"),
     }
+}
+
+/// What the shield did in a rollout, if anything.
+pub(super) fn shielded(canary: RevisionId, done: Shielded) -> Option<String> {
+    let Shielded { shielded, refused } = done;
+    let requests = |count: u64| if count == 1 { "request" } else { "requests" };
+    let beyond = if refused > 0 {
+        format!("; {refused} more were beyond `shield_budget`")
+    } else {
+        String::new()
+    };
+    (shielded + refused > 0).then(|| {
+        let noun = requests(shielded);
+        format!(
+            "shield: {shielded} {noun} that revision {canary} failed went to stable, unseen by \
+             visitors{beyond}"
+        )
+    })
 }
 
 /// The rollout under way, as a record.
@@ -231,7 +275,9 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
             Cause::Inconclusive { .. } => "timed_out",
-            Cause::Regression { .. } | Cause::Lost { .. } => "rolled_back",
+            Cause::Regression { .. } | Cause::Lost { .. } | Cause::SmokeFailed { .. } => {
+                "rolled_back"
+            }
         }),
         _ => None,
     }

@@ -21,6 +21,7 @@ use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
+use crate::routing::budget::Shielded;
 use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
@@ -91,6 +92,8 @@ pub struct Active {
     pub diagnosis: Option<String>,
     /// How many slots the judge's memory had when it was last written.
     pub remembered: u64,
+    /// What the shield had done when the rollout began.
+    pub shielded: Shielded,
     /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
     /// How often the same revision, in other rollouts, was judged and taken back.

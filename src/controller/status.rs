@@ -27,6 +27,9 @@ pub struct ServiceStatus {
     pub stable: Option<SideStatus>,
     /// The revision under judgement.
     pub canary: Option<SideStatus>,
+    /// What the shield did; absent while it had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<ShieldStatus>,
     /// The former revision that is kept running, and for how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmStatus>,
@@ -44,12 +47,33 @@ pub struct ServiceStatus {
     /// Why it is paused, why it went back, or what else a person should know: sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
     pub routes: Vec<String>,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MaintenanceStatus {
+    /// How many seconds each of them waits before being answered 503.
+    pub queue_seconds: f64,
+}
+
+/// Keep visitors from a service, or let them in again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct MaintenanceRequest {
+    /// Whether they are kept from it.
+    #[schema(value_type = bool)]
+    pub on: Option<bool>,
+    /// How long each of them waits before being answered 503, such as `30s`; not at all otherwise.
+    pub queue: Option<String>,
 }
 
 /// The two sides of a split, in percent; they sum to 100.
@@ -125,6 +149,19 @@ pub struct TrafficStatus {
     pub p95: Option<f64>,
     /// 99th percentile.
     pub p99: Option<f64>,
+}
+
+/// Failures of the canary that visitors did not see, because stable answered instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ShieldStatus {
+    /// In the rollout under way: sent to stable.
+    pub shielded: u64,
+    /// In the rollout under way: not sent, because the budget was spent.
+    pub refused: u64,
+    /// Since the daemon started: sent to stable.
+    pub shielded_total: u64,
+    /// Since the daemon started: not sent.
+    pub refused_total: u64,
 }
 
 /// A former revision that is kept running.

@@ -2,6 +2,7 @@
 //!
 //! Plain values. No I/O, no clock, no randomness, and nothing of ours is imported here.
 
+pub mod hook;
 pub mod id;
 pub mod instance;
 pub mod moment;

@@ -46,7 +46,7 @@ pub fn answer(
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { mut head, incoming, held, revision } = got;
+    let Answer { mut head, incoming, held, revision, side: _ } = got;
     let kind = match head.status {
         StatusCode::SWITCHING_PROTOCOLS => Kind::Endless,
         _ => Kind::of(&head.headers),
@@ -150,7 +150,7 @@ fn open_tunnel(worker: &Worker, mut held: Held, ongoing: Ongoing) -> Result<Tunn
     worker.count(Count::Tunnels);
     ongoing.exchange().stream(held);
     ongoing.exchange().tunnel();
-    Ok(Tunnel { stream, behind, ongoing })
+    Ok(Tunnel { stream, behind, ongoing, entry: None })
 }
 
 /// A tunnel on a stream of HTTP/2, which begins when its 200 is sent.

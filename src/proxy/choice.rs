@@ -172,11 +172,15 @@ mod tests {
         ServiceEntry {
             name: ServiceName::new("web").expect("a name"),
             settings: Arc::new(settings),
+            policy: None,
+            maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
             salt: 3,
             overdue: Duration::from_secs(1),
             stable: Some(side(1)),
             canary: Some(side(2)),
+            warm: None,
+            budget: None,
             fresh: None,
         }
     }

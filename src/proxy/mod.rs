@@ -28,22 +28,29 @@ mod check;
 mod choice;
 mod chunked;
 mod clock;
+mod credentials;
 mod downstream;
 mod error;
 mod exchange;
 mod forward;
+mod forward_auth;
 pub mod forwarded;
+mod gate;
 mod handler;
 mod headers;
 pub mod ids;
+mod kept;
 pub mod limits;
 pub mod listener;
+mod logged;
 mod memory;
 mod observation;
 mod page;
 mod parcel;
 mod path;
+mod places;
 mod refusals;
+mod shield;
 mod slots;
 pub mod tester;
 pub mod tls;
@@ -68,6 +75,7 @@ use self::tls::{Certificates, TlsError};
 use self::worker::{Command, Start};
 use crate::model::network::Network;
 use crate::routing::live::Live;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::traffic::Traffic;
 
 /// How the proxy listens and works.
@@ -87,6 +95,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether responses say which revision answered, in `X-Switchback-Revision`.
     pub revision_header: bool,
+    /// Where requests are written down, if they are.
+    pub log: Option<AccessLog>,
 }
 
 /// A running proxy. Dropped, it ends at once.
@@ -138,6 +148,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     let certificates = settings.tls.clone();
     let memory = settings.limits.memory.or_else(memory::available);
     let admission = Arc::new(Admission::new(&settings.limits, memory));
+    let https_port = https_port(&addresses.https);
     let settings = Arc::new(settings);
     let (commands, command) = watch::channel(Command::Run);
     let (alive, running) = watch::channel(0);
@@ -146,6 +157,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     for (index, listeners) in listeners.into_iter().enumerate() {
         let start = Start {
             index,
+            https_port,
             settings: Arc::clone(&settings),
             admission: Arc::clone(&admission),
             live: live.clone(),
@@ -164,6 +176,14 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
         threads.push(thread.map_err(BindError::Thread)?);
     }
     Ok(Proxy { addresses, certificates, commands, running, threads })
+}
+
+/// The port that visitors are sent to for https: the usual one if it is among those that are listened
+/// on, or if none is, because a proxy before us has it.
+fn https_port(https: &[SocketAddr]) -> u16 {
+    const USUAL: u16 = 443;
+    let usual = https.iter().any(|address| address.port() == USUAL);
+    https.first().filter(|_| !usual).map_or(USUAL, SocketAddr::port)
 }
 
 /// Counts workers that run: also one that panics runs no more. The channel closes with the last.

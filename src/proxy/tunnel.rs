@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Stage};
+use super::logged::Entry;
 use super::worker::Ongoing;
 
 /// Bytes per direction. WebSocket messages are small; 16 KiB is one TLS record.
@@ -28,6 +29,8 @@ pub struct Tunnel {
     pub behind: Bytes,
     /// The exchange, with the claim.
     pub ongoing: Ongoing,
+    /// What the access log is told at its end.
+    pub entry: Option<Box<Entry>>,
 }
 
 /// Moves bytes both ways until an end.

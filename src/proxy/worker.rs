@@ -16,15 +16,18 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Settings;
 use super::admission::{Admission, Admitted, Pressure};
 use super::clock::{Clock, TICK, Tick, ticks};
+use super::credentials::Credentials;
 use super::downstream::{self, Downstream, Secure};
 use super::exchange::{Exchange, Held, Snapshot};
 use super::forwarded::is_trusted;
 use super::ids::{Mint, Names};
 use super::memory;
+use super::places::Places;
 use super::refusals::Refusals;
 use super::slots::Slots;
 use super::upstream::Upstreams;
 use crate::routing::live::{Live, Reader};
+use crate::telemetry::access_log::{AccessLog, Lines};
 use crate::telemetry::traffic::{Count, Reason, Traffic};
 
 /// Ticks between two looks at the clients' connections: their deadlines are seconds.
@@ -39,6 +42,8 @@ const DATE: usize = 29;
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Requests that may wait on one worker for the end of a maintenance; more are answered at once.
+const WAITING: usize = 1_000;
 /// The moment as answers tell it (RFC 9110, 5.6.7).
 fn date() -> [u8; DATE] {
     let mut text = [b' '; DATE];
@@ -63,6 +68,8 @@ pub enum Command {
 pub struct Start {
     /// Its number: its shard of every scorecard.
     pub index: usize,
+    /// Where visitors find https.
+    pub https_port: u16,
     /// How it works.
     pub settings: Arc<Settings>,
     /// Who may connect; shared by all workers.
@@ -82,6 +89,8 @@ pub struct Start {
 pub struct Worker {
     /// Its number: its shard of every scorecard.
     pub index: usize,
+    /// Where visitors find https.
+    pub https_port: u16,
     /// How it works.
     pub settings: Arc<Settings>,
     admission: Arc<Admission>,
@@ -90,6 +99,12 @@ pub struct Worker {
     pub clock: Clock,
     /// Its connections to endpoints.
     pub upstreams: Upstreams,
+    /// Lines of the access log, if there is one.
+    pub lines: Option<Lines>,
+    /// Places for requests that wait for the end of a maintenance.
+    pub waiting: Places,
+    /// What it knows of passwords.
+    pub credentials: Credentials,
     traffic: Arc<Traffic>,
     reader: RefCell<Reader>,
     table: RefCell<Snapshot>,
@@ -114,11 +129,15 @@ impl Worker {
         let table = Rc::new(Arc::clone(reader.load()));
         Rc::new(Self {
             index: start.index,
+            https_port: start.https_port,
             settings: Arc::clone(&start.settings),
             admission: Arc::clone(&start.admission),
             pressure: Cell::default(),
             upstreams: Upstreams::new(clock.clone()),
             clock,
+            waiting: Places::new(WAITING),
+            credentials: Credentials::new(std::array::from_fn(|_| fastrand::u64(..))),
+            lines: start.settings.log.as_ref().map(AccessLog::lines),
             traffic: Arc::clone(&start.traffic),
             reader: RefCell::new(reader),
             table: RefCell::new(table),
@@ -224,6 +243,9 @@ impl Worker {
 
     fn tick(&self) {
         self.clock.advance();
+        if let Some(lines) = &self.lines {
+            lines.hand_over();
+        }
         let cut = self.upstreams.tick();
         let is_cut = |endpoint| cut.contains(&endpoint);
         // Firing wakes and drops, but calls nobody back: the borrow is safe.

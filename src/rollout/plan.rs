@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::criteria::Criteria;
+use crate::model::hook::{Hooks, Smoke};
 use crate::model::revision::duration_millis;
 use crate::model::weight::{InvalidWeight, Weight};
 
@@ -46,6 +47,12 @@ pub struct Plan {
     pub record: bool,
     /// What is held against the canary.
     pub criteria: Criteria,
+    /// What must go well on the canary before any visitor meets it.
+    #[serde(default)]
+    pub smoke: Vec<Smoke>,
+    /// What is run around the rollout.
+    #[serde(default)]
+    pub hooks: Hooks,
 }
 
 impl Plan {
@@ -60,7 +67,24 @@ impl Plan {
         let before = step.checked_sub(1).map_or(Weight::ZERO, |before| self.steps.weight(before));
         weight.min(self.hold_back.complement()).max(before)
     }
+
+    /// How long launching may take, with the hook before it.
+    #[must_use]
+    pub fn launch_within(&self) -> Duration {
+        let hook = self.hooks.before_deploy.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
+        self.launch_deadline.saturating_add(hook)
+    }
+
+    /// How long the smoke tests may take: instances are tested at the same time, tests in order.
+    #[must_use]
+    pub fn smoke_within(&self) -> Duration {
+        let each = self.smoke.iter().map(Smoke::longest);
+        each.fold(SMOKE_SLACK, Duration::saturating_add)
+    }
 }
+
+/// What smoke tests may take beyond their own limits, on a busy machine.
+const SMOKE_SLACK: Duration = Duration::from_secs(10);
 
 impl Default for Plan {
     fn default() -> Self {
@@ -77,6 +101,8 @@ impl Default for Plan {
             fresh_baseline: false,
             record: false,
             criteria: Criteria::default(),
+            smoke: Vec::new(),
+            hooks: Hooks::default(),
         }
     }
 }

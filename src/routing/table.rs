@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::budget::Budget;
 use super::endpoint::EndpointId;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use crate::analysis::scorecard::Scorecard;
+use crate::edge::policy::Policy;
+use crate::edge::rules::Maintenance;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::{Side, Weight};
 
@@ -27,6 +30,7 @@ pub struct RoutingTable {
     exact: Hosts,
     wildcard: Hosts,
     any: Paths,
+    names: HashMap<Box<str>, usize, Hashing>,
 }
 
 /// A service as the data plane sees it.
@@ -36,6 +40,10 @@ pub struct ServiceEntry {
     pub name: ServiceName,
     /// How its requests are treated.
     pub settings: Arc<ServiceSettings>,
+    /// What is done to its requests besides; `None` when there is nothing to do.
+    pub policy: Option<Arc<Policy>>,
+    /// Its visitors are kept from it.
+    pub maintenance: Option<Maintenance>,
     /// The canary's weight. Zero when there is no canary.
     pub canary_weight: Weight,
     /// Differs between rollouts; see [`super::split::Ticket::of_key`].
@@ -46,6 +54,10 @@ pub struct ServiceEntry {
     pub stable: Option<SideEntry>,
     /// The canary; `None` when there is none.
     pub canary: Option<SideEntry>,
+    /// The former revision while it is kept running: asked for nothing but its assets.
+    pub warm: Option<SideEntry>,
+    /// What the shield may spend; `None` while there is no canary.
+    pub budget: Option<Arc<Budget>>,
     /// The part of stable that the canary is compared with, when that is not all of it.
     pub fresh: Option<FreshEntry>,
 }
@@ -254,6 +266,7 @@ impl RoutingTable {
     pub fn new(generation: u64, services: Vec<(ServiceEntry, Vec<Route>)>) -> Self {
         let mut table = Self { generation, ..Self::default() };
         for (index, (service, routes)) in services.into_iter().enumerate() {
+            table.names.insert(service.name.as_str().into(), index);
             table.services.push(service);
             for route in routes {
                 match &route.host {
@@ -272,6 +285,12 @@ impl RoutingTable {
     #[must_use]
     pub fn route(&self, host: &str, path: &str) -> Option<&ServiceEntry> {
         self.service_of(host, path).and_then(|index| self.services.get(index))
+    }
+
+    /// The place of a service in [`Self::services`].
+    #[must_use]
+    pub fn position(&self, name: &ServiceName) -> Option<usize> {
+        self.names.get(name.as_str()).copied()
     }
 
     /// Like [`Self::route`], as an index into [`Self::services`].
@@ -325,11 +344,15 @@ mod tests {
             let entry = ServiceEntry {
                 name: ServiceName::new(name).expect("a name"),
                 settings: Arc::default(),
+                policy: None,
+                maintenance: None,
                 canary_weight: Weight::ZERO,
                 salt: 0,
                 overdue: std::time::Duration::from_secs(1),
                 stable: None,
                 canary: None,
+                warm: None,
+                budget: None,
                 fresh: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])

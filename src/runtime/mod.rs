@@ -6,12 +6,14 @@
 
 pub mod docker;
 pub mod fixed;
+pub mod hook;
 pub mod process;
 pub mod shim;
 
 mod listening;
 mod procfs;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -83,6 +85,21 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// outside of it (it listens on another port, or for itself alone). None when that is unknown.
     fn diagnose<'a>(&'a self, _instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// Runs a command in what the revision runs in, apart from its instances, and waits for its end:
+    /// with `docker` a container of the image. Elsewhere there is no such place.
+    fn run_once<'a>(
+        &'a self,
+        _spec: &'a RevisionSpec,
+        _ownership: &'a Ownership,
+        _what: &'a str,
+        _command: &'a [String],
+        _env: &'a BTreeMap<String, String>,
+        _limit: Duration,
+    ) -> BoxFuture<'a, Result<hook::Ran, RuntimeError>> {
+        let reason = format!("the runtime {} has no image to run it in", self.name());
+        Box::pin(std::future::ready(Err(RuntimeError::Failed(reason))))
     }
 
     /// Begins to watch. What happens to instances of ours, and to the runtime itself, is sent until

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::id::{RevisionId, ServiceName};
+use crate::model::hook::{Hook, HookMoment};
+use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::Revision;
 use crate::rollout::checkpoint::Checkpoint;
@@ -16,6 +17,34 @@ pub struct ServiceRecord {
     pub warm: Option<Warm>,
     /// The number that the next revision gets, less one.
     pub last_revision: u32,
+    /// Hooks at the end of rollouts that have yet to run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<PendingHook>,
+    /// Its visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceRecord>,
+}
+
+/// A hook that is to run, with all that it needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingHook {
+    /// The rollout that ended.
+    pub rollout: RolloutId,
+    /// The revision that it is about.
+    pub revision: RevisionId,
+    /// Which hook.
+    pub moment: HookMoment,
+    /// What to run.
+    pub hook: Hook,
+    /// Why the rollout went back.
+    pub cause: Option<String>,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaintenanceRecord {
+    /// How long each of them waits, in milliseconds.
+    pub queue_millis: u64,
 }
 
 /// A revision and where it runs.

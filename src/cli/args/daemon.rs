@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, Source, duration, keeping};
+use super::{Output, Source, duration, keeping, maintenance};
 use crate::cli::exit::EXIT_CODES;
 use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -53,6 +53,9 @@ pub enum Daemon {
     /// Returns to an earlier revision
     #[command(display_order = 37, long_about = ROLLBACK)]
     Rollback(Rollback),
+    /// Keeps visitors from a service while it is worked on
+    #[command(display_order = 38, long_about = maintenance::MAINTENANCE)]
+    Maintenance(maintenance::Maintenance),
     /// Keeps and restores checkpoints
     #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
     Checkpoint(keeping::Checkpoint),

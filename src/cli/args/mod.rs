@@ -6,6 +6,7 @@
 
 pub mod daemon;
 pub mod keeping;
+pub mod maintenance;
 pub mod offline;
 
 use std::path::PathBuf;

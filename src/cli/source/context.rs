@@ -207,11 +207,11 @@ mod tests {
         let expected = [
             ".dockerignore",
             "Dockerfile",
-            "docs/",
-            "docs/a/",
+            "docs",
+            "docs/a",
             "docs/a/b.txt",
             "keep.log",
-            "src/",
+            "src",
             "src/main.rs",
         ];
         assert_eq!(listed(first), expected);

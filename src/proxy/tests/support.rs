@@ -15,6 +15,7 @@ use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
 use crate::proxy::{Proxy, Settings, bind};
+use crate::routing::budget::Budget;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
@@ -74,11 +75,15 @@ impl Rig {
         let entry = ServiceEntry {
             name: ServiceName::new("web").expect("a name"),
             settings: Arc::new(service),
+            policy: None,
+            maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
             salt: 7,
             overdue: Duration::from_secs(60),
             stable: Some(stable),
+            budget: canary.is_some().then(|| Arc::new(Budget::new(8))),
             canary,
+            warm: None,
             fresh: None,
         };
         watch_log();

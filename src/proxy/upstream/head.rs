@@ -52,15 +52,15 @@ pub struct ResponseHead {
     pub keep_alive: bool,
 }
 
+/// Where parsers differ, and answers are split.
+const BARE: &str = "a line of a response's head ends without a carriage return";
+
 impl ResponseHead {
-    /// Whether another one follows, of the same request.
+    /// Whether the answer itself is still to come.
     pub fn is_interim(&self) -> bool {
         self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
     }
 }
-
-/// Where parsers differ, and answers are split.
-const BARE: &str = "a line of a response's head ends without a carriage return";
 
 /// Writes a request's head, and says how its body is to be framed.
 pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {

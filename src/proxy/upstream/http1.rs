@@ -178,14 +178,15 @@ impl Connection {
         self.idle_since
     }
 
-    /// Sends a request and waits for the response's head, or for the exchange to be ended.
+    /// Sends a request and waits for the response's head, or for the exchange to be ended. The request
+    /// comes back: its fields' room is of use ([`Self::recycle`]), or it is sent once more elsewhere.
     ///
     /// Cancel safety: dropped midway, the connection must be dropped too.
     pub async fn send(
         &mut self,
         mut parcel: Box<Parcel>,
         exchange: &Exchange,
-    ) -> Result<ResponseHead, Unanswered> {
+    ) -> Result<(ResponseHead, Box<Parcel>), Unanswered> {
         let replayable = parcel.is_replayable();
         let mut begun = false;
         let answered = poll_fn(|context| {
@@ -207,12 +208,7 @@ impl Connection {
         })
         .await;
         match answered {
-            Ok(Ok(head)) => {
-                // The request is not needed any more, but its fields' room is.
-                self.spare = parcel.head.headers;
-                self.spare.clear();
-                Ok(head)
-            }
+            Ok(Ok(head)) => Ok((head, parcel)),
             Ok(Err(broken)) => {
                 self.state = State::Broken;
                 Err(Unanswered::Broken(replayable.then_some(parcel), broken))
@@ -222,6 +218,19 @@ impl Connection {
             }
             Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
         }
+    }
+
+    /// Takes a map that is not needed any more, for its room.
+    pub fn recycle(&mut self, mut spare: HeaderMap) {
+        spare.clear();
+        self.spare = spare;
+    }
+
+    /// Reads what is left of an answer that nobody wants, if all of it is here already. Says whether
+    /// the connection can be used again.
+    pub fn skip_body(&mut self) -> bool {
+        while matches!(self.take_piece(), Ok(Piece::Data(_) | Piece::Trailers(_))) {}
+        self.is_ready()
     }
 
     /// Whether the peer neither closed it nor said what nobody asked for. Costs no system call while

@@ -15,6 +15,7 @@ mod container;
 pub mod data;
 mod image;
 pub mod keep;
+mod once;
 mod watch;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
+use super::hook::Ran;
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
@@ -50,8 +52,8 @@ const REMOVE: Duration = Duration::from_secs(60);
 const STOP_SLACK: Duration = Duration::from_secs(20);
 
 /// How often a name that somebody takes at this moment is looked at, and the pause between: an engine
-/// creates a container within a fraction of a second.
-const NAME_TRIES: u32 = 20;
+/// creates a container within a fraction of a second, on a busy disk within a few.
+const NAME_TRIES: u32 = 100;
 const NAME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Lines of output that a failed launch carries.
@@ -437,6 +439,18 @@ impl Runtime for DockerRuntime {
 
     fn diagnose<'a>(&'a self, instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         self.explain(instance).boxed()
+    }
+
+    fn run_once<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        ownership: &'a Ownership,
+        what: &'a str,
+        command: &'a [String],
+        env: &'a std::collections::BTreeMap<String, String>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Ran, RuntimeError>> {
+        Box::pin(self.once(spec, ownership, what, command, env, limit))
     }
 
     fn watch(&self, events: mpsc::Sender<RuntimeEvent>) {
