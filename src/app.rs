@@ -9,11 +9,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::certificates::keeper::{self, Times};
 use crate::config::Config;
 use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
 use crate::controller::handle::Handle;
+use crate::model::id::ServiceName;
 use crate::proxy;
-use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
+use crate::proxy::tls::{Certificates, TlsError};
 use crate::routing::live::Live;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
@@ -23,6 +25,9 @@ use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
+
+/// Lists of containers that may wait: each holds all, so the last one counts.
+const LABELLED: usize = 4;
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -72,26 +77,54 @@ impl House {
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
         let dir = config.state.dir.clone();
         let mut store = RedbStore::open(&dir)?;
-        let everything = store.load()?;
+        let mut everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
-        let runtimes = runtimes(&config, program)?;
+        let (runtimes, docker) = runtimes(&config, program)?;
+        let (containers, labelled) = if config.runtime.labels {
+            let (changes, labelled) = tokio::sync::mpsc::channel(LABELLED);
+            // What was known of them is in the store: better a moment later than without them. An
+            // engine that is not there yet is followed until it is.
+            let containers = docker.labelled().await.unwrap_or_default();
+            docker.follow_labelled(changes);
+            (containers, Some(labelled))
+        } else {
+            (Vec::new(), None)
+        };
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
         };
         let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
-        let settings = proxy_settings(&config, workers)?;
-        let certificates = settings.tls.clone();
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
         let shutdown = CancellationToken::new();
+        let everything = &mut everything;
+        let certificates = match &config.tls {
+            None => None,
+            Some(_) => Some(keeper::start(keeper::Parts {
+                config: config.clone(),
+                listens: (!config.listen.http.is_empty(), !config.listen.https.is_empty()),
+                writer: writer.clone(),
+                certificates: std::mem::take(&mut everything.certificates),
+                account: everything.account.take(),
+                authority: everything.authority.take(),
+                dir,
+                times: Times::default(),
+                shutdown: shutdown.clone(),
+            })?),
+        };
+        let tls = certificates.as_ref().map(|keeper| Arc::clone(keeper.tls()));
+        let settings = proxy_settings(&config, workers, tls);
         let (mut driver, handle) = Driver::new(Parts {
             live: live.clone(),
             workers,
             runtimes,
             writer,
-            everything,
+            everything: std::mem::take(everything),
+            containers,
+            labelled,
+            certificates: certificates.as_ref().map(keeper::Handle::status),
             reload: reload(config.clone(), read, certificates),
             services: config.services,
             shutdown: shutdown.clone(),
@@ -103,7 +136,8 @@ impl House {
             .http
             .iter()
             .map(|address| format!("http://{address}"))
-            .chain(addresses.https.iter().map(|address| format!("https://{address}")));
+            .chain(addresses.https.iter().map(|address| format!("https://{address}")))
+            .chain(addresses.tcp.iter().map(|address| format!("tcp://{address}")));
         driver.listens(listen.collect());
         let admin_stop = CancellationToken::new();
         let settings = admin::Settings {
@@ -157,29 +191,35 @@ impl House {
     }
 }
 
-fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
+fn runtimes(
+    config: &Config,
+    program: PathBuf,
+) -> Result<(Runtimes, Arc<DockerRuntime>), OpenError> {
     // Two daemons on one engine tell their containers apart by where their state lies.
     let dir = std::path::absolute(&config.state.dir).unwrap_or_else(|_| config.state.dir.clone());
     let daemon = rapidhash::v3::rapidhash_v3(dir.to_string_lossy().as_bytes());
     let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
-    Ok(Runtimes {
-        docker: Arc::new(docker),
+    let docker = Arc::new(docker);
+    let runtimes = Runtimes {
+        docker: Arc::<DockerRuntime>::clone(&docker),
         process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
         fixed: Arc::new(FixedRuntime),
-    })
+    };
+    Ok((runtimes, docker))
 }
 
-fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {
-    let tls = match &config.tls {
-        None => None,
-        Some(tls) => Some(Certificates::load(certificate_files(tls))?),
-    };
+fn proxy_settings(
+    config: &Config,
+    workers: usize,
+    tls: Option<Arc<Certificates>>,
+) -> proxy::Settings {
     let (listen, limits) = (&config.listen, &config.listen.limits);
-    Ok(proxy::Settings {
+    proxy::Settings {
         http: listen.http.clone(),
         https: listen.https.clone(),
+        tcp: tcp_listeners(config),
         workers,
         tls,
         trusted_proxies: listen.trusted_proxies.clone(),
@@ -197,27 +237,26 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
             streams: limits.max_streams,
         },
         revision_header: false,
-    })
+    }
 }
 
-fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
-    let files = |certificate: &crate::config::Certificate| CertificateFiles {
-        certificate: certificate.cert.clone(),
-        key: certificate.key.clone(),
+fn tcp_listeners(config: &Config) -> Vec<(SocketAddr, ServiceName)> {
+    let of = |service: &crate::config::Service| {
+        let name = service.name.clone();
+        service.listen.clone().into_iter().map(move |address| (address, name.clone()))
     };
-    tls.certificates.iter().map(files).collect()
+    config.services.iter().flat_map(of).collect()
 }
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificates>>) -> Reload {
+fn reload(running: Config, read: ReadConfig, certificates: Option<keeper::Handle>) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
         match (&config.tls, &certificates) {
-            (Some(tls), Some(certificates)) => {
-                let replaced = certificates.replace(&certificate_files(tls));
-                replaced.map_err(|error| error.to_string())?;
+            (Some(_), Some(certificates)) => {
+                certificates.configure(&config).map_err(|error| error.to_string())?;
                 said.push("certificates read again");
             }
             (None, None) => {}
@@ -225,6 +264,10 @@ fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificat
         }
         for (same, needs) in [
             (config.listen == running.listen, "[listen] needs a restart"),
+            (
+                tcp_listeners(&config) == tcp_listeners(&running),
+                "`listen` of [tcp] needs a restart",
+            ),
             (config.admin == running.admin, "[admin] needs a restart"),
             (config.state == running.state, "[state] needs a restart"),
             (config.runtime == running.runtime, "[runtime] needs a restart"),

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod figures;
 pub mod generate;
 pub mod history;
+mod import;
 pub mod init;
 pub(crate) mod live;
 pub mod logs;
@@ -79,6 +80,7 @@ fn dispatch(verb: Verb) -> Result<Exit, Failure> {
             Offline::Check(args) => check::run(&args),
             Offline::Config(args) => config::run(&args.verb),
             Offline::Init(args) => init::run(&args.file),
+            Offline::Import(args) => import::run(&args.from),
             Offline::Version(output) => version::run(output),
             Offline::Completions(args) => generate::completions(args.shell),
             Offline::Man(args) => generate::man(args.dir.as_deref()),

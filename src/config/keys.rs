@@ -4,6 +4,12 @@
 //! example all read this table; nothing else lists the keys. A default is written as it would stand
 //! in the file, and is read by the same code as what a person writes.
 
+mod tcp;
+mod tls;
+
+pub use tcp::TCP;
+pub use tls::{ACME, CERTIFICATE, TLS};
+
 use Shape::{
     Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
     Table, Tables, Text, TextOrList,
@@ -90,6 +96,12 @@ const fn key(name: &'static str, shape: Shape, default: &'static str, doc: &'sta
 pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
+    key(
+        "acme",
+        Table(ACME),
+        "",
+        "Certificates by themselves, from Let's Encrypt or another authority; `email` is enough.",
+    ),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
     key("state", Table(STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
@@ -99,6 +111,12 @@ pub const TOP: &[Key] = &[
         Named(SERVICE),
         "",
         "The services, each under a name of 1 to 63 of a-z, 0-9 and '-'.",
+    ),
+    key(
+        "tcp",
+        Named(TCP),
+        "",
+        "Services that speak no HTTP: plain TCP, with the same split, drain and rollouts by connection.",
     ),
 ];
 
@@ -161,24 +179,6 @@ pub const LISTEN: &[Key] = &[
     key("max_streams", Integer(1, 10_000), "100", "Requests at a time on one HTTP/2 connection."),
 ];
 
-/// `[tls]`.
-pub const TLS: &[Key] = &[
-    key("cert", Text, "", "PEM file with the certificate and its chain, relative to this file."),
-    key("key", Text, "", "PEM file with the private key, relative to this file."),
-    key(
-        "certificate",
-        Tables(CERTIFICATE),
-        "",
-        "More certificates, chosen by the name that the visitor asks for.",
-    ),
-];
-
-/// `[[tls.certificate]]`.
-pub const CERTIFICATE: &[Key] = &[
-    key("cert", Text, "", "PEM file with the certificate and its chain, relative to this file."),
-    key("key", Text, "", "PEM file with the private key, relative to this file."),
-];
-
 /// `[admin]`.
 pub const ADMIN: &[Key] = &[
     key(
@@ -205,12 +205,20 @@ pub const STATE: &[Key] = &[key(
 )];
 
 /// `[runtime]`.
-pub const RUNTIME: &[Key] = &[key(
-    "docker",
-    Text,
-    r#""unix:///var/run/docker.sock""#,
-    "The Docker Engine, unix:// or tcp://. DOCKER_HOST is honoured when this is not written.",
-)];
+pub const RUNTIME: &[Key] = &[
+    key(
+        "docker",
+        Text,
+        r#""unix:///var/run/docker.sock""#,
+        "The Docker Engine, unix:// or tcp://. DOCKER_HOST is honoured when this is not written.",
+    ),
+    key(
+        "labels",
+        Choice(&["off", "on"]),
+        r#""off""#,
+        "Whether containers that somebody else runs make services by their labels: switchback.host, .port, .path, .health, .steps, .bake, .abort, .service.",
+    ),
+];
 
 /// `[log]`.
 pub const LOG: &[Key] = &[
@@ -348,6 +356,12 @@ pub const SERVICE: &[Key] = &[
         Statuses,
         r#""5xx""#,
         "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list.",
+    ),
+    key(
+        "client_certificate",
+        Choice(&["any", "required"]),
+        r#""any""#,
+        "\"required\" refuses requests without a verified client certificate (403); needs `tls.client_auth`.",
     ),
     key(
         "tester_secret",

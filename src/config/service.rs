@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::daemon::secret;
 use super::document::Document;
-use super::keys::SERVICE;
+use super::keys::{Key, SERVICE, TCP};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, scalar};
+use super::{Service, env_file, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::revision::{
@@ -25,6 +25,8 @@ use crate::routing::table::Route;
 pub(super) struct Read {
     pub(super) service: Service,
     pub(super) route_places: Vec<Place>,
+    /// Where its header stands.
+    pub(super) place: Place,
 }
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
@@ -36,20 +38,57 @@ pub(super) fn read(
     file: ReadFile<'_>,
     report: &Report,
 ) -> Vec<Read> {
-    let services = document.table.entry("service").map(|entry| &entry.node);
+    let of = |kind: &'static Kind| read_kind(document, base, file, report, kind);
+    let mut all = of(&HTTP);
+    for tcp in of(&PLAIN) {
+        if all.iter().any(|read| read.service.name == tcp.service.name) {
+            let name = &tcp.service.name;
+            let title = format!("[tcp.{name}] and [service.{name}] have one name");
+            let place = tcp.place.clone();
+            report.add(Problem::error(place, title).label("verbs could not tell them apart"));
+        }
+        all.push(tcp);
+    }
+    all
+}
+
+/// `[service.NAME]` or `[tcp.NAME]`.
+struct Kind {
+    table: &'static str,
+    keys: &'static [Key],
+}
+
+const HTTP: Kind = Kind { table: "service", keys: SERVICE };
+const PLAIN: Kind = Kind { table: "tcp", keys: TCP };
+
+fn read_kind(
+    document: &Document,
+    base: &Path,
+    file: ReadFile<'_>,
+    report: &Report,
+    kind: &'static Kind,
+) -> Vec<Read> {
+    let services = document.table.entry(kind.table).map(|entry| &entry.node);
     let entries: &[Entry] = match services.map(|node| (&node.value, &node.place)) {
         Some((Value::Table(table), _)) => &table.entries,
         Some((other, place)) => {
-            let title = format!("`service` is a table of services, not {}", other.kind());
-            report.add(Problem::error(place.clone(), title).label("write [service.web]"));
+            let name = kind.table;
+            let title = format!("`{name}` is a table of services, not {}", other.kind());
+            report.add(Problem::error(place.clone(), title).label(format!("write [{name}.web]")));
             &[]
         }
         None => &[],
     };
-    entries.iter().filter_map(|entry| read_service(entry, base, file, report)).collect()
+    entries.iter().filter_map(|entry| read_service(entry, base, file, report, kind)).collect()
 }
 
-fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report) -> Option<Read> {
+fn read_service(
+    entry: &Entry,
+    base: &Path,
+    file: ReadFile<'_>,
+    report: &Report,
+    kind: &'static Kind,
+) -> Option<Read> {
     let name = ServiceName::new(&entry.key).map_err(|_| {
         report.add(
             Problem::error(entry.place.clone(), format!("{:?} cannot name a service", entry.key))
@@ -59,22 +98,34 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let Value::Table(table) = &entry.node.value else {
         let problem =
             Problem::error(entry.place.clone(), format!("`{}` is not a service", entry.key));
-        report.add(problem.label("services have names: write this below [service.NAME]"));
+        let expected = format!("services have names: write this below [{}.NAME]", kind.table);
+        report.add(problem.label(expected));
         return None;
     };
-    let path = format!("service.{}", entry.key);
-    let section = Section::new(path, entry.place.clone(), SERVICE, Some(table), report);
+    let path = format!("{}.{}", kind.table, entry.key);
+    let section = Section::new(path, entry.place.clone(), kind.keys, Some(table), report);
     let name = name.ok()?;
-    let (routes, route_places) = read_routes(&section);
-    let settings = read_settings(&section, &name);
-    let probe = read_probe(&section.inner("probe"));
+    let is_http = kind.table == HTTP.table;
+    let (routes, route_places) = if is_http { read_routes(&section) } else { Default::default() };
+    let listen = if is_http { Vec::new() } else { tcp::read_listen(&section) };
+    let settings =
+        if is_http { read_settings(&section, &name) } else { tcp::read_settings(&section) };
+    let mut probe = read_probe(&section.inner("probe"));
+    if !is_http && probe.kind == ProbeKind::Auto {
+        probe.kind = ProbeKind::Tcp;
+    }
     let mut plan = read_plan(&section, probe.deadline);
     if settings.affinity != Affinity::None {
         // Users are assigned, not requests: the share of requests may differ from the split.
         plan.criteria.unit = Unit::Session;
     }
+    if !is_http {
+        tcp::check_criteria(&section, &plan.criteria);
+    }
     let template = read_template(&section, probe, base, file)?;
-    Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
+    let place = section.place.clone();
+    let service = Service { name, routes, listen, settings, template, plan };
+    Some(Read { service, route_places, place })
 }
 
 fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
@@ -311,6 +362,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
         tester_secret: secret(section, "tester_secret"),
+        client_certificate: section.choice("client_certificate") == "required",
     }
 }
 

@@ -1,16 +1,14 @@
 //! What people ask of the driver, and the refusals they get.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::driver::{Driver, Prepared};
 use super::handle::{Ask, Refused, ServiceCounts};
-use super::journal::{Happening, Kind};
+use super::journal::Kind;
 use super::service::{Active, Service, Waiting};
 use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord};
-use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::{Revision, RevisionSpec};
@@ -22,7 +20,6 @@ use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
 use crate::runtime::RuntimeError;
 use crate::store::records::Placed;
-use crate::telemetry::metrics::{self, count};
 
 /// Revisions kept per service beside those in use, so that a rollback can name them.
 const KEPT_REVISIONS: usize = 20;
@@ -155,18 +152,29 @@ impl Driver {
         plan: Plan,
         answer: Option<DeployAnswer>,
     ) {
+        self.prepare_as(name, spec, plan, RolloutKind::Canary, answer);
+    }
+
+    pub(super) fn prepare_as(
+        &mut self,
+        name: &ServiceName,
+        spec: RevisionSpec,
+        plan: Plan,
+        kind: RolloutKind,
+        answer: Option<DeployAnswer>,
+    ) {
         let runtime = self.runtimes.of(&spec.source);
         let Some(service) = self.services.get_mut(name) else { return };
         service.preparing = true;
         let (service, prepared) = (name.clone(), self.prepared.clone());
         self.tasks.spawn(async move {
             let spec = runtime.prepare(&spec).await;
-            let _ = prepared.send(Prepared { service, spec, plan, answer }).await;
+            let _ = prepared.send(Prepared { service, spec, plan, kind, answer }).await;
         });
     }
 
     pub(super) fn begin_prepared(&mut self, prepared: Prepared) {
-        let Prepared { service: name, spec, plan, answer } = prepared;
+        let Prepared { service: name, spec, plan, kind, answer } = prepared;
         let Some(service) = self.services.get_mut(&name) else { return };
         service.preparing = false;
         match spec {
@@ -183,7 +191,7 @@ impl Driver {
             }
             Ok(spec) => {
                 let revision = self.add_revision(&name, spec);
-                self.begin(&name, revision, RolloutKind::Canary, plan, Vec::new(), answer);
+                self.begin(&name, revision, kind, plan, Vec::new(), answer);
             }
         }
     }
@@ -414,71 +422,6 @@ impl Driver {
             }
             let _ = answer.send(Ok(logs));
         });
-    }
-
-    pub(super) fn reload_config(&mut self) -> Result<String, Refused> {
-        match (self.reload)() {
-            Err(sentence) => {
-                self.daemon.reload_refused = true;
-                count(&metrics::RELOADS, &[("result", "failure")]);
-                self.config_note = Some(format!("the configuration was not reloaded: {sentence}"));
-                let message = format!("configuration refused, the running one stays: {sentence}");
-                self.tell_all(Kind::Config, message);
-                Err(Refused::Invalid(sentence))
-            }
-            Ok((configs, also)) => {
-                self.daemon.reload_refused = false;
-                self.daemon.configured = format!("{:.3}", jiff::Timestamp::now());
-                count(&metrics::RELOADS, &[("result", "success")]);
-                self.config_note = None;
-                let sentence = self.reconfigure(configs);
-                let sentence =
-                    if also.is_empty() { sentence } else { format!("{sentence}; {also}") };
-                self.tell_all(Kind::Config, format!("configuration reloaded: {sentence}"));
-                Ok(sentence)
-            }
-        }
-    }
-
-    pub(super) fn tell_all(&mut self, kind: Kind, message: String) {
-        self.journal.tell(Happening { kind, service: None, rollout: None, phase: None, message });
-    }
-
-    fn reconfigure(&mut self, configs: Vec<ServiceConfig>) -> String {
-        let mut said = Vec::new();
-        let wanted: BTreeMap<ServiceName, ServiceConfig> =
-            configs.into_iter().map(|config| (config.name.clone(), config)).collect();
-        let gone: Vec<ServiceName> =
-            self.services.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
-        for name in gone {
-            said.push(format!("{name} removed"));
-            self.remove_service(&name);
-        }
-        for (name, config) in wanted {
-            match self.services.get_mut(&name) {
-                None => {
-                    said.push(format!("{name} added"));
-                    self.add_service(config);
-                    self.start_if_new(&name);
-                }
-                Some(service) if service.config != config => {
-                    let relaunch = service.config.template != config.template;
-                    service.config = config.clone();
-                    self.fleet.set_service(&name, config.routes, config.settings);
-                    said.push(if relaunch {
-                        format!(
-                            "{name} changed; what it runs changes with `switchback deploy {name}`"
-                        )
-                    } else {
-                        format!("{name} changed")
-                    });
-                }
-                Some(_) => {}
-            }
-        }
-        self.watch_runtimes();
-        self.fleet.publish();
-        if said.is_empty() { "no service changed".to_owned() } else { said.join(", ") }
     }
 }
 

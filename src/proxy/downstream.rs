@@ -21,8 +21,8 @@ use http::HeaderValue;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::HandshakeKind;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 use super::clock::{Clock, Tick};
 use super::forwarded::{address_value, is_trusted};
@@ -30,6 +30,7 @@ use super::handler;
 use super::limits::Limits;
 use super::persistent;
 use super::stream::{Io, Transport};
+use super::tls::{ACME_ALPN, Certificates, ClientCertificate, client_of};
 use super::tunnel::Tunnel;
 use super::upstream::http2::Local;
 use super::worker::{Worker, limit};
@@ -51,7 +52,7 @@ const PARK_AFTER: Tick = if cfg!(test) { 1 } else { 10 };
 /// Streams that we may reset for a client's errors before it is sent away (CVE-2025-8671).
 const LOCAL_RESETS: usize = 500;
 /// How a listener secures its connections.
-pub type Secure = Arc<rustls::ServerConfig>;
+pub type Secure = Arc<Certificates>;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct Downstream {
     pub trusted: bool,
     /// Whether it came by TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub certificate: Option<Rc<ClientCertificate>>,
     /// Set by the handler with a 101; taken when hyper has let go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
     multiplexed: bool,
@@ -121,12 +124,14 @@ impl Deadlines {
 }
 
 impl Downstream {
-    fn new(worker: &Worker, peer: SocketAddr, secure: bool, multiplexed: bool) -> Rc<Self> {
+    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened) -> Rc<Self> {
+        let multiplexed = opened.multiplexed;
         Rc::new(Self {
             peer,
             peer_value: address_value(peer.ip()),
             trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
-            secure,
+            secure: matches!(opened.transport, Transport::Tls(_)),
+            certificate: opened.certificate(),
             tunnel: RefCell::new(None),
             multiplexed,
             clock: worker.clock.clone(),
@@ -263,22 +268,16 @@ pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: O
     worker.accepted();
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
-    let acceptor = secure.map(|config| TlsAcceptor::from(Arc::clone(config)));
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, acceptor));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, secure.cloned()));
 }
 
-async fn serve(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
-) {
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<Secure>) {
     let mut life = Life { worker: Rc::clone(&worker), slot: None };
-    let secure = acceptor.is_some();
-    let opening = Box::pin(open(&worker, stream, acceptor));
+    let opening = Box::pin(open(&worker, stream, secure));
     let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
-    let Ok(Some((transport, multiplexed))) = opened else { return };
-    let connection = Downstream::new(&worker, peer, secure, multiplexed);
+    let Ok(Some(opened)) = opened else { return };
+    let connection = Downstream::new(&worker, peer, &opened);
+    let Opened { transport, multiplexed } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
     let io = Io::new(transport, Rc::clone(&connection));
     if multiplexed {
@@ -288,25 +287,46 @@ async fn serve(
     }
 }
 
-/// The transport, and whether it speaks HTTP/2. `None` when there is nothing to serve.
-async fn open(
-    worker: &Worker,
-    stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
-) -> Option<(Transport, bool)> {
-    let Some(acceptor) = acceptor else {
+/// A connection that may be served.
+struct Opened {
+    transport: Transport,
+    /// Whether it speaks HTTP/2.
+    multiplexed: bool,
+}
+
+impl Opened {
+    fn certificate(&self) -> Option<Rc<ClientCertificate>> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => client_of(stream.get_ref().1),
+        }
+    }
+}
+
+/// The transport and what it speaks. `None` when there is nothing to serve.
+async fn open(worker: &Worker, stream: TcpStream, secure: Option<Secure>) -> Option<Opened> {
+    let Some(certificates) = secure else {
         let multiplexed = tokio::select! {
             biased;
             sniffed = sniff(&stream) => sniffed?,
             () = worker.drain_began() => return None,
         };
-        return Some((Transport::Plain(stream), multiplexed));
+        return Some(Opened { transport: Transport::Plain(stream), multiplexed });
     };
-    match acceptor.accept(stream).await {
+    match certificates.accept(stream).await {
         Ok(stream) => {
             worker.count(Count::TlsHandshakes);
-            let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
-            Some((Transport::Tls(Box::new(stream)), multiplexed))
+            let session = stream.get_ref().1;
+            if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+                worker.count(Count::TlsResumed);
+            }
+            let protocol = session.alpn_protocol();
+            if protocol == Some(ACME_ALPN) {
+                // The handshake was the question, and the answer.
+                return None;
+            }
+            let multiplexed = protocol == Some(b"h2".as_slice());
+            Some(Opened { transport: Transport::Tls(Box::new(stream)), multiplexed })
         }
         Err(_) => {
             worker.count(Count::TlsFailures);

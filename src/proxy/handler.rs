@@ -31,7 +31,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue};
+use http::header::{ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -47,11 +47,14 @@ use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Patience, Route};
 use super::forward::forward;
 use super::forwarded;
-use super::headers::{Found, Seen, X_REQUEST_ID, strip_request};
+use super::headers::{
+    Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, strip_request,
+};
 use super::ids::Names;
 use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
 use super::tester;
+use super::tls::ACME_PATH;
 use super::worker::{Ongoing, Worker, limit};
 use crate::routing::table::ServiceEntry;
 use crate::telemetry::traffic::Count;
@@ -88,12 +91,21 @@ async fn route(
         Ok(Checked::Ping) => return ping(names),
         Err(status) => return refuse(worker, &head, status, names),
     };
+    if let Some(tls) = &worker.settings.tls
+        && head.uri.path().starts_with(ACME_PATH)
+        && let Some(answer) = tls.challenges().answer(head.uri.path())
+    {
+        return Response::new(ResponseBody::full(answer.into()));
+    }
     let table = worker.table();
     let Some(service) = table.service_of(host, head.uri.path()) else {
         worker.count(Count::Unrouted);
         return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
     };
     let route = Route { table, service };
+    if route.service().settings.client_certificate && connection.certificate.is_none() {
+        return refuse(worker, &head, StatusCode::FORBIDDEN, names);
+    }
     let (chain, client) = client(worker, connection, &head);
     let asker = Asker {
         headers: &head.headers,
@@ -117,7 +129,10 @@ async fn route(
     };
     let request_id = names.request_id.clone();
     let ongoing = Ongoing::new(worker, exchange(worker, route.service(), arrived));
-    let parcel = rewriting.rewrite(head, body, names, &ongoing);
+    let mut parcel = rewriting.rewrite(head, body, names, &ongoing);
+    if worker.settings.tls.as_ref().is_some_and(|tls| tls.asks_clients()) {
+        tell_certificate(&mut parcel.head.headers, connection);
+    }
     let asked = parcel.asked;
     match forward(worker, route, &choice, parcel, &ongoing).await {
         Ok(got) => {
@@ -134,6 +149,17 @@ async fn route(
             }
         }
         Err(failure) => failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id),
+    }
+}
+
+/// Tells who the client is by its certificate. What others say about it is not believed.
+fn tell_certificate(headers: &mut HeaderMap, connection: &Downstream) {
+    if let Some(certificate) = &connection.certificate {
+        headers.insert(X_CLIENT_CERT_SUBJECT, certificate.subject.clone());
+        headers.insert(X_CLIENT_CERT_FINGERPRINT, certificate.fingerprint.clone());
+    } else if !connection.trusted {
+        headers.remove(X_CLIENT_CERT_SUBJECT);
+        headers.remove(X_CLIENT_CERT_FINGERPRINT);
     }
 }
 

@@ -39,6 +39,7 @@ impl Format {
 fn sentence(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "The request is malformed.",
+        403 => "Access to this address is not allowed.",
         404 => "There is nothing at this address.",
         405 => "This method is not allowed here.",
         408 => "The request did not arrive in time.",

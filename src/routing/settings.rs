@@ -19,6 +19,8 @@ pub struct ServiceSettings {
     pub errors: ErrorRule,
     /// What lets a tester choose a side; `None` when nobody may.
     pub tester_secret: Option<String>,
+    /// Whether only clients with a certificate are served.
+    pub client_certificate: bool,
 }
 
 impl Default for ServiceSettings {
@@ -31,6 +33,7 @@ impl Default for ServiceSettings {
             affinity: Affinity::None,
             errors: ErrorRule::default(),
             tester_secret: None,
+            client_certificate: false,
         }
     }
 }

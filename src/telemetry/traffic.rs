@@ -14,6 +14,8 @@ pub enum Count {
     Closed,
     /// TLS handshakes completed.
     TlsHandshakes,
+    /// TLS handshakes that resumed an earlier session.
+    TlsResumed,
     /// TLS handshakes that failed.
     TlsFailures,
     /// Requests received, of any kind.

@@ -7,6 +7,7 @@ mod edge;
 mod failures;
 mod life;
 mod lines;
+mod plain;
 mod protocols;
 mod secure;
 mod sides;
