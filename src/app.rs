@@ -1,33 +1,41 @@
 //! Builds the house from a configuration, opens it, closes it: the one place of wiring.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::certificates::keeper::{self, Times};
-use crate::config::Config;
-use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
+use crate::config::{Config, FileText};
+use crate::controller::archivist::Archivist;
+use crate::controller::driver::{Driver, Leave, Parts, Reload};
 use crate::controller::handle::Handle;
+use crate::controller::runtimes::Runtimes;
 use crate::model::id::ServiceName;
 use crate::proxy;
 use crate::proxy::tls::{Certificates, TlsError};
 use crate::routing::live::Live;
+use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
-use crate::store::redb::RedbStore;
+use crate::store::records::Exported;
+use crate::store::redb::{FILE, RedbStore};
 use crate::store::writer::Writer;
-use crate::store::{Store as _, StoreError};
+use crate::store::{Store as _, StoreError, imported};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
 /// Lists of containers that may wait: each holds all, so the last one counts.
 const LABELLED: usize = 4;
+/// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
+/// milliseconds, on a busy machine within some hundred.
+const LOCKED: Duration = Duration::from_secs(3);
+const LOCKED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +43,9 @@ pub enum OpenError {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is a state already.
+    #[error("there is a state in {} already: --replace puts it aside", .0.display())]
+    NotEmpty(PathBuf),
     /// An address cannot be bound, or a certificate cannot be used.
     #[error(transparent)]
     Bind(#[from] proxy::listener::BindError),
@@ -76,17 +87,17 @@ impl House {
     /// Opens everything, or says why not and leaves nothing behind.
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
         let dir = config.state.dir.clone();
-        let mut store = RedbStore::open(&dir)?;
+        let mut store = open_store(&dir).await?;
         let mut everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
-        let (runtimes, docker) = runtimes(&config, program)?;
+        let (runtimes, images) = runtimes(&config, program)?;
         let (containers, labelled) = if config.runtime.labels {
             let (changes, labelled) = tokio::sync::mpsc::channel(LABELLED);
             // What was known of them is in the store: better a moment later than without them. An
             // engine that is not there yet is followed until it is.
-            let containers = docker.labelled().await.unwrap_or_default();
-            docker.follow_labelled(changes);
+            let containers = images.labelled().await.unwrap_or_default();
+            images.follow_labelled(changes);
             (containers, Some(labelled))
         } else {
             (Vec::new(), None)
@@ -109,23 +120,33 @@ impl House {
                 certificates: std::mem::take(&mut everything.certificates),
                 account: everything.account.take(),
                 authority: everything.authority.take(),
-                dir,
+                dir: dir.clone(),
                 times: Times::default(),
                 shutdown: shutdown.clone(),
             })?),
         };
         let tls = certificates.as_ref().map(|keeper| Arc::clone(keeper.tls()));
         let settings = proxy_settings(&config, workers, tls);
+        let text = Arc::new(Mutex::new(config.text.clone()));
+        let archivist = Archivist::new(
+            &config.state.checkpoints,
+            runtimes.clone(),
+            Arc::clone(&images),
+            Arc::clone(&text),
+        );
         let (mut driver, handle) = Driver::new(Parts {
             live: live.clone(),
             workers,
             runtimes,
+            images: Some(images),
+            archivist: Some(archivist.clone()),
             writer,
             everything: std::mem::take(everything),
             containers,
             labelled,
             certificates: certificates.as_ref().map(keeper::Handle::status),
-            reload: reload(config.clone(), read, certificates),
+            recordings: dir.join("recordings"),
+            reload: reload(config.clone(), read, certificates, text),
             services: config.services,
             shutdown: shutdown.clone(),
         });
@@ -145,6 +166,7 @@ impl House {
             listen: config.admin.listen,
             token: config.admin.token,
             rare: Rare::install(),
+            archivist: Some(archivist),
         };
         let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
         let driver = tokio::spawn(driver.run());
@@ -191,6 +213,55 @@ impl House {
     }
 }
 
+/// Writes a state that another daemon exported, while none runs here. Refuses to mix two: unless
+/// `replace`, what is there must be empty; what is replaced stays beside it. Answers how many services
+/// and revisions came.
+pub fn import_state(
+    config: &Config,
+    state: Exported,
+    replace: bool,
+) -> Result<(usize, usize), OpenError> {
+    let dir = &config.state.dir;
+    let file = dir.join(FILE);
+    let is_there = file.exists();
+    let mut store = RedbStore::open(dir)?;
+    if !store.load()?.is_empty() {
+        if !replace {
+            return Err(OpenError::NotEmpty(dir.clone()));
+        }
+        drop(store);
+        let aside = dir.join(format!("{}.before-import", FILE));
+        let moved = std::fs::rename(&file, aside);
+        moved
+            .map_err(|source| OpenError::System { what: "putting the old state aside", source })?;
+        store = RedbStore::open(dir)?;
+    }
+    let (services, revisions) = (state.services.len(), state.revisions.len());
+    if let Err(error) = store.write(&imported(state)) {
+        drop(store);
+        if !is_there {
+            // Nothing is left of it, so that it can be tried again.
+            let _ = std::fs::remove_file(&file);
+        }
+        return Err(error.into());
+    }
+    Ok((services, revisions))
+}
+
+/// Opens the state; waits a moment for one that is just let go of. The lock of a daemon that was killed
+/// while it started a process lives on in the fork, until that becomes its program.
+async fn open_store(dir: &Path) -> Result<RedbStore, StoreError> {
+    let asked = Instant::now();
+    loop {
+        match RedbStore::open(dir) {
+            Err(StoreError::InUse(_)) if asked.elapsed() < LOCKED => {
+                tokio::time::sleep(LOCKED_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn runtimes(
     config: &Config,
     program: PathBuf,
@@ -203,7 +274,7 @@ fn runtimes(
         .map_err(|error| OpenError::Docker(error.to_string()))?;
     let docker = Arc::new(docker);
     let runtimes = Runtimes {
-        docker: Arc::<DockerRuntime>::clone(&docker),
+        docker: Arc::clone(&docker) as Arc<dyn Runtime>,
         process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
         fixed: Arc::new(FixedRuntime),
     };
@@ -225,6 +296,8 @@ fn proxy_settings(
         trusted_proxies: listen.trusted_proxies.clone(),
         limits: proxy::limits::Limits {
             header_bytes: limits.max_header_size,
+            line_bytes: limits.max_header_line,
+            underscores: limits.underscores,
             headers: limits.max_headers,
             target_bytes: limits.max_target,
             handshake: limits.handshake_timeout,
@@ -233,8 +306,13 @@ fn proxy_settings(
             requests_http1: limits.keep_alive_requests,
             requests_http2: limits.keep_alive_requests.saturating_mul(10),
             body_stall: limits.body_timeout,
+            body_rate: limits.body_rate,
             write_stall: limits.write_timeout,
             streams: limits.max_streams,
+            connections: limits.max_connections,
+            connections_per_address: limits.max_connections_per_address,
+            max_age: limits.max_age,
+            memory: limits.memory,
         },
         revision_header: false,
     }
@@ -250,7 +328,12 @@ fn tcp_listeners(config: &Config) -> Vec<(SocketAddr, ServiceName)> {
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(running: Config, read: ReadConfig, certificates: Option<keeper::Handle>) -> Reload {
+fn reload(
+    running: Config,
+    read: ReadConfig,
+    certificates: Option<keeper::Handle>,
+    text: Arc<Mutex<FileText>>,
+) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
@@ -276,6 +359,7 @@ fn reload(running: Config, read: ReadConfig, certificates: Option<keeper::Handle
                 said.push(needs);
             }
         }
+        *text.lock().unwrap_or_else(PoisonError::into_inner) = config.text;
         Ok((config.services, said.join(", ")))
     })
 }

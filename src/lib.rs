@@ -9,6 +9,7 @@ pub mod config;
 pub mod rollout;
 pub mod routing;
 
+pub mod archive;
 pub mod prober;
 pub mod runtime;
 pub mod store;

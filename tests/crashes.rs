@@ -61,11 +61,11 @@ fn killed_at_every_step(runs: Runs) {
     let after = die_and_come_back(&mut daemon, "promoted and warm");
     assert_eq!(after["warm"]["revision"], 1);
     // What is warm can be returned to after all that.
+    let running_before = daemon.running();
     let (status, answer) = daemon.post("rollback", "{}");
     assert_eq!(status, 202, "{answer}");
     daemon.wait("back", |web| web["phase"] == "promoted" && web["stable"]["revision"] == 1);
-    // If it was not asked yet whether it is healthy, it was started anew.
-    daemon.until("stable and warm run", || daemon.running().len() == 2);
+    assert_eq!(daemon.running(), running_before, "what is warm is used, not started anew");
     assert!(daemon.rollout(2)["outcome"] == "promoted");
 }
 
@@ -264,4 +264,18 @@ fn a_stop_lets_visitors_finish() {
     for visitor in visitors {
         assert_eq!(visitor.join().unwrap().unwrap(), 200);
     }
+}
+
+#[test]
+fn a_state_that_is_let_go_of_late_is_waited_for() {
+    let mut daemon = Daemon::begin(Runs::Processes, LONG).unwrap();
+    daemon.kill();
+    // As the fork of a daemon that died while it started a process.
+    let state = std::fs::File::open(daemon.state().join("state.redb")).unwrap();
+    state.try_lock().unwrap();
+    daemon.launch();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(daemon.get("/").is_err(), "it waits");
+    drop(state);
+    daemon.until("an answer", || daemon.get("/").is_ok_and(|answer| answer.status == 200));
 }

@@ -3,7 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::daemon::{Daemon, LONG, Runs};
+use crate::support::daemon::{Daemon, LONG, Runs, SHORT};
 use crate::support::load::Load;
 
 fn kill(pid: &str) {
@@ -60,4 +60,68 @@ fn a_process_that_ends_while_the_daemon_is_away_is_started_with_it() {
     daemon.until("another one serves", || {
         daemon.running().len() == 1 && daemon.get("/").is_ok_and(|a| a.status == 200)
     });
+}
+
+#[test]
+fn one_of_two_that_ends_while_it_is_warm_is_back_with_its_revision() {
+    let plan = format!("{SHORT}replicas = 2\n");
+    let mut daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
+    let first = daemon.running();
+    let said = daemon.deploy("none", &["--steps", "100%"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let load = Load::begin(daemon.http, 100);
+    for restarted in [false, true] {
+        let warm = daemon.service()["warm"]["revision"].as_u64().unwrap();
+        let before = daemon.running();
+        assert_eq!(before.len(), 4);
+        // The oldest is of the revision that is warm, at first; later any of them will do.
+        let victim = if restarted {
+            let stable = daemon.service()["stable"]["instances"].to_string();
+            before.iter().find(|pid| !listens(pid, &stable)).unwrap().clone()
+        } else {
+            first[0].clone()
+        };
+        kill(&victim);
+        daemon.until("it is told", || {
+            daemon.running().len() == 3 && told(&daemon) > usize::from(restarted)
+        });
+        let said = daemon.cli(&["rollback", "web"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let web = daemon.wait("both of it serve", |web| {
+            let all = web["stable"]["instances"].as_array().cloned().unwrap_or_default();
+            all.len() == 2 && all.iter().all(|instance| instance["healthy"] == true)
+        });
+        assert_eq!(web["stable"]["revision"], warm);
+        daemon.until("four run", || daemon.running().len() == 4);
+    }
+    load.end_well();
+    // Ended while nobody was there to see it.
+    let stable = daemon.service()["stable"]["instances"].to_string();
+    let before = daemon.running();
+    let victim = before.iter().find(|pid| !listens(pid, &stable)).unwrap().clone();
+    daemon.kill();
+    kill(&victim);
+    daemon.start();
+    daemon.until("the other is known to be healthy", || {
+        daemon.log().matches("is healthy").count() > 0
+            && daemon.get("/").is_ok_and(|a| a.status == 200)
+    });
+    let said = daemon.cli(&["rollback", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    daemon.wait("both of it serve", |web| {
+        let all = web["stable"]["instances"].as_array().cloned().unwrap_or_default();
+        all.len() == 2 && all.iter().all(|instance| instance["healthy"] == true)
+    });
+    daemon.until("four run", || daemon.running().len() == 4);
+}
+
+fn told(daemon: &Daemon) -> usize {
+    daemon.log().matches("it was warm and is not started again").count()
+}
+
+/// Whether a process was started for one of these addresses.
+fn listens(pid: &str, instances: &str) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let port = line.split('\0').skip_while(|word| *word != "--port").nth(1).unwrap_or("none");
+    instances.contains(&format!(":{port}\""))
 }

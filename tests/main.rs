@@ -7,20 +7,34 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod adopted;
+mod affinity;
+mod archives;
 mod bad_days;
 mod bad_revisions;
+mod carried;
 mod cli_offline;
 mod crashes;
 mod demonstration;
 mod engine_gone;
+mod fixed_addresses;
+mod hooks;
+mod independent;
+mod instructions;
 mod keeping;
+mod kept_images;
 mod labels;
 mod operators;
+mod own_health;
 mod promotions;
 mod releases;
 mod reloads;
 mod runtime_docker;
 mod runtime_process;
 mod secure;
+mod shielded;
+mod sources;
+mod state;
 mod support;
 mod tidy;
+mod verdicts;

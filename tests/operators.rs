@@ -145,9 +145,12 @@ fn what_cannot_be_done_in_a_phase_is_refused_with_a_way_out() {
             ("pause", early),
             ("resume", early),
             ("weight", early),
-            ("deploy", "is probing"),
+            ("deploy", "is probing: wait for its end, or take it back with `switchback abort web`"),
         ],
     );
+    // What would be refused too is no advice.
+    let (_, answer) = daemon.post("deploy", "{}");
+    assert!(!answer["detail"].as_str().unwrap().contains("promote"), "{answer}");
     let said = daemon.cli(&["abort", "web"]);
     assert_eq!(said.code, 0, "{said:?}");
     daemon.wait("the end", |web| web["phase"] == "rolled_back");

@@ -20,10 +20,10 @@ fn promotions() -> u32 {
 }
 
 /// wrk, slowed down to a bounded rate, until it is ended.
-struct Wrk(Child);
+pub(crate) struct Wrk(Child);
 
 impl Wrk {
-    fn begin(daemon: &Daemon, name: &str, fields: &[&str]) -> Option<Self> {
+    pub(crate) fn begin(daemon: &Daemon, name: &str, fields: &[&str]) -> Option<Self> {
         let script = daemon.home().join(format!("{name}.lua"));
         // Each of 4 connections waits 25 ms before it asks: 160 requests/s at most.
         std::fs::write(&script, "function delay() return 25 end\n").unwrap();
@@ -38,7 +38,7 @@ impl Wrk {
     }
 
     /// How many requests there were, and what failed.
-    fn end(self) -> (u64, Vec<String>) {
+    pub(crate) fn end(self) -> (u64, Vec<String>) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         let output = self.0.wait_with_output().unwrap();

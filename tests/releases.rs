@@ -104,3 +104,96 @@ fn curl_is_served_throughout() {
         assert!(text.contains("hello from the sample app"), "{flag}: {output:?}");
     }
 }
+
+fn what_is_warm_is_returned_to_right_after_a_restart(runs: Runs) {
+    let Some(mut daemon) = Daemon::begin(runs, SHORT) else { return };
+    let said = daemon.deploy("none", &["--env", "SAMPLE_NAME=two", "--steps", "100%"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for expected in ["", "two", ""] {
+        let running = daemon.running();
+        assert_eq!(running.len(), 2);
+        daemon.kill();
+        daemon.start();
+        // At once, before anybody can know whether it is healthy.
+        let said = daemon.cli(&["rollback", "web"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(name(&daemon), expected);
+        assert_eq!(daemon.running(), running, "nothing was started or stopped");
+    }
+}
+
+#[test]
+fn a_warm_process_is_returned_to_right_after_a_restart() {
+    what_is_warm_is_returned_to_right_after_a_restart(Runs::Processes);
+}
+
+#[test]
+fn a_warm_container_is_returned_to_right_after_a_restart() {
+    what_is_warm_is_returned_to_right_after_a_restart(Runs::Containers);
+}
+
+#[test]
+fn what_is_warm_and_sick_is_started_anew() {
+    let plan = format!(
+        "{SHORT}probe = {{ path = \"/up\", interval = \"200ms\", timeout = \"500ms\", rise = 1, fall = 2 }}\n"
+    );
+    let daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
+    let first = daemon.running();
+    let said = daemon.deploy("none", &["--env", "SAMPLE_NAME=two", "--steps", "100%"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let second: Vec<String> =
+        daemon.running().into_iter().filter(|pid| !first.contains(pid)).collect();
+    // It is there and answers nobody.
+    let pid = rustix::process::Pid::from_raw(first[0].parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    daemon.until("it is given up", || daemon.log().contains("is not healthy"));
+    let load = Load::begin(daemon.http, 100);
+    let said = daemon.cli(&["rollback", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(daemon.service()["stable"]["revision"], 1);
+    assert_eq!(name(&daemon), "", "the traffic went with it");
+    daemon.until("the sick one is gone", || !daemon.running().contains(&first[0]));
+    let now = daemon.running();
+    assert!(now.len() == 2 && second.iter().all(|pid| now.contains(pid)), "{now:?}");
+    // What was stopped in the end took nothing along that serves by now.
+    daemon.until("it is told", || daemon.log().contains("revision 1 is stopped"));
+    assert_eq!(name(&daemon), "");
+    // And forward again, to what is warm.
+    assert_eq!(daemon.cli(&["rollback", "web"]).code, 0);
+    assert_eq!(name(&daemon), "two");
+    assert_eq!(daemon.running(), now);
+    load.end_well();
+}
+
+#[test]
+fn what_still_drains_is_returned_to_anew() {
+    let plan = format!("{SHORT}keep_warm = \"0s\"\n");
+    let daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
+    let to = daemon.http;
+    let said = daemon.deploy("slow:500", &["--env", "SAMPLE_NAME=two", "--steps", "100%"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    // Visitors who wait for the second hold it up while the third takes its place.
+    let visitors: Vec<_> = (0..3)
+        .map(|_| {
+            std::thread::spawn(move || crate::support::http::get(to, "/", &[]).map(|a| a.status))
+        })
+        .collect();
+    daemon.until("they wait", || {
+        daemon.service()["stable"]["instances"][0]["in_flight"].as_u64() == Some(3)
+    });
+    let said =
+        daemon.deploy("none", &["--env", "SAMPLE_NAME=three", "--steps", "100%", "--detach"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    daemon.wait("the third", |web| {
+        web["weights"]["canary"] == 100.0 || web["stable"]["revision"] == 3
+    });
+    let _perhaps_promoted_already = daemon.post("promote", "{\"full\": true}");
+    daemon.wait("promoted", |web| web["phase"] == "promoted" && web["stable"]["revision"] == 3);
+    let said = daemon.cli(&["rollback", "web", "--to", "2"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for visitor in visitors {
+        assert_eq!(visitor.join().unwrap().unwrap(), 200);
+    }
+    daemon.until("the former ones are stopped", || daemon.running().len() == 1);
+    assert_eq!(name(&daemon), "two", "the traffic went with it, and stays");
+}

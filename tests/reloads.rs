@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use rustix::process::Signal;
 
-use crate::support::daemon::{Daemon, LONG, Runs};
+use crate::support::app::{App, file_over};
+use crate::support::daemon::{Daemon, LONG, Runs, SHORT};
 use crate::support::http::get;
 use crate::support::load::Load;
 
@@ -144,4 +145,45 @@ fn a_tester_chooses_a_side() {
     let cookie = said.stdout.trim();
     assert_eq!(who(&[("cookie", cookie)]), "canary");
     assert_eq!(who(&[("cookie", &cookie.replace("canary", "stable"))]), "stable");
+}
+
+#[test]
+fn a_service_may_change_what_runs_it() {
+    let plan = format!("{SHORT}keep_warm = \"0s\"\n");
+    let daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
+    let load = Load::begin(daemon.http, 100);
+    let name = || daemon.get("/").unwrap().field("x-sample-name").unwrap_or_default().to_owned();
+    let mut app = App::begin("elsewhere", "none");
+    let elsewhere = file_over(&daemon, &[app.address], &plan);
+    daemon.configure(&elsewhere);
+    let said = daemon.cli(&["reload"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("what it runs changes with `switchback deploy web`"), "{said:?}");
+    assert_eq!((daemon.running().len(), name().as_str()), (1, ""));
+
+    // What somebody else runs takes the place of our process, which ends.
+    let said = daemon.cli(&["deploy", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(name(), "elsewhere");
+    daemon.until("the process is stopped", || daemon.running().is_empty());
+
+    // And back: what was a process is one again, and is kept like one.
+    let said = daemon.cli(&["rollback", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!((daemon.running().len(), name().as_str()), (1, ""));
+    assert!(app.runs(), "somebody else's app was ended");
+    load.end_well();
+    let before = daemon.running();
+    let pid = rustix::process::Pid::from_raw(before[0].parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    daemon.until("another one serves", || {
+        let now = daemon.running();
+        now.len() == 1 && now != before && daemon.get("/").is_ok_and(|a| a.status == 200)
+    });
+
+    // A service that goes takes along what it launched, by whatever it is configured now.
+    daemon.configure(&elsewhere.replace("[service.web]", "[service.other]"));
+    let said = daemon.cli(&["reload"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    daemon.until("the process is stopped", || daemon.running().is_empty());
 }

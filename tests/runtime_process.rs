@@ -203,6 +203,74 @@ async fn a_daemon_that_comes_back_finds_the_same_processes() {
     assert!(!pid_lives(before.child.unwrap().pid));
 }
 
+/// A launch by a daemon that dies when its shim was started and has not said a word. The shim waits
+/// for the file `go`, and those that are started later do not; every start of the app adds a line to
+/// `starts`.
+async fn cut_short(house: &House) -> (PathBuf, RevisionSpec, i32) {
+    let at = |name: &str| house.state.path().join(name);
+    let slow = at("slow");
+    let script = format!(
+        "#!/bin/sh\nif mkdir {first}; then echo $$ > {began}.new; mv {began}.new {began}\n\
+         while [ ! -e {go} ]; do sleep 0.02; done; fi\nexec {program} \"$@\"\n",
+        first = at("first").display(),
+        began = at("began").display(),
+        go = at("go").display(),
+        program = env!("CARGO_BIN_EXE_switchback"),
+    );
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let spec = shell(&format!("echo {{port}} >> {}; exec sleep 1000", at("starts").display()));
+
+    let (first, began, owner) =
+        (ProcessRuntime::new(house.state.path(), slow.clone()), at("began"), replica(0));
+    tokio::select! {
+        launched = first.launch(&spec, &owner) => panic!("{launched:?}"),
+        () = eventually("the shim is started", || began.exists()) => {}
+    }
+    drop(first);
+    let pid = pid_in(&began).unwrap();
+    assert!(pid_lives(pid));
+    (slow, spec, pid)
+}
+
+#[tokio::test]
+async fn a_shim_that_is_still_to_come_is_waited_for() {
+    let house = House::new();
+    let (slow, spec, shim) = cut_short(&house).await;
+    let second = std::sync::Arc::new(ProcessRuntime::new(house.state.path(), slow));
+    let looking = tokio::spawn({
+        let second = std::sync::Arc::clone(&second);
+        async move { second.list().await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fs::write(house.state.path().join("go"), "").unwrap();
+    let found = looking.await.unwrap().unwrap();
+    let State::Running { instance, .. } = &found[0].state else { panic!("{found:?}") };
+    let again = second.launch(&spec, &replica(0)).await.unwrap();
+    assert_eq!(again, *instance);
+    assert_eq!(house.record(&again.id).shim.pid, shim, "the shim of the former daemon");
+    let starts = fs::read_to_string(house.state.path().join("starts")).unwrap();
+    assert_eq!(starts, format!("{}\n", again.address.port()), "one start, on the port told");
+    second.stop(&again.id, GRACE).await.unwrap();
+    assert!(!pid_lives(shim), "a stop leaves no shim either");
+}
+
+#[tokio::test]
+async fn a_shim_that_does_not_come_is_ended_before_another_starts() {
+    let house = House::new();
+    let (slow, spec, hung) = cut_short(&house).await;
+    let second = ProcessRuntime::new(house.state.path(), slow);
+    let instance = second.launch(&spec, &replica(0)).await.unwrap();
+    assert!(!pid_lives(hung), "it could start the app a second time");
+    fs::write(house.state.path().join("go"), "").unwrap();
+    let record = house.record(&instance.id);
+    assert!(record.shim.runs() && record.child.unwrap().runs());
+    assert_ne!(record.shim.pid, hung);
+    let starts = fs::read_to_string(house.state.path().join("starts")).unwrap();
+    assert_eq!(starts, format!("{}\n", instance.address.port()));
+    second.stop(&instance.id, GRACE).await.unwrap();
+}
+
 #[tokio::test]
 async fn without_a_daemon_nothing_is_left_behind() {
     let house = House::new();

@@ -36,18 +36,26 @@ const fn pure(name: &'static str, floor: u8, imports: &'static [&'static str]) -
 
 /// The house from the ground up. A room imports only from floors below, or from a room beside it
 /// that does not import it back; proxy and controller never meet.
-const ROOMS: [Room; 17] = [
+const ROOMS: [Room; 18] = [
     pure("model", 1, &[]),
     pure("analysis", 1, &["model"]),
     pure("rollout", 2, &["analysis", "model"]),
     pure("routing", 2, &["analysis::scorecard", "model"]),
     room("runtime", 2, &["model"]),
     room("prober", 2, &["model"]),
+    room("archive", 2, &["model"]),
     room("telemetry", 2, &["analysis", "model"]),
     pure(
         "config",
         3,
-        &["rollout::plan", "routing::settings", "routing::table", "analysis", "model"],
+        &[
+            "rollout::plan",
+            "routing::asset",
+            "routing::settings",
+            "routing::table",
+            "analysis",
+            "model",
+        ],
     ),
     room("store", 3, &["rollout", "analysis::verdict", "model"]),
     room("proxy", 3, &["routing", "analysis", "telemetry", "model"]),
@@ -67,6 +75,7 @@ const ROOMS: [Room; 17] = [
             "runtime",
             "prober",
             "store",
+            "archive",
             "telemetry",
             "config",
             "model",
@@ -75,7 +84,15 @@ const ROOMS: [Room; 17] = [
     room(
         "admin",
         5,
-        &["controller::handle", "controller::status", "rollout", "analysis", "telemetry", "model"],
+        &[
+            "controller::handle",
+            "controller::archivist",
+            "controller::status",
+            "rollout",
+            "analysis",
+            "telemetry",
+            "model",
+        ],
     ),
     room(
         "cli",
@@ -87,8 +104,12 @@ const ROOMS: [Room; 17] = [
             "config",
             "controller::status",
             "controller::driver::Leave",
+            "controller::archivist",
             "rollout",
             "analysis::verdict",
+            // `analyze` judges a recording without a daemon.
+            "analysis::replay",
+            "analysis::criteria",
             "routing::table",
             // The binary is its own shim, and signs testers' cookies.
             "runtime::shim",
@@ -150,6 +171,7 @@ const HOMES: [(&[&str], &[&str]); 7] = [
             "certificates/ask",
             "cli/client.rs",
             "cli/stream.rs",
+            "cli/source/",
             "demo/",
         ],
     ),

@@ -1,4 +1,4 @@
-//! The load generators: wrk for HTTP/1.1, h2load for HTTP/2, handshakes and exact numbers.
+//! The load generators of others: wrk for HTTP/1.1, h2load for HTTP/2 and for exact numbers.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,6 +14,8 @@ pub struct Seen {
     pub requests: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// Requests that were not answered.
+    pub lost: u64,
 }
 
 /// The header fields of a browser, beside those that the generator sends by itself.
@@ -46,7 +48,6 @@ pub fn wrk(
         command.arg("-s").arg(script);
     }
     let said = output(command.arg(url), "wrk")?;
-    // wrk counts a close after an answer as a read error of zero; a real one loses answers.
     if said.contains("Non-2xx") {
         return Err(format!("wrk {url} was answered with errors:\n{said}"));
     }
@@ -56,7 +57,9 @@ pub fn wrk(
     let requests = words.next().and_then(|number| number.parse().ok());
     let seconds = words.nth(2).and_then(|word| duration(word.trim_end_matches(',')));
     match (requests, seconds) {
-        (Some(requests), Some(seconds)) if requests > 0 => Ok(Seen { requests, seconds }),
+        (Some(requests), Some(seconds)) if requests > 0 => {
+            Ok(Seen { requests, seconds, lost: if close { 0 } else { lost(&said) } })
+        }
         _ => Err(format!("wrk {url} got no answers:\n{said}")),
     }
 }
@@ -79,13 +82,18 @@ pub struct H2load<'a> {
 impl H2load<'_> {
     /// Sends them all.
     pub fn run(&self) -> Result<Seen> {
+        self.run_with(&[])
+    }
+
+    /// Sends them all, with more fields than a browser's.
+    pub fn run_with(&self, fields: &[&str]) -> Result<Seen> {
         let mut command = pinned(Cores::Load, Path::new("h2load"));
         command.args(["-n", &self.requests.to_string(), "-c", &self.connections.to_string()]);
         command.args(["-m", &self.streams.to_string(), "-t", "1"]);
         if self.http1 {
             command.arg("--h1");
         }
-        for field in FIELDS {
+        for field in FIELDS.iter().chain(fields) {
             command.args(["-H", field]);
         }
         let said = output(command.arg(self.url), "h2load")?;
@@ -97,11 +105,20 @@ impl H2load<'_> {
         let good = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         match (seconds, good) {
             (Some(seconds), Some(good)) if good == self.requests => {
-                Ok(Seen { requests: good, seconds })
+                Ok(Seen { requests: good, seconds, lost: 0 })
             }
             _ => Err(format!("h2load {} lost answers:\n{said}", self.url)),
         }
     }
+}
+
+/// Failures of connections, of which each lost an answer. (Where each answer ends its connection, wrk
+/// counts those ends too.)
+fn lost(said: &str) -> u64 {
+    // "  Socket errors: connect 0, read 0, write 0, timeout 0"
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("Socket errors: "));
+    let parts = line.unwrap_or_default().split(", ");
+    parts.filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn output(command: &mut Command, name: &str) -> Result<String> {

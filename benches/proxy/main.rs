@@ -5,24 +5,36 @@
 //! the load generators have the others. Rounds alternate between the proxies, so that a noisy
 //! machine is noisy for all alike; what is printed is the median of rounds with its range.
 //!
-//! `NGINX=`, `HAPROXY=` and `SWITCHBACK=` name other binaries. `--only WORD` (repeatable) keeps the measurements
-//! whose name contains the word; `--no-instructions` leaves callgrind out, `--rounds N` and
-//! `--seconds S` change how long is measured.
+//! `NGINX=`, `HAPROXY=` and `SWITCHBACK=` name other binaries. `--section WORD` (repeatable) keeps the
+//! sections named so: work, instructions, price, memory, latency, switching, scaling; `--only WORD`
+//! the kinds of work whose name contains the word; `--rounds N` and `--seconds S` change how long is
+//! measured.
 
+mod bars;
 mod callgrind;
+mod hold;
+mod insecure;
+mod latency;
 mod load;
 mod memory;
+mod offer;
 mod origin;
 mod peers;
+mod picture;
+mod price;
 mod process;
 mod report;
+mod scaling;
+mod shake;
+mod switching;
+mod texts;
 mod tools;
 mod work;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::peers::{Kind, Site};
+use crate::peers::{Kind, Setup, Site};
 use crate::report::Report;
 
 /// What goes wrong in a benchmark ends it, with a sentence.
@@ -30,11 +42,14 @@ pub type Result<T> = std::result::Result<T, String>;
 
 /// What was asked for on the command line.
 #[derive(Debug)]
-struct Options {
-    quick: bool,
-    instructions: bool,
-    rounds: usize,
-    seconds: f64,
+pub struct Options {
+    /// Less of everything.
+    pub quick: bool,
+    /// Rounds of each figure that is a time.
+    pub rounds: usize,
+    /// How long one is. wrk knows whole seconds only.
+    pub round: Duration,
+    sections: Vec<String>,
     only: Vec<String>,
 }
 
@@ -44,9 +59,9 @@ impl Options {
         let quick = arguments.iter().any(|argument| argument == "--quick");
         let mut options = Self {
             quick,
-            instructions: true,
-            rounds: if quick { 3 } else { 5 },
-            seconds: if quick { 1.0 } else { 2.0 },
+            rounds: if quick { 1 } else { 5 },
+            round: Duration::from_secs(1),
+            sections: Vec::new(),
             only: Vec::new(),
         };
         let mut arguments = arguments.into_iter();
@@ -55,18 +70,26 @@ impl Options {
             match argument.as_str() {
                 // What cargo adds.
                 "--bench" | "--quick" => {}
-                "--no-instructions" => options.instructions = false,
                 "--rounds" => options.rounds = number(&value()?)?,
-                "--seconds" => options.seconds = number(&value()?)?,
+                "--seconds" => options.round = Duration::from_secs(number(&value()?)?),
+                "--section" => options.sections.push(value()?),
                 "--only" => options.only.push(value()?),
                 other => return Err(format!("{other} is not an option of this benchmark")),
             }
         }
+        if options.rounds == 0 || options.round.is_zero() {
+            return Err("there must be a round, and it must take a second".into());
+        }
         Ok(options)
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether a kind of work is wanted.
+    pub fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
+    }
+
+    fn has(&self, section: &str) -> bool {
+        self.sections.is_empty() || self.sections.iter().any(|name| name == section)
     }
 }
 
@@ -76,11 +99,15 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    // The origin and the holder of idle connections are this program once more, so that they can
-    // be kept to cores of their own.
+    // The origin and the load are this program once more, so that they can be kept to cores of their
+    // own.
     let done = match arguments.next().as_deref() {
         Some("--origin") => origin::main(),
-        Some("--hold") => memory::hold(arguments),
+        Some("--instance") => origin::instance(arguments),
+        Some("--hold") => hold::main(arguments),
+        Some("--shake") => shake::main(arguments),
+        Some("--offer") => offer::main(arguments),
+        Some("--alone") => price::alone(arguments),
         // Without `--bench` somebody runs all targets as tests.
         _ if !std::env::args().any(|argument| argument == "--bench" || argument == "--quick") => {
             println!("run it as `cargo bench --bench proxy`");
@@ -99,44 +126,42 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> Result<()> {
     let began = Instant::now();
-    let tools = tools::check(options.instructions)?;
-    let mut report = Report::new(&tools)?;
+    let tools = tools::check()?;
+    let mut report = Report::new(options, &tools)?;
     let site = Site::prepare(&tools)?;
-    let mut running = Vec::new();
-    for kind in Kind::ALL {
-        running.push(site.start(kind)?);
+    let mut most = None;
+    if options.has("work") {
+        most = work::measure(options, &site, &mut report)?;
     }
-    for proxy in &running {
-        report.resident(proxy.kind, proxy.process.resident()?);
+    if options.has("instructions") {
+        callgrind::measure(options, &site, &mut report)?;
     }
-    if options.wants("memory") {
-        for proxy in &running {
-            report.idle(proxy.kind, memory::per_idle_connection(&site, proxy)?);
+    if options.has("price") {
+        price::measure(options, &site, &mut report)?;
+    }
+    if options.has("memory") {
+        memory::measure(options, &site, &mut report)?;
+    }
+    if options.has("latency") || options.has("switching") {
+        let most = match most {
+            Some(most) => most,
+            None => saturation(options, &site)?,
+        };
+        if options.has("latency") {
+            latency::measure(options, &site, &mut report, most)?;
+        }
+        if options.has("switching") {
+            switching::measure(options, &site, &mut report, most)?;
         }
     }
-    report.begin(options.rounds, options.seconds);
-    for work in work::ALL {
-        if !options.wants(work.name) {
-            continue;
-        }
-        let mut rounds = Vec::new();
-        for round in 0..options.rounds {
-            for proxy in &running {
-                let seconds = Duration::from_secs_f64(options.seconds);
-                let measured = work.run(&site, proxy, seconds)?;
-                report.keep(work.name, proxy.kind, round, &measured);
-                rounds.push((proxy.kind, measured));
-            }
-        }
-        report.row(work.name, &rounds);
-    }
-    drop(running);
-    if options.instructions && options.wants("instructions") {
-        let (few, many) = if options.quick { (500, 2_500) } else { (1_000, 6_000) };
-        for (kind, ids) in [(Kind::Switchback, true), (Kind::Nginx, false), (Kind::Nginx, true)] {
-            let instructions = callgrind::per_request(&site, kind, ids, few, many)?;
-            report.instructions(kind, ids, instructions);
-        }
+    if options.has("scaling") {
+        scaling::measure(options, &site, &mut report)?;
     }
     report.end(began.elapsed())
+}
+
+/// What nginx can do of plain work, in requests per second.
+fn saturation(options: &Options, site: &Site) -> Result<f64> {
+    let nginx = site.start(&Setup::of(Kind::Nginx))?;
+    work::plain(&nginx, 64, options.round).map(|measured| measured.throughput)
 }

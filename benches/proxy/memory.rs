@@ -1,82 +1,143 @@
-//! Memory of connections that have served a request and idle.
+//! Memory: at start, of connections that idle, and of load while it lasts and when it is over.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::Result;
-use crate::peers::{Running, Site};
-use crate::process::{Cores, pinned};
+use serde_json::json;
 
-/// How many connections.
-const CONNECTIONS: usize = 2_000;
+use crate::hold::{Holder, Speech};
+use crate::load::wrk;
+use crate::peers::{Kind, Running, Setup, Site};
+use crate::report::{Better, Report, Series};
+use crate::{Options, Result};
+
 /// Until what a burst left behind is given back: idle buffers, and pages by the allocator.
 const CALM: Duration = Duration::from_secs(4);
+/// Connections of the load.
+const LOADED: u32 = 256;
+const MIB: f64 = 1024.0 * 1024.0;
 
-/// Bytes of memory per connection that idles.
-pub fn per_idle_connection(_: &Site, proxy: &Running) -> Result<f64> {
-    // The first ones pay for what is never given back: code, allocator, upstream connections.
-    drop(Holder::new(proxy.http, 100)?);
-    std::thread::sleep(CALM);
-    let before = proxy.process.resident()?;
-    let holder = Holder::new(proxy.http, CONNECTIONS)?;
-    std::thread::sleep(CALM);
-    let after = proxy.process.resident()?;
-    drop(holder);
-    Ok((after as f64 - before as f64) / CONNECTIONS as f64)
-}
-
-/// A process that holds connections, because one process may hold only so many.
-struct Holder(Child);
-
-impl Holder {
-    fn new(port: u16, connections: usize) -> Result<Self> {
-        let us = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut command = pinned(Cores::Load, &us);
-        command.args(["--hold", &port.to_string(), &connections.to_string()]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut holder = Self(command.spawn().map_err(|error| error.to_string())?);
-        let mut line = String::new();
-        if let Some(said) = holder.0.stdout.take() {
-            BufReader::new(said).read_line(&mut line).map_err(|error| error.to_string())?;
-        }
-        if line.trim() == "ready" { Ok(holder) } else { Err("connections were refused".into()) }
+/// Measures all of it.
+pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
+    report.section("Memory");
+    let running = start(site)?;
+    let mut at_start = Series::new("resident at start", "MiB", Better::Lower);
+    for proxy in &running {
+        at_start.add(proxy.kind, proxy.process.resident()? / MIB);
     }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It ends with its input.
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
+    report.add(at_start);
+    let connections = if options.quick { 1_000 } else { 4_000 };
+    for speech in Speech::ALL {
+        report.add(idle(&running, connections, speech)?);
     }
+    drop(running);
+    under_load(options, site, report)
 }
 
-/// The holder's own program: connects, asks once on each connection, and waits for its input's end.
-pub fn hold(mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let mut number = || arguments.next().and_then(|text| text.parse::<usize>().ok());
-    let (Some(port), Some(count)) = (number(), number()) else {
-        return Err("--hold needs a port and a number".into());
+fn start(site: &Site) -> Result<Vec<Running>> {
+    Kind::ALL.into_iter().map(|kind| site.start(&Setup::of(kind))).collect()
+}
+
+/// All proxies hold theirs at the same time: nobody's time is measured.
+fn idle(running: &[Running], connections: usize, speech: Speech) -> Result<Series> {
+    let hold = |count: usize| -> Result<Vec<Holder>> {
+        let port = |proxy: &Running| match speech {
+            Speech::Http1 => proxy.http,
+            Speech::Tls | Speech::Http2 => proxy.https,
+        };
+        let begin = |proxy: &Running| Holder::begin(port(proxy), count, speech);
+        let mut holders: Vec<Holder> = running.iter().map(begin).collect::<Result<_>>()?;
+        holders.iter_mut().try_for_each(Holder::await_all)?;
+        std::thread::sleep(CALM);
+        Ok(holders)
     };
-    let port = u16::try_from(port).map_err(|error| error.to_string())?;
-    let mut held = Vec::with_capacity(count);
-    let mut answer = [0; 4096];
-    for _ in 0..count {
-        let fail = |error: std::io::Error| error.to_string();
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(fail)?;
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: app.example\r\naccept: */*\r\n\r\n")
-            .map_err(fail)?;
-        let read = stream.read(&mut answer).map_err(fail)?;
-        if !answer[..read].starts_with(b"HTTP/1.1 200") {
-            return Err("an answer that is not 200".into());
-        }
-        held.push(stream);
+    let written = || running.iter().map(|proxy| proxy.process.written());
+    // The first ones pay for what is never given back: allocator, tables, upstream connections.
+    drop(hold(100)?);
+    let before = written().collect::<Result<Vec<_>>>()?;
+    let holders = hold(connections)?;
+    let after = written().collect::<Result<Vec<_>>>()?;
+    drop(holders);
+    let name = format!("idle connection, {}", speech.name());
+    let mut series = Series::new(&name, "KiB", Better::Lower);
+    for ((proxy, before), after) in running.iter().zip(before).zip(after) {
+        series.add(proxy.kind, (after - before) / connections as f64 / 1024.0);
     }
-    println!("ready");
-    std::io::stdout().flush().map_err(|error| error.to_string())?;
-    let _ = std::io::stdin().read(&mut answer);
-    drop(held);
+    Ok(series)
+}
+
+/// A minute of load on all at the same time; ours has its weights and revisions changed all the
+/// while, and must lose nothing by it.
+fn under_load(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
+    let time = Duration::from_secs(if options.quick { 8 } else { 60 });
+    let running = start(site)?;
+    let (mut during, mut after) = (
+        Series::new(&format!("resident after {} s of load", time.as_secs()), "MiB", Better::Lower),
+        Series::new("resident 5 s after the load", "MiB", Better::Lower),
+    );
+    let mut lost = Series::new("requests lost meanwhile", "", Better::Lower);
+    let over = AtomicBool::new(false);
+    let stormed = std::thread::scope(|scope| {
+        let loads: Vec<_> = running
+            .iter()
+            .map(|proxy| {
+                let url = format!("http://127.0.0.1:{}/", proxy.http);
+                scope.spawn(move || wrk(&url, LOADED, time, false, None::<&Path>))
+            })
+            .collect();
+        let ours = running.iter().find(|proxy| proxy.kind == Kind::Switchback);
+        let storm = ours.map(|proxy| scope.spawn(|| storm(proxy, &site.sides(), &over)));
+        std::thread::sleep(time.saturating_sub(Duration::from_millis(700)));
+        for proxy in &running {
+            during.add(proxy.kind, proxy.process.resident()? / MIB);
+        }
+        over.store(true, Ordering::Relaxed);
+        for (proxy, load) in running.iter().zip(loads) {
+            let seen = load.join().map_err(|_| "a load's thread panicked")??;
+            lost.add(proxy.kind, seen.lost as f64);
+        }
+        storm.map_or(Ok(Storm::default()), |storm| {
+            storm.join().map_err(|_| "the storm's thread panicked".to_owned())?
+        })
+    })?;
+    std::thread::sleep(Duration::from_secs(5));
+    for proxy in &running {
+        after.add(proxy.kind, proxy.process.resident()? / MIB);
+    }
+    report.add(during);
+    report.add(after);
+    report.add(lost);
+    let Storm { weights, revisions } = stormed;
+    report.note(&format!(
+        "meanwhile Switchback's weights changed {weights} times and its revision {revisions} times"
+    ));
     Ok(())
+}
+
+/// What was changed under load.
+#[derive(Debug, Default, Clone, Copy)]
+struct Storm {
+    weights: u32,
+    revisions: u32,
+}
+
+/// Changes weights, ten to a revision, and switches from one revision to the next, until it is over.
+fn storm(proxy: &Running, sides: &[String; 2], over: &AtomicBool) -> Result<Storm> {
+    let mut storm = Storm::default();
+    // The canary is the second side; who is promoted next is the first again.
+    let mut next = sides.iter().cycle();
+    while !over.load(Ordering::Relaxed) {
+        for turn in 0..10 {
+            proxy.weigh(5.0 + 9.0 * f64::from(turn))?;
+            storm.weights += 1;
+        }
+        proxy.promote()?;
+        proxy.until("the promotion", |web| web["phase"] == "promoted")?;
+        storm.revisions += 1;
+        let endpoint = next.next().cloned().unwrap_or_default();
+        proxy.deploy(&json!({ "endpoints": [endpoint] }))?;
+        proxy.until("the canary's weight", |web| web["weights"]["canary"] == 5.0)?;
+    }
+    Ok(storm)
 }

@@ -16,7 +16,6 @@ pub fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let fail = |error: std::io::Error| format!("the origin cannot listen: {error}");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (stable, canary) = (
             TcpListener::bind(any).await.map_err(fail)?,
@@ -30,6 +29,29 @@ pub fn main() -> Result<()> {
         tokio::join!(accept(stable, answers), accept(canary, answers));
         Ok(())
     })
+}
+
+/// Serves on one port of all addresses, on the load's cores, as an instance that a runtime launched.
+pub fn instance(mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    let port = arguments.next().and_then(|port| port.parse().ok());
+    let port: u16 = port.ok_or("--instance needs a port")?;
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut cores = rustix::thread::CpuSet::new();
+    (1.min(count - 1)..count).for_each(|core| cores.set(core));
+    // Where it may not choose, it runs where it is put.
+    let _ = rustix::thread::sched_setaffinity(None, &cores);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(("0.0.0.0", port)).await.map_err(fail)?;
+        accept(listener, Box::leak(Box::new(Answers::new()))).await;
+        Ok(())
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn fail(error: std::io::Error) -> String {
+    format!("the origin cannot listen: {error}")
 }
 
 /// The answers, head and body in one piece.
@@ -110,8 +132,8 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// The announced length of a request's body.
-fn length(head: &[u8]) -> usize {
+/// The announced length of a message's body.
+pub fn length(head: &[u8]) -> usize {
     let field = b"content-length:";
     head.split(|byte| *byte == b'\n')
         .find(|line| line.len() > field.len() && line[..field.len()].eq_ignore_ascii_case(field))

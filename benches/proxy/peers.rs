@@ -1,19 +1,18 @@
-//! The proxies, and configurations by which they do the same work: keep-alive to two upstreams at
-//! weights 95 and 5, `X-Forwarded-For`, `-Proto` and `-Host`, no access log, one worker.
-//!
-//! Switchback also adds `X-Request-ID` and `traceparent`, and keeps scorecards of both sides. The
-//! peers do none of this, except where a request id is asked for: nginx takes its bits from OpenSSL,
-//! which costs it a third more instructions, and nobody should win by that unsaid.
+//! The proxies: how each is set up, started, and spoken to.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use crate::Result;
 use crate::process::{Cores, Process, pinned};
+use crate::texts::{self, Places};
 use crate::tools::Tools;
 
 /// How long a proxy may take to listen; under callgrind it starts fifty times slower.
@@ -45,6 +44,73 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What a proxy sends requests to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behind {
+    /// The origin of the whole benchmark.
+    Addresses,
+    /// Origins that Switchback launches by this command.
+    Processes(Vec<String>),
+    /// Origins that Switchback launches as containers.
+    Containers {
+        /// The image.
+        image: String,
+        /// What follows its entry point.
+        arguments: Vec<String>,
+    },
+}
+
+/// How a proxy is to be started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Which.
+    pub kind: Kind,
+    /// Its threads, or processes.
+    pub workers: usize,
+    /// Where it runs.
+    pub cores: Cores,
+    /// Hosts that lead to the service; 1 is any.
+    pub routes: usize,
+    /// Whether nginx makes request ids too.
+    pub ids: bool,
+    /// Whether it may be told to read its configuration again.
+    pub reloads: bool,
+    /// Whether 5 % go to a second upstream.
+    pub split: bool,
+    /// What Switchback sends requests to.
+    pub behind: Behind,
+    /// More lines for Switchback's service.
+    pub service: String,
+    /// More tables for Switchback.
+    pub tables: String,
+    /// A program that runs it, such as callgrind.
+    pub wrapper: Vec<String>,
+}
+
+impl Setup {
+    /// One worker on the proxies' core, a split of 95 and 5.
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            workers: 1,
+            cores: Cores::Proxy,
+            routes: 1,
+            ids: false,
+            reloads: false,
+            split: true,
+            behind: Behind::Addresses,
+            service: String::new(),
+            tables: String::new(),
+            wrapper: Vec::new(),
+        }
+    }
+
+    /// Whether nginx needs a master process.
+    pub fn has_master(&self) -> bool {
+        self.workers > 1 || self.reloads
+    }
+}
+
 /// A proxy that runs.
 #[derive(Debug)]
 pub struct Running {
@@ -56,9 +122,12 @@ pub struct Running {
     pub http: u16,
     /// Its port with TLS.
     pub https: u16,
+    /// Seconds of processor that it uses in each with nothing to do, where that was looked at.
+    pub idle: f64,
+    folder: PathBuf,
 }
 
-/// The origin, with the ports of its two sides.
+/// The origin.
 #[derive(Debug)]
 struct Origin(Child);
 
@@ -84,8 +153,7 @@ impl Site {
     pub fn prepare(tools: &Tools) -> Result<Self> {
         let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
         certificate(folder.path())?;
-        let us = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut command = pinned(Cores::Load, &us);
+        let mut command = pinned(Cores::Load, &us()?);
         command.arg("--origin").stdin(Stdio::null()).stdout(Stdio::piped());
         let fail = |error: std::io::Error| format!("the origin cannot be started: {error}");
         let mut origin = Origin(command.spawn().map_err(fail)?);
@@ -110,151 +178,155 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// Starts a proxy.
-    pub fn start(&self, kind: Kind) -> Result<Running> {
-        self.start_under(kind, false, &[])
+    /// The origin's two sides, as Switchback is told them.
+    pub fn sides(&self) -> [String; 2] {
+        [self.origins.0, self.origins.1].map(|port| format!("127.0.0.1:{port}"))
     }
 
-    /// Starts a proxy, nginx with a request id if `ids`, as the last argument of another program.
-    pub fn start_under(&self, kind: Kind, ids: bool, wrapper: &[String]) -> Result<Running> {
+    /// Starts a proxy, and waits until it serves as it was set up.
+    pub fn start(&self, setup: &Setup) -> Result<Running> {
+        let kind = setup.kind;
         let (http, https) = (free_port()?, free_port()?);
         let folder = self.file(&format!("{kind}-{http}"));
         std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
-        let (program, arguments) = match kind {
-            Kind::Nginx => (self.nginx.clone(), self.nginx(&folder, http, https, ids)?),
-            Kind::Haproxy => (self.haproxy.clone(), self.haproxy(&folder, http, https)?),
-            Kind::Switchback => (switchback(), self.switchback(&folder, http, https)?),
+        let places = Places {
+            here: &folder,
+            root: self.folder.path(),
+            ports: (http, https),
+            origins: self.origins,
         };
-        let mut command = match wrapper.split_first() {
+        let (program, arguments) = match kind {
+            Kind::Nginx => {
+                let file = write(&folder, "nginx.conf", &texts::nginx(setup, &places))?;
+                let errors = folder.join("error.log").display().to_string();
+                let here = folder.display().to_string();
+                let arguments = ["-p", &here, "-c", &file, "-e", &errors].map(str::to_owned);
+                (self.nginx.clone(), arguments.to_vec())
+            }
+            Kind::Haproxy => {
+                write(&folder, "hosts.map", &texts::haproxy_map(setup))?;
+                let file = write(&folder, "haproxy.cfg", &texts::haproxy(setup, &places))?;
+                let mut arguments = ["-db", "-f", &file].map(str::to_owned).to_vec();
+                if setup.reloads {
+                    arguments.push("-W".to_owned());
+                }
+                (self.haproxy.clone(), arguments)
+            }
+            Kind::Switchback => {
+                let file = write(&folder, "switchback.toml", &texts::switchback(setup, &places))?;
+                (switchback(), ["run", "--config", &file].map(str::to_owned).to_vec())
+            }
+        };
+        let mut command = match setup.wrapper.split_first() {
             Some((first, rest)) => {
-                let mut command = pinned(Cores::Proxy, Path::new(first));
+                let mut command = pinned(setup.cores, Path::new(first));
                 command.args(rest).arg(program);
                 command
             }
-            None => pinned(Cores::Proxy, &program),
+            None => pinned(setup.cores, &program),
         };
         command.args(arguments);
         let log = folder.join("log");
         let mut process = Process::start(command, &kind.to_string(), &log)?;
         process.await_port(http, PATIENCE, &log)?;
         process.await_port(https, PATIENCE, &log)?;
+        let running = Running { kind, process, http, https, idle: 0.0, folder };
         if kind == Kind::Switchback {
-            self.split(&folder)?;
+            running.until("the first revision", |web| web["phase"] == "promoted")?;
+            if setup.split && setup.behind == Behind::Addresses {
+                running.deploy(&json!({ "endpoints": [&self.sides()[1]] }))?;
+                running.until("the canary's weight", |web| web["weights"]["canary"] == 5.0)?;
+            }
         }
-        Ok(Running { kind, process, http, https })
+        Ok(running)
     }
+}
 
-    fn nginx(&self, folder: &Path, http: u16, https: u16, ids: bool) -> Result<Vec<String>> {
-        let (stable, canary) = self.origins;
-        let id = match ids {
-            true => {
-                "proxy_set_header X-Request-ID $request_id;\nadd_header X-Request-ID $request_id;\n"
-            }
-            false => "",
-        };
-        let (here, root) = (folder.display(), self.folder.path().display());
+impl Running {
+    /// Asks Switchback's admin API: a method, a path and what is sent; what is answered.
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let fail = |error: std::io::Error| format!("the admin API does not answer: {error}");
+        let mut stream = UnixStream::connect(self.folder.join("admin.sock")).map_err(fail)?;
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let length = body.len();
         let text = format!(
-            "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/error.log crit;\n\
-             events {{ worker_connections 5000; }}\n\
-             http {{\n\
-             access_log off;\n\
-             client_body_temp_path {here}/body;\nproxy_temp_path {here}/proxy;\n\
-             fastcgi_temp_path {here}/fastcgi;\nuwsgi_temp_path {here}/uwsgi;\n\
-             scgi_temp_path {here}/scgi;\n\
-             keepalive_requests 1000000;\n\
-             ssl_certificate {root}/cert.pem;\nssl_certificate_key {root}/key.pem;\n\
-             ssl_protocols TLSv1.2 TLSv1.3;\nssl_session_cache shared:tls:10m;\n\
-             upstream app {{\n\
-             server 127.0.0.1:{stable} weight=95;\nserver 127.0.0.1:{canary} weight=5;\n\
-             keepalive 128;\nkeepalive_requests 1000000;\n}}\n\
-             server {{\n\
-             listen 127.0.0.1:{http} backlog=1024;\n\
-             listen 127.0.0.1:{https} ssl http2 backlog=1024;\n\
-             location / {{\n\
-             proxy_pass http://app;\nproxy_http_version 1.1;\nproxy_set_header Connection \"\";\n\
-             proxy_set_header Host $http_host;\n\
-             proxy_set_header X-Forwarded-For $remote_addr;\n\
-             proxy_set_header X-Forwarded-Proto $scheme;\n\
-             proxy_set_header X-Forwarded-Host $http_host;\n\
-             {id}\
-             proxy_max_temp_file_size 0;\nproxy_request_buffering off;\n\
-             client_max_body_size 0;\n}}\n}}\n}}\n"
+            "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        let file = write(folder, "nginx.conf", &text)?;
-        let errors = folder.join("error.log").display().to_string();
-        Ok(["-p", &here.to_string(), "-c", &file, "-e", &errors].map(str::to_owned).to_vec())
+        stream.write_all(text.as_bytes()).map_err(fail)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(fail)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or("the admin API does not speak HTTP")?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok((status, serde_json::from_str(body).unwrap_or_default()))
     }
 
-    fn haproxy(&self, folder: &Path, http: u16, https: u16) -> Result<Vec<String>> {
-        let (stable, canary) = self.origins;
-        let root = self.folder.path().display();
-        let text = format!(
-            "global\n nbthread 1\n maxconn 5000\n\
-             defaults\n mode http\n timeout client 75s\n timeout server 60s\n timeout connect 2s\n\
-             \x20option http-keep-alive\n http-reuse always\n\
-             frontend web\n\
-             \x20bind 127.0.0.1:{http} backlog 1024\n\
-             \x20bind 127.0.0.1:{https} backlog 1024 ssl crt {root}/both.pem alpn h2,http/1.1\n\
-             \x20http-request set-header X-Forwarded-For %[src]\n\
-             \x20http-request set-header X-Forwarded-Proto http if !{{ ssl_fc }}\n\
-             \x20http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}\n\
-             \x20http-request set-header X-Forwarded-Host %[req.hdr(host)]\n\
-             \x20default_backend app\n\
-             backend app\n balance roundrobin\n\
-             \x20server stable 127.0.0.1:{stable} weight 95\n\
-             \x20server canary 127.0.0.1:{canary} weight 5\n"
-        );
-        let file = write(folder, "haproxy.cfg", &text)?;
-        Ok(["-db", "-f", &file].map(str::to_owned).to_vec())
+    /// Begins a rollout.
+    pub fn deploy(&self, request: &Value) -> Result<()> {
+        match self.ask("POST", "/api/v1/services/web/deploy", request)? {
+            (200..=299, _) => Ok(()),
+            (status, said) => Err(format!("a deploy was answered {status}: {said}")),
+        }
     }
 
-    fn switchback(&self, folder: &Path, http: u16, https: u16) -> Result<Vec<String>> {
-        let (stable, _) = self.origins;
-        let (here, root) = (folder.display(), self.folder.path().display());
-        // The canary stays at 5 %: the rollout's own clock and verdicts are no part of this.
-        let text = format!(
-            "[listen]\nhttp = \"127.0.0.1:{http}\"\nhttps = \"127.0.0.1:{https}\"\nworkers = 1\n\
-             keep_alive_requests = 1000000\n\
-             [tls]\ncert = \"{root}/cert.pem\"\nkey = \"{root}/key.pem\"\n\
-             [admin]\nsocket = \"{here}/admin.sock\"\nlisten = \"off\"\n\
-             [state]\ndir = \"{here}/state\"\n\
-             [service.web]\nhost = \"*\"\nendpoints = [\"127.0.0.1:{stable}\"]\n\
-             steps = \"5% 100%\"\nbake = \"1h\"\nbake_max = \"2h\"\nabort = \"errors > 80%\"\n"
-        );
-        let file = write(folder, "switchback.toml", &text)?;
-        Ok(["run", "--config", &file].map(str::to_owned).to_vec())
+    /// Gives the canary a weight in percent.
+    pub fn weigh(&self, canary: f64) -> Result<()> {
+        match self.ask("POST", "/api/v1/services/web/weight", &json!({ "canary": canary }))? {
+            (200, _) => Ok(()),
+            (status, said) => Err(format!("a weight was answered {status}: {said}")),
+        }
     }
 
-    /// Deploys the second endpoint as a canary, and waits until it has its 5 %.
-    fn split(&self, folder: &Path) -> Result<()> {
-        let (_, canary) = self.origins;
-        let config = folder.join("switchback.toml");
-        let ask = |words: &[&str]| {
-            let mut command = Command::new(switchback());
-            command.args(words).arg("--config").arg(&config);
-            command.output().map_err(|error| format!("switchback {words:?}: {error}"))
-        };
-        let endpoint = format!("127.0.0.1:{canary}");
+    /// Ends the rollout under way by promoting the canary.
+    pub fn promote(&self) -> Result<()> {
+        match self.ask("POST", "/api/v1/services/web/promote", &json!({ "full": true }))? {
+            (200, _) => Ok(()),
+            (status, said) => Err(format!("a promotion was answered {status}: {said}")),
+        }
+    }
+
+    /// Waits until the service is as it should be.
+    pub fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<()> {
         let began = Instant::now();
-        let mut deployed = false;
         loop {
-            if !deployed {
-                // Refused for as long as there is no stable revision.
-                let said = ask(&["deploy", "web", "--endpoints", &endpoint, "--detach"])?;
-                deployed = said.status.success();
-            }
-            let status = ask(&["status", "web", "-o", "json"])?;
-            let status: serde_json::Value =
-                serde_json::from_slice(&status.stdout).unwrap_or_default();
-            if status["weights"]["canary"] == 5.0 {
+            // Its socket opens a moment behind its ports.
+            let web = self.ask("GET", "/api/v1/services/web", &Value::Null);
+            if web.as_ref().is_ok_and(|(_, web)| is(web)) {
                 return Ok(());
             }
             if began.elapsed() > PATIENCE {
-                return Err(format!("the canary did not get its weight: {status}"));
+                return Err(format!("{what} did not come: {web:?}"));
             }
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
+
+    /// Tells HAProxy something by its socket.
+    pub fn tell(&self, words: &str) -> Result<()> {
+        let fail = |error: std::io::Error| format!("HAProxy's socket does not answer: {error}");
+        let mut stream = UnixStream::connect(self.folder.join("haproxy.sock")).map_err(fail)?;
+        stream.write_all(format!("{words}\n").as_bytes()).map_err(fail)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(fail)?;
+        match answer.trim() {
+            "" => Ok(()),
+            said => Err(format!("HAProxy answered {said:?} to {words:?}")),
+        }
+    }
+
+    /// Has it read its configuration again.
+    pub fn reload(&self) -> Result<()> {
+        self.process.signal(match self.kind {
+            Kind::Nginx | Kind::Switchback => rustix::process::Signal::HUP,
+            Kind::Haproxy => rustix::process::Signal::USR2,
+        })
+    }
+}
+
+/// This program, for the parts of it that run as processes of their own.
+pub fn us() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|error| error.to_string())
 }
 
 /// Us, in the profile of benchmarks, or another build of us.

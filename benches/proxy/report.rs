@@ -1,28 +1,85 @@
-//! The table, and the raw rows beside it.
+//! The tables, and the raw rows beside them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::Result;
+use crate::bars::{BARS, Bar};
 use crate::peers::Kind;
+use crate::picture;
 use crate::tools::Tools;
-use crate::work::Measured;
+use crate::{Options, Result};
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Less.
+    Lower,
+    /// More.
+    Higher,
+}
+
+/// A figure: its values by proxy and round.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Its name.
+    pub name: String,
+    /// What it is counted in.
+    pub unit: &'static str,
+    /// Which way is better.
+    pub better: Better,
+    by: Vec<(Kind, Vec<f64>)>,
+}
+
+impl Series {
+    /// No values yet.
+    pub fn new(name: &str, unit: &'static str, better: Better) -> Self {
+        Self { name: name.to_owned(), unit, better, by: Vec::new() }
+    }
+
+    /// Adds a proxy's next round.
+    pub fn add(&mut self, kind: Kind, value: f64) {
+        match self.by.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, values)) => values.push(value),
+            None => self.by.push((kind, vec![value])),
+        }
+    }
+
+    fn of(&self, kind: Kind) -> &[f64] {
+        self.by.iter().find(|(other, _)| *other == kind).map_or(&[], |(_, values)| values)
+    }
+
+    /// A proxy's median.
+    pub fn median(&self, kind: Kind) -> Option<f64> {
+        self.spread(kind).map(|spread| spread.median)
+    }
+
+    /// A proxy's values.
+    pub fn spread(&self, kind: Kind) -> Option<Spread> {
+        Spread::of(self.of(kind).to_vec())
+    }
+
+    /// Ours to a peer's, round by round.
+    pub fn against(&self, peer: Kind) -> Option<Spread> {
+        let pairs = self.of(Kind::Switchback).iter().zip(self.of(peer));
+        Spread::of(pairs.map(|(us, it)| us / it).collect())
+    }
+}
 
 /// What is printed and kept.
 #[derive(Debug)]
 pub struct Report {
-    file: PathBuf,
+    folder: PathBuf,
     head: Value,
-    rows: Vec<Value>,
-    /// Our instructions per request.
-    ours: Option<f64>,
+    title: String,
+    sections: Vec<(String, Vec<Series>)>,
+    notes: Vec<String>,
 }
 
 impl Report {
     /// A report about these tools.
-    pub fn new(tools: &Tools) -> Result<Self> {
+    pub fn new(options: &Options, tools: &Tools) -> Result<Self> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("proxy-bench");
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -30,118 +87,215 @@ impl Report {
         let model = model.map_or("", |(_, name)| name.trim());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let ours = format!("switchback {}", env!("CARGO_PKG_VERSION"));
-        println!("{ours}\n{}", tools.versions.join("\n"));
-        println!("{model}, {cores} cores, Linux {}", kernel.trim());
-        let head = json!({
-            "switchback": env!("CARGO_PKG_VERSION"),
-            "versions": tools.versions,
-            "machine": { "processor": model, "cores": cores, "kernel": kernel.trim() },
-            "date": jiff::Timestamp::now().to_string(),
+        let machine = format!("{model}, {cores} cores, Linux {}", kernel.trim());
+        let ours = format!("Switchback {}", env!("CARGO_PKG_VERSION"));
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        println!("{ours}\n{}\n{machine}, load {}", tools.versions.join("\n"), busy());
+        println!(
+            "{} rounds of {:.0} s, the proxies in turn; medians, and the range of rounds in brackets",
+            options.rounds,
+            options.round.as_secs_f64()
+        );
+        let peers = tools
+            .versions
+            .iter()
+            .filter(|said| said.starts_with("nginx") || said.starts_with("HAProxy"));
+        // "nginx version: nginx/1.22.1" and "HAProxy version 2.6.12-1+deb12u4 2026/10/17"
+        let peers = peers.map(|said| match said.split_once("nginx/") {
+            Some((_, version)) => format!("nginx {version}"),
+            None => said.replace(" version", "").split(' ').take(2).collect::<Vec<_>>().join(" "),
         });
-        Ok(Self { file: folder.join("rows.json"), head, rows: Vec::new(), ours: None })
+        let peers = peers.collect::<Vec<_>>().join(", ");
+        let title = format!("{date}, {ours}, {peers}, {machine}");
+        let head = json!({
+            "switchback": env!("CARGO_PKG_VERSION"), "versions": tools.versions,
+            "machine": machine, "load": busy(), "date": date,
+            "rounds": options.rounds, "seconds": options.round.as_secs_f64(),
+        });
+        Ok(Self { folder, head, title, sections: Vec::new(), notes: Vec::new() })
     }
 
-    /// The head of the table.
-    pub fn begin(&self, rounds: usize, seconds: f64) {
+    /// Begins a section.
+    pub fn section(&mut self, title: &str) {
+        println!("\n{title}");
         println!(
-            "\nMedians of {rounds} rounds of {seconds} s, and their range. Ratios are ours to theirs, \
-             round by round:\nCPU below 1 and throughput above 1 are better.\n"
+            "{:<46}{:>12}{:>12}{:>12}   {:<22}{:<22}",
+            "", "Switchback", "nginx", "HAProxy", "to nginx", "to HAProxy"
         );
+        self.sections.push((title.to_owned(), Vec::new()));
+    }
+
+    /// Prints a row, and keeps it.
+    pub fn add(&mut self, series: Series) {
+        let cell = |kind| {
+            series.median(kind).map_or(String::new(), |median| {
+                let unit = if series.unit == "×" || series.unit == "%" { "" } else { " " };
+                format!("{}{unit}{}", figure(median), series.unit)
+            })
+        };
+        // What is a ratio already is not compared once more.
+        let ratio = |peer| match series.against(peer) {
+            Some(ratio) if series.unit != "×" && ratio.median.is_finite() => ratio.to_string(),
+            _ => String::new(),
+        };
+        let ours = match series.spread(Kind::Switchback) {
+            Some(spread) if series.unit == "×" => spread.to_string(),
+            _ => ratio(Kind::Nginx),
+        };
         println!(
-            "{:<30} {:>22} {:>18} {:>18} {:>18} {:>18}",
-            "", "CPU µs ours (user)", "to nginx", "to HAProxy", "throughput nginx", "to HAProxy"
+            "{:<46}{:>12}{:>12}{:>12}   {:<22}{:<22}",
+            series.name,
+            cell(Kind::Switchback),
+            cell(Kind::Nginx),
+            cell(Kind::Haproxy),
+            ours,
+            ratio(Kind::Haproxy)
         );
+        self.keep(series);
     }
 
-    /// Keeps a round.
-    pub fn keep(&mut self, work: &str, kind: Kind, round: usize, measured: &Measured) {
-        self.rows.push(json!({
-            "work": work, "proxy": kind.to_string(), "round": round, "measured": measured,
-        }));
-    }
-
-    /// A row of the table, of all rounds of one kind of work.
-    pub fn row(&self, work: &str, rounds: &[(Kind, Measured)]) {
-        let of = |wanted: Kind| -> Vec<&Measured> {
-            rounds.iter().filter(|(kind, _)| *kind == wanted).map(|(_, m)| m).collect()
-        };
-        let ours = of(Kind::Switchback);
-        let ratio = |peer: Kind, figure: &dyn Fn(&Measured) -> f64| {
-            Spread::of(ours.iter().zip(of(peer)).map(|(us, it)| figure(us) / figure(it)).collect())
-        };
-        let cpu = Spread::of(ours.iter().map(|m| m.cpu()).collect());
-        let user = Spread::of(ours.iter().map(|m| m.user).collect());
-        println!(
-            "{work:<30} {:>22} {:>18} {:>18} {:>18} {:>18}",
-            format!("{:.1} ({:.1})", cpu.median, user.median),
-            ratio(Kind::Nginx, &Measured::cpu).to_string(),
-            ratio(Kind::Haproxy, &Measured::cpu).to_string(),
-            ratio(Kind::Nginx, &|m| m.throughput).to_string(),
-            ratio(Kind::Haproxy, &|m| m.throughput).to_string(),
-        );
-    }
-
-    /// Memory at start.
-    pub fn resident(&mut self, kind: Kind, bytes: u64) {
-        self.figure(kind, "memory at start, MiB", bytes as f64 / (1024.0 * 1024.0));
-    }
-
-    /// Memory per idle connection.
-    pub fn idle(&mut self, kind: Kind, bytes: f64) {
-        self.figure(kind, "memory per idle connection, KiB", bytes / 1024.0);
-    }
-
-    /// User instructions per request; ours come first.
-    pub fn instructions(&mut self, kind: Kind, ids: bool, instructions: f64) {
-        let what = match (kind, ids) {
-            (Kind::Nginx, true) => "user instructions, request id too",
-            _ => "user instructions per request",
-        };
-        self.figure(kind, what, instructions);
-        let ours = *self.ours.get_or_insert(instructions);
-        if kind != Kind::Switchback {
-            println!("{:<47} ours to it: {:.3}", "", ours / instructions);
+    /// Keeps a row that is not printed.
+    pub fn keep(&mut self, series: Series) {
+        if let Some((_, rows)) = self.sections.last_mut() {
+            rows.push(series);
         }
     }
 
-    fn figure(&mut self, kind: Kind, what: &str, value: f64) {
-        println!("{what:<34} {kind:<12} {value:>10.1}");
-        self.rows.push(json!({ "figure": what, "proxy": kind.to_string(), "value": value }));
+    /// Says something beside the rows.
+    pub fn note(&mut self, words: &str) {
+        println!("  {words}");
+        self.notes.push(words.to_owned());
     }
 
-    /// Writes the raw rows.
-    pub fn end(self, took: Duration) -> Result<()> {
-        let Self { file, head, rows, .. } = self;
-        let all = json!({ "about": head, "rows": rows });
+    /// A row by its name, or by its beginning.
+    pub fn find(&self, name: &str) -> Option<&Series> {
+        self.sections.iter().flat_map(|(_, rows)| rows).find(|row| row.name == name)
+    }
+
+    /// The bars, as a table for the README.
+    fn bars(&self) -> String {
+        let mut text = String::from("| | measured | bar | wanted |\n|---|---|---|---|\n");
+        for bar in &BARS {
+            let Some(measured) = bar.measured(self) else { continue };
+            let Bar { text: what, bar: limit, wanted, unit, .. } = bar;
+            let verdict = if measured.median > *limit { " ✗" } else { "" };
+            let range = if measured.is_point() {
+                String::new()
+            } else {
+                format!(" ({}–{})", figure(measured.least), figure(measured.most))
+            };
+            text += &format!(
+                "| {what} | **{}{unit}**{range}{verdict} | ≤ {}{unit} | {}{unit} |\n",
+                figure(measured.median),
+                figure(*limit),
+                figure(*wanted),
+            );
+        }
+        text
+    }
+
+    /// Writes the raw rows, the table and the picture.
+    pub fn end(mut self, took: Duration) -> Result<()> {
+        self.head["load at the end"] = json!(busy());
+        self.head["took"] = json!(took.as_secs());
+        let table = self.bars();
+        let Self { folder, head, title, sections, notes } = &self;
+        let rows = sections.iter().flat_map(|(section, rows)| {
+            rows.iter().map(move |row| {
+                let by = row.by.iter().map(|(kind, values)| (kind.to_string(), json!(values)));
+                json!({
+                    "section": section, "name": row.name, "unit": row.unit,
+                    "better": if row.better == Better::Lower { "lower" } else { "higher" },
+                    "rounds": by.collect::<serde_json::Map<_, _>>(),
+                })
+            })
+        });
+        let all = json!({ "about": head, "notes": notes, "rows": rows.collect::<Vec<_>>() });
         let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
-        std::fs::write(&file, text).map_err(|error| error.to_string())?;
-        println!("\n{:.0} s in all; raw rows in {}", took.as_secs_f64(), file.display());
+        let write = |name: &str, text: &str| {
+            let file = folder.join(name);
+            std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
+        };
+        write("rows.json", &text)?;
+        write("table.md", &format!("{title}\n\n{table}"))?;
+        println!("\n{title}\n\n{table}");
+        if let Some(picture) = picture::draw(&self)? {
+            write("proxy.svg", &picture)?;
+        }
+        println!(
+            "{:.0} s in all, load {}; rows.json, table.md and proxy.svg are in {}",
+            took.as_secs_f64(),
+            busy(),
+            folder.display()
+        );
         Ok(())
+    }
+
+    /// What was measured with, and when.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+}
+
+/// The machine's load averages.
+fn busy() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// A number with as many digits as it deserves.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "–".to_owned(),
+        size if size >= 10_000.0 => {
+            let whole = format!("{value:.0}");
+            let at = whole.len() - 3;
+            format!("{},{}", &whole[..at], &whole[at..])
+        }
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        0.0 => "0".to_owned(),
+        _ => format!("{value:.2}"),
     }
 }
 
 /// A median and the range around it.
 #[derive(Debug, Clone, Copy)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+pub struct Spread {
+    /// The middle.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The most.
+    pub most: f64,
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
-        let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
-        let (middle, last) = (values.len() / 2, values.len().saturating_sub(1));
-        let median =
-            if values.len() % 2 == 1 { at(middle) } else { (at(middle) + at(last / 2)) / 2.0 };
-        Self { median, least: at(0), most: at(last) }
+        let (first, last) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Self { median, least: first, most: last })
+    }
+
+    /// Whether it has no width.
+    pub fn is_point(&self) -> bool {
+        self.most - self.least <= f64::EPSILON * self.most.abs()
     }
 }
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&format!("{:.2} ({:.2}–{:.2})", self.median, self.least, self.most))
+        let text = if self.is_point() {
+            figure(self.median)
+        } else {
+            format!("{} ({}–{})", figure(self.median), figure(self.least), figure(self.most))
+        };
+        f.pad(&text)
     }
 }

@@ -27,7 +27,7 @@ const NEEDED: [(&str, &str, &str); 6] = [
 ];
 
 /// Finds all programs, or says which packages are missing.
-pub fn check(instructions: bool) -> Result<Tools> {
+pub fn check() -> Result<Tools> {
     let mut found = Vec::new();
     let mut missing = Vec::new();
     let mut versions = Vec::new();
@@ -38,7 +38,6 @@ pub fn check(instructions: bool) -> Result<Tools> {
                 versions.push(version(&path, flag));
                 found.push((name, path));
             }
-            None if name == "valgrind" && !instructions => {}
             None => missing.push((name, package)),
         }
     }

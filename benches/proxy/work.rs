@@ -1,12 +1,13 @@
-//! What is measured: kinds of work, and one round of each.
+//! Kinds of work: CPU per request and throughput of each proxy, in rounds that alternate.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use crate::Result;
 use crate::load::{H2load, Seen, wrk};
-use crate::peers::{Running, Site};
+use crate::peers::{Kind, Running, Setup, Site};
+use crate::report::{Better, Report, Series};
+use crate::shake::shake;
+use crate::{Options, Result};
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy)]
@@ -23,75 +24,135 @@ enum How {
     /// h2load: requests per second of the round's length are guessed low, so that it is short.
     Http2 { path: &'static str, per_second: f64 },
     /// A TLS handshake for each request.
-    Handshakes { per_second: f64 },
+    Handshakes { resumed: bool },
 }
 
 const fn http1(path: &'static str, connections: u32) -> How {
     How::Http1 { path, connections, secure: false, close: false, post: 0 }
 }
 
+const fn post(bytes: usize, connections: u32) -> How {
+    How::Http1 { path: "/", connections, secure: false, close: false, post: bytes }
+}
+
+/// The work by which others are measured too: what most sites do.
+pub const PLAIN: &str = "HTTP/1.1 keep-alive";
+
 /// All kinds of work.
-pub const ALL: [Work; 9] = [
-    Work { name: "HTTP/1.1 keep-alive, 96 B", how: http1("/", 64) },
+pub const ALL: [Work; 11] = [
+    Work { name: PLAIN, how: http1("/", 64) },
     Work {
         name: "HTTP/1.1, a connection each",
         how: How::Http1 { path: "/", connections: 32, secure: false, close: true, post: 0 },
     },
-    Work { name: "HTTP/1.1, 64 KiB", how: http1("/64k", 16) },
-    Work { name: "HTTP/1.1, 1 MiB", how: http1("/1m", 8) },
     Work {
-        name: "POST 1 KiB",
-        how: How::Http1 { path: "/", connections: 64, secure: false, close: false, post: 1024 },
-    },
-    Work {
-        name: "POST 1 MiB",
-        how: How::Http1 { path: "/", connections: 8, secure: false, close: false, post: 1 << 20 },
-    },
-    Work {
-        name: "TLS 1.3, HTTP/1.1 keep-alive",
+        name: "HTTP/1.1 over TLS 1.3",
         how: How::Http1 { path: "/", connections: 64, secure: true, close: false, post: 0 },
     },
-    Work { name: "TLS 1.3, HTTP/2", how: How::Http2 { path: "/", per_second: 12_000.0 } },
-    Work { name: "TLS 1.3, a handshake each", how: How::Handshakes { per_second: 500.0 } },
+    Work { name: "HTTP/2 over TLS 1.3", how: How::Http2 { path: "/", per_second: 14_000.0 } },
+    Work { name: "64 KiB", how: http1("/64k", 16) },
+    Work { name: "1 MiB", how: http1("/1m", 8) },
+    Work {
+        name: "HTTP/2 over TLS 1.3, 64 KiB",
+        how: How::Http2 { path: "/64k", per_second: 2_500.0 },
+    },
+    Work { name: "POST 1 KiB", how: post(1024, 64) },
+    Work { name: "POST 1 MiB", how: post(1 << 20, 8) },
+    Work { name: "TLS 1.3 handshake", how: How::Handshakes { resumed: false } },
+    Work { name: "TLS 1.3 handshake, resumed", how: How::Handshakes { resumed: true } },
 ];
 
 /// What one round came to.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// Answers.
-    pub requests: u64,
     /// Answers per second.
     pub throughput: f64,
     /// Microseconds of the proxy's own code per answer.
     pub user: f64,
-    /// Microseconds in the kernel on the proxy's behalf per answer.
-    pub system: f64,
+    /// Microseconds of the proxy per answer, in its own code and in the kernel.
+    pub cpu: f64,
 }
 
-impl Measured {
-    /// Microseconds of processor per answer.
-    pub fn cpu(&self) -> f64 {
-        self.user + self.system
+/// Measures all kinds of work that are wanted. Returns nginx's throughput of plain work, by which
+/// offered rates are chosen.
+pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<Option<f64>> {
+    report.section("CPU per request");
+    let mut running: Vec<Running> =
+        Kind::ALL.into_iter().map(|kind| site.start(&Setup::of(kind))).collect::<Result<_>>()?;
+    weigh_idle(&mut running)?;
+    let mut idle = Series::new("with nothing to do, each second", "µs", Better::Lower);
+    running.iter().for_each(|proxy| idle.add(proxy.kind, proxy.idle * 1e6));
+    report.add(idle);
+    let mut saturation = None;
+    for work in ALL.iter().filter(|work| options.wants(work.name)) {
+        let mut cpu = Series::new(work.name, "µs", Better::Lower);
+        let mut user = Series::new(&format!("{}, user", work.name), "µs", Better::Lower);
+        let mut throughput =
+            Series::new(&format!("{}, throughput", work.name), "/s", Better::Higher);
+        for _ in 0..options.rounds {
+            for proxy in &running {
+                let measured = work.run(site, proxy, options.round)?;
+                cpu.add(proxy.kind, measured.cpu);
+                user.add(proxy.kind, measured.user);
+                throughput.add(proxy.kind, measured.throughput);
+            }
+        }
+        if work.name == PLAIN {
+            saturation = throughput.median(Kind::Nginx);
+        }
+        report.add(cpu);
+        report.keep(user);
+        report.add(throughput);
     }
+    Ok(saturation)
+}
+
+/// One round of plain work over so many connections.
+pub fn plain(proxy: &Running, connections: u32, time: Duration) -> Result<Measured> {
+    let url = format!("http://127.0.0.1:{}/", proxy.http);
+    measured(proxy, || wrk(&url, connections, time, false, None::<&Path>))
+}
+
+/// Looks what proxies use with nothing to do.
+pub fn weigh_idle(running: &mut [Running]) -> Result<()> {
+    let cpu = |running: &[Running]| {
+        running.iter().map(|proxy| proxy.process.cpu()).collect::<Result<Vec<_>>>()
+    };
+    // What a start leaves to be done is done.
+    std::thread::sleep(Duration::from_secs(1));
+    let (before, began) = (cpu(running)?, Instant::now());
+    std::thread::sleep(Duration::from_secs(3));
+    let (after, seconds) = (cpu(running)?, began.elapsed().as_secs_f64());
+    for ((proxy, before), after) in running.iter_mut().zip(before).zip(after) {
+        proxy.idle = after.since(&before).total / seconds;
+    }
+    Ok(())
+}
+
+fn measured(proxy: &Running, load: impl FnOnce() -> Result<Seen>) -> Result<Measured> {
+    let before = proxy.process.cpu()?;
+    let began = Instant::now();
+    let seen = load()?;
+    let used = proxy.process.cpu()?.since(&before);
+    // What it uses with nothing to do is not the requests', and is a row of its own: on a machine so
+    // busy that few requests come, it would be most of what is seen.
+    let idle = proxy.idle * began.elapsed().as_secs_f64();
+    if used.total <= idle {
+        return Err(format!("a round of {} was too short to measure: {seen:?}", proxy.kind));
+    }
+    let (requests, part) = (seen.requests as f64, 1.0 - idle / used.total);
+    Ok(Measured {
+        throughput: requests / seen.seconds,
+        user: used.user * part * 1e6 / requests,
+        cpu: used.total * part * 1e6 / requests,
+    })
 }
 
 impl Work {
     /// One round.
-    pub fn run(&self, site: &Site, proxy: &Running, time: Duration) -> Result<Measured> {
-        let before = proxy.process.cpu()?;
-        let seen = self.load(site, proxy, time)?;
-        let used = proxy.process.cpu()?.since(before);
-        if used.total() <= 0.0 {
-            let (name, kind) = (self.name, proxy.kind);
-            return Err(format!("{name}: a round of {kind} was too short to measure: {seen:?}"));
-        }
-        let requests = seen.requests as f64;
-        Ok(Measured {
-            requests: seen.requests,
-            throughput: requests / seen.seconds,
-            user: used.user * 1e6 / requests,
-            system: used.system * 1e6 / requests,
-        })
+    fn run(&self, site: &Site, proxy: &Running, time: Duration) -> Result<Measured> {
+        measured(proxy, || self.load(site, proxy, time))
+            .map_err(|error| format!("{}: {error}", self.name))
     }
 
     fn load(&self, site: &Site, proxy: &Running, time: Duration) -> Result<Seen> {
@@ -119,13 +180,7 @@ impl Work {
                     H2load { url: &url, requests, connections: 16, streams: 16, http1: false };
                 many.run()
             }
-            How::Handshakes { per_second } => {
-                let url = format!("https://127.0.0.1:{https}/");
-                let requests = (per_second * time.as_secs_f64()) as u64;
-                let each =
-                    H2load { url: &url, requests, connections: requests, streams: 1, http1: true };
-                each.run()
-            }
+            How::Handshakes { resumed } => shake(https, time, resumed),
         }
     }
 }

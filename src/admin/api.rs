@@ -20,12 +20,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, health, metrics, openapi};
-use crate::controller::handle::Handle;
+use super::{events, health, keeping, metrics, openapi, work};
+use crate::controller::archivist::Archivist;
+use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
+    StepForecast,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::progress::Listener;
 use crate::model::weight::Weight;
 use crate::rollout::command::Command;
 use crate::telemetry::metrics::Rare;
@@ -40,12 +43,13 @@ const MAX_LOG_LINES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct AppState {
     pub(super) handle: Handle,
+    pub(super) archivist: Option<Archivist>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) rare: Option<Rare>,
     pub(super) shutdown: CancellationToken,
 }
 
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 type Answer<T> = Result<Json<T>, Problem>;
 
 /// All endpoints behind a guard.
@@ -59,7 +63,12 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/resume", post(resume))
         .route("/weight", post(weight))
         .route("/rollback", post(rollback))
+        .route("/checkpoints", post(keeping::create))
+        .route("/restore", post(keeping::restore))
+        .route("/adopt", post(keeping::adopt))
+        .route("/build", get(keeping::build_plan).post(keeping::build))
         .route("/rollouts", get(rollouts))
+        .route("/forecast", get(forecast))
         .route("/logs", get(logs));
     let api = Router::new()
         .route("/daemon", get(daemon))
@@ -67,6 +76,11 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/services", get(services))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
+        .route("/checkpoints", get(keeping::list))
+        .route("/checkpoints/verify", post(keeping::verify))
+        .route("/checkpoints/remove", post(keeping::remove))
+        .route("/clean", post(keeping::clean))
+        .route("/state", get(keeping::state))
         .route("/events", get(events::events));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -97,7 +111,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// A service that exists, by its name in the path.
-pub(super) struct Named(ServiceName);
+pub(super) struct Named(pub(super) ServiceName);
 
 impl FromRequestParts<AppState> for Named {
     type Rejection = Problem;
@@ -179,7 +193,8 @@ pub(super) async fn service(
     service.map(Json).ok_or_else(gone)
 }
 
-/// Begins a rollout. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
+/// Begins a rollout. With `Accept: application/x-ndjson` the answer is 200 and lines of JSON that tell
+/// how far the preparation is; the last one has `done` or `problem`. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
 /// as configured.
 #[utoipa::path(post, path = "/api/v1/services/{service}/deploy", tag = "rollouts",
     params(("service" = String, Path, description = "Its name")),
@@ -190,9 +205,11 @@ pub(super) async fn service(
 pub(super) async fn deploy(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 7] = ["image", "tag", "command", "endpoints", "env", "steps", "bake"];
+    const FIELDS: [&str; 9] =
+        ["image", "tag", "command", "endpoints", "env", "origin", "no_checkpoint", "steps", "bake"];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),
@@ -205,6 +222,11 @@ pub(super) async fn deploy(
         let detail =
             format!("`{first}` and `{second}` cannot both say what runs: give one of them");
         return Err(Problem::new(Kind::Invalid, detail).with_field(second));
+    }
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.deploy_telling(name, request, told).await?)
+        }));
     }
     Ok(accepted(state.handle.deploy(name, request).await?))
 }
@@ -326,6 +348,8 @@ pub(super) async fn weight(
 pub(super) struct RollbackRequest {
     /// The revision; the former one where nothing is said.
     to: Option<u32>,
+    /// Archive no checkpoint, although the service's `checkpoint` is "auto".
+    no_checkpoint: bool,
 }
 
 /// Goes back to the former revision, or to a kept one. A rollout like any other, but direct.
@@ -338,10 +362,19 @@ pub(super) struct RollbackRequest {
 pub(super) async fn rollback(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let RollbackRequest { to } = body::read(&["to"], body)?;
-    Ok(accepted(state.handle.rollback(name, to.map(RevisionId)).await?))
+    let request = body::read(&["to", "no_checkpoint"], body)?;
+    let RollbackRequest { to, no_checkpoint } = request;
+    let (revision, checkpoint) = (to.map(RevisionId), !no_checkpoint);
+    let to = move |told| ReturnTo { revision, checkpoint, told };
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.rollback_telling(name, to(told)).await?)
+        }));
+    }
+    Ok(accepted(state.handle.rollback_telling(name, to(Listener::default())).await?))
 }
 
 /// Past rollouts of a service and the one under way, newest first.
@@ -367,6 +400,28 @@ pub(super) async fn rollout(
         Problem::new(Kind::NotFound, format!("there is no rollout {id:?}: rollouts have numbers"))
     })?;
     Ok(Json(state.handle.rollout(RolloutId(number)).await?))
+}
+
+/// Which rollout is asked about.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForecastQuery {
+    /// Other steps than those configured, as text.
+    steps: Option<String>,
+}
+
+/// What each step of a rollout would take now: canary requests, seconds, and what would be caught.
+#[utoipa::path(get, path = "/api/v1/services/{service}/forecast", tag = "rollouts",
+    params(("service" = String, Path, description = "Its name"), ForecastQuery),
+    responses((status = 200, body = Vec<StepForecast>), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn forecast(
+    State(state): State<AppState>,
+    Named(name): Named,
+    Asked(query): Asked<ForecastQuery>,
+) -> Answer<Vec<StepForecast>> {
+    Ok(Json(state.handle.forecast(name, query.steps).await?))
 }
 
 /// Which output, and how much of it.

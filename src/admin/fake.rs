@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Admin, Settings};
 use crate::analysis::scorecard::{Row, Sample};
-use crate::analysis::verdict::{Check, Finding, Verdict};
+use crate::analysis::verdict::{Check, Finding, Verdict, WorstRoute};
 use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, RolloutRecord,
-    ServiceStatus, SideStatus, TrafficStatus, WarmStatus, Weights,
+    ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
@@ -56,6 +56,7 @@ impl Fake {
             listen: vec![([127, 0, 0, 1], 0).into()],
             token: token.map(str::to_owned),
             rare: None,
+            archivist: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -152,16 +153,21 @@ impl Levers {
     async fn answer(self, mut inbox: mpsc::Receiver<Ask>) {
         while let Some(ask) = inbox.recv().await {
             let refused = self.refuse.lock().expect("unpoisoned").clone();
-            let accept =
-                || refused.clone().map_or(Ok(DeployAccepted { rollout: 12, revision: 4 }), Err);
+            let accept = || {
+                refused.clone().map_or(
+                    Ok(DeployAccepted { rollout: 12, revision: 4, same_image_as: None }),
+                    Err,
+                )
+            };
             match ask {
-                Ask::Deploy(name, request, answer) => {
+                Ask::Deploy(name, request, told, answer) => {
                     let request = serde_json::to_string(&request).expect("JSON");
                     self.note(format!("deploy {name} {request}"));
+                    told.count("pulling web:v2", 5, Some(10));
                     let _ = answer.send(accept());
                 }
                 Ask::Rollback(name, to, answer) => {
-                    self.note(format!("rollback {name} {to:?}"));
+                    self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());
                 }
                 Ask::Command(name, command, answer) => {
@@ -192,9 +198,38 @@ impl Levers {
                     let logs = InstanceLogs { instance: format!("web-{revision}-1"), lines };
                     let _ = answer.send(Ok(vec![logs]));
                 }
+                Ask::Forecast(_, steps, answer) => {
+                    let weights = if steps.is_some() { vec![10.0] } else { vec![5.0, 25.0, 50.0] };
+                    let step = |weight| StepForecast {
+                        weight,
+                        requests: Some(890),
+                        seconds: Some(178.2),
+                        catches_error_rate: Some(0.012),
+                        catches_slower: Some(1.34),
+                    };
+                    let last = StepForecast {
+                        weight: 100.0,
+                        requests: None,
+                        seconds: None,
+                        catches_error_rate: None,
+                        catches_slower: None,
+                    };
+                    let steps = weights.into_iter().map(step).chain([last]).collect();
+                    let _ = answer.send(Ok(steps));
+                }
                 Ask::Scorecards(answer) => {
                     let _ = answer.send(counts());
                 }
+                Ask::Launch(_, _, answer) => {
+                    let _ = answer.send(accept());
+                }
+                Ask::Held(_, answer) => {
+                    let _ = answer.send(Ok(Vec::new()));
+                }
+                Ask::Export(answer) => {
+                    let _ = answer.send(Default::default());
+                }
+                Ask::Tell(name, sentence) => self.note(format!("tell {name} {sentence}")),
                 Ask::Reload(answer) => {
                     let done = || Ok("configuration read again: web changed".to_owned());
                     let _ = answer.send(refused.map_or_else(done, Err));
@@ -263,6 +298,8 @@ fn side(revision: u32, share: f64, healthy: bool) -> SideStatus {
     SideStatus {
         revision,
         image: format!("ghcr.io/acme/web:v{revision}"),
+        digest: None,
+        origin: None,
         instances: vec![instance],
         traffic: Some(traffic),
     }
@@ -276,6 +313,7 @@ pub(crate) fn baking() -> ServiceStatus {
         canary: Some(canary),
         stable: Some(stable),
         limit: Some(limit),
+        interval: None,
         requests: 18_210,
         sentence: sentence.to_owned(),
     };
@@ -301,6 +339,8 @@ pub(crate) fn baking() -> ServiceStatus {
         ],
         sentence: "p95 needs about 400 more requests".to_owned(),
         needs_requests: Some(400),
+        needs_seconds: Some(16.0),
+        worst_routes: vec![WorstRoute { route: "/checkout".to_owned(), canary: 4, stable: 1 }],
         hold: None,
     };
     ServiceStatus {
@@ -311,6 +351,7 @@ pub(crate) fn baking() -> ServiceStatus {
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),
         canary: Some(side(4, 25.2, true)),
+        shield: None,
         warm: None,
         verdict: Some(verdict),
         rollout: Some(12),
@@ -352,6 +393,8 @@ pub(crate) fn record(rollout: u64, outcome: Option<&str>) -> RolloutRecord {
         from: Some(3),
         to: 4,
         image: "ghcr.io/acme/web:v4".to_owned(),
+        digest: None,
+        origin: None,
         kind: "canary".to_owned(),
         phase: "baking".to_owned(),
         outcome: outcome.map(str::to_owned),

@@ -14,6 +14,7 @@ mod events;
 pub(crate) mod fake;
 mod guard;
 mod health;
+mod keeping;
 mod metrics;
 mod openapi;
 pub mod problem;
@@ -21,6 +22,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::controller::archivist::Archivist;
 use crate::controller::handle::Handle;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
@@ -49,6 +52,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// The counters of rare events, to stand on `/metrics`.
     pub rare: Option<Rare>,
+    /// Who archives checkpoints.
+    pub archivist: Option<Archivist>,
 }
 
 /// Why the API cannot be served. Each display says what to change.
@@ -139,7 +144,14 @@ pub async fn serve(
         Some(path) => Some(socket::bind(path).await?),
     };
 
-    let state = api::AppState { handle, traffic, rare: settings.rare, shutdown: shutdown.clone() };
+    let archivist = settings.archivist;
+    let state = api::AppState {
+        handle,
+        archivist,
+        traffic,
+        rare: settings.rare,
+        shutdown: shutdown.clone(),
+    };
     let tasks = TaskTracker::new();
     let mut admin = Admin { listen: Vec::new(), tasks: tasks.clone(), socket: None };
     for (listener, bound) in tcp {

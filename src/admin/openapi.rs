@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, events, health, metrics, problem};
+use super::{api, events, health, keeping, metrics, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,8 +33,19 @@ use super::{api, events, health, metrics, problem};
         api::rollback,
         api::rollouts,
         api::rollout,
+        api::forecast,
         api::logs,
         events::events,
+        keeping::list,
+        keeping::create,
+        keeping::verify,
+        keeping::remove,
+        keeping::restore,
+        keeping::clean,
+        keeping::state,
+        keeping::build_plan,
+        keeping::build,
+        keeping::adopt,
     ),
     components(schemas(problem::Problem))
 )]

@@ -92,6 +92,25 @@ impl Payoffs {
         }
     }
 
+    /// The bet of an expert who believes that events are `odds` times as frequent on the canary as
+    /// `ratio` allows, from events alone: given an event, it was the canary's with a probability that
+    /// follows from the share. Needs no count of what went well, where that count means nothing, and
+    /// knows no absolute margin for the same reason.
+    #[must_use]
+    pub fn events_only(odds: f64, share: f64, ratio: f64) -> Self {
+        let of_canary = |odds: f64| {
+            let weight = share * ratio * odds;
+            weight / (weight + 1.0 - share)
+        };
+        let (null, believed) = (of_canary(1.0), of_canary(odds));
+        Self {
+            canary_event: (believed / null).ln(),
+            canary_other: 0.0,
+            stable_event: ((1.0 - believed) / (1.0 - null)).ln(),
+            stable_other: 0.0,
+        }
+    }
+
     /// The bet against a rate of the canary alone being `bound`: no stable to compare with.
     #[must_use]
     pub fn alone(canary: f64, bound: f64) -> Self {
@@ -199,6 +218,23 @@ mod tests {
             let on = expectation(payoffs, share, edge, at);
             prop_assert!((on - 1.0).abs() < 1e-11, "{on}");
             prop_assert!(expectation(payoffs, share, (edge * more).min(1.0), at) <= 1.0 + 1e-11);
+        }
+
+        #[test]
+        fn events_alone_are_a_fair_bet(
+            share in 0.01..0.99_f64,
+            odds in 1.1..2000.0_f64,
+            ratio in 1.0..1.5_f64,
+            less in 0.0..1.0_f64,
+        ) {
+            let payoffs = Payoffs::events_only(odds, share, ratio);
+            // Given an event, at a ratio of the two rates that the null allows.
+            let expected = |ratio: f64| {
+                let canary = share * ratio / (share * ratio + 1.0 - share);
+                canary * payoffs.canary_event.exp() + (1.0 - canary) * payoffs.stable_event.exp()
+            };
+            prop_assert!((expected(ratio) - 1.0).abs() < 1e-12);
+            prop_assert!(expected(ratio * less) <= 1.0 + 1e-12);
         }
 
         #[test]

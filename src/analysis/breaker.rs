@@ -4,6 +4,11 @@
 //! evidence stays the judge of everything subtler. A shared incident never opens it: stable must be
 //! seen healthy *during* the run of failures, not before. Not a statistical test, but its one number
 //! is: stable's own failures would have to produce such a run with probability below 1 in 10 million.
+//!
+//! A canary whose very first answers fail, all of them, needs two. A rollout has one first request,
+//! not thousands of places where a run may begin: it fails by chance at stable's rate, and the second
+//! one too at that rate squared, 1 in 10,000 where the rule holds at all (1 in 100 if failures always
+//! came in pairs). That is what makes a canary at a request per second go within two or three.
 
 use super::bernoulli::Tally;
 use super::recent::Recent;
@@ -17,6 +22,10 @@ const SPAN: Duration = Duration::from_millis(700);
 const SPAN_ALONE: Duration = Duration::from_millis(1_500);
 /// Fewer failures are never enough, however rare stable's are.
 const FEWEST: u64 = 3;
+/// So many are, where the canary has never answered well …
+const FEWEST_FIRST: u64 = 2;
+/// … and stable fails no more often than this.
+const RARE_FIRST: f64 = 0.01;
 /// From so many failures on, one success in ten is still a dead canary.
 const MANY: u64 = 20;
 /// The natural logarithm of 1e-7: how improbable the run must be at stable's own rate. A rollout has
@@ -31,6 +40,8 @@ const STABLE_FAILURES: f64 = 0.05;
 #[derive(Debug, Clone, Default)]
 pub struct Breaker {
     run: Option<Run>,
+    /// The canary has answered well, in this rollout.
+    answered: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +68,12 @@ impl Breaker {
         self.run = None;
     }
 
+    /// For a canary that answered before this process looked.
+    #[must_use]
+    pub fn of_one_that_answered() -> Self {
+        Self { run: None, answered: true }
+    }
+
     /// Looks at one poll, which began at `since`. `recent` is what stable did of late, this poll
     /// included; `alone` says that the canary has all traffic.
     pub fn observe(
@@ -68,6 +85,8 @@ impl Breaker {
         since: Moment,
         now: Moment,
     ) -> Option<Opened> {
+        self.answered |= canary.others > 0;
+        let first = !self.answered;
         if canary.events == 0 && self.run.is_none() {
             return None;
         }
@@ -93,7 +112,12 @@ impl Breaker {
                 && stable.requests() >= STABLE_SEEN
                 && stable.events as f64 <= STABLE_FAILURES * stable.requests() as f64
         };
-        (canary.events >= FEWEST && rare && healthy).then_some(Opened { canary, stable, lasted })
+        let enough = (canary.events >= FEWEST && rare)
+            || (first
+                && !alone
+                && canary.events >= FEWEST_FIRST
+                && recent.cautious_rate() <= RARE_FIRST);
+        (enough && healthy).then_some(Opened { canary, stable, lasted })
     }
 }
 
@@ -122,11 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn three_failures_in_a_row_are_enough_where_traffic_is_low() {
-        let dead = |index| {
-            (Tally::of(u64::from(index % 10 == 0), u64::from(index % 10 == 0)), Tally::of(0, 2))
+    fn where_traffic_is_low_two_first_failures_are_enough_and_later_three() {
+        let once = |index| u64::from(index % 10 == 0);
+        let dead = |index| (Tally::of(once(index), once(index)), Tally::of(0, 2));
+        assert_eq!(opens(dead, false), Some(2_000));
+        let later = |index| {
+            let failed = if index > 15 { once(index) } else { 0 };
+            (Tally::of(failed, once(index)), Tally::of(0, 2))
         };
-        assert_eq!(opens(dead, false), Some(3_000));
+        assert_eq!(opens(later, false), Some(4_000));
+        // Where stable fails now and then, so may a healthy canary twice at first.
+        let shaky = |index| (Tally::of(once(index), once(index)), Tally::of(5 * once(index), 20));
+        assert!(opens(shaky, false) > Some(4_000));
     }
 
     #[test]

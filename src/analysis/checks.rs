@@ -5,11 +5,12 @@
 
 use super::breaker::Opened;
 use super::criteria::{Bound, Metric, Unit};
+use super::interval;
 use super::judge::{Evidence, Judge, Voice};
 use super::memory::Failure;
 use super::share::DISBELIEF;
 use super::verdict::{Check, Finding, Verdict};
-use super::wording::{chance, count, percent, requests, rounded, shape, time};
+use super::wording::{chance, count, percent, requests, rounded, shape, span, time, wait};
 use crate::model::weight::Side;
 
 /// The name of the check that a dead canary fails.
@@ -42,8 +43,10 @@ pub(super) fn failure(judge: &Judge, opened: Option<Opened>) -> Option<Failure> 
     if evidence.total < 1.0 / judge.criteria.alpha {
         return None;
     }
-    if evidence.voice == Voice::Latency && !judge.is_slow_enough() {
-        return None;
+    match evidence.voice {
+        Voice::Latency if !judge.is_slow_enough() || !judge.is_beyond_instances() => return None,
+        Voice::Errors if !judge.is_faulty_enough() => return None,
+        _ => {}
     }
     let by_chance = chance(evidence.total);
     let (check, what) = match evidence.voice {
@@ -100,7 +103,9 @@ pub(super) fn verdict(judge: &Judge) -> Verdict {
     };
     let needs_requests =
         if result == Finding::Inconclusive { needs.filter(|n| *n > 0) } else { None };
-    Verdict { result, checks, sentence, needs_requests, hold }
+    let needs_seconds = needs_requests.and_then(|requests| judge.lasts(requests));
+    let worst_routes = Vec::new();
+    Verdict { result, checks, sentence, needs_requests, needs_seconds, worst_routes, hold }
 }
 
 /// The sentence of the check that a pass still waits for.
@@ -153,11 +158,12 @@ fn metric_check(judge: &Judge, metric: Metric, evidence: Evidence) -> (Check, Op
             (Finding::Pass, format!("{against}: shown to be good enough"))
         } else if let Some(need) = need {
             let more = count(rounded(need.max(1) as f64));
-            let plural = if need.max(1) == 1 { "request is" } else { "requests are" };
-            (
-                Finding::Inconclusive,
-                format!("{against}: about {more} more canary {plural} needed to pass"),
-            )
+            let plural = if need.max(1) == 1 { "request" } else { "requests" };
+            let lasts = judge.lasts(need.max(1));
+            let lasts = lasts.map_or_else(String::new, |s| format!(", {} at this rate,", wait(s)));
+            let verb = if need.max(1) == 1 { "is" } else { "are" };
+            let needs = format!("about {more} more canary {plural}{lasts} {verb} needed to pass");
+            (Finding::Inconclusive, format!("{against}: {needs}"))
         } else {
             let between = "too far off to pass, not enough for a rollback";
             (Finding::Inconclusive, format!("{against}: {between}"))
@@ -170,6 +176,7 @@ fn metric_check(judge: &Judge, metric: Metric, evidence: Evidence) -> (Check, Op
         canary,
         stable,
         limit: limit(judge, metric),
+        interval: interval(judge, metric),
         requests: seen,
         sentence,
     };
@@ -230,6 +237,7 @@ fn rejected_check(judge: &Judge, evidence: Evidence) -> Check {
         canary: canary.rejected.rate(),
         stable: stable.rejected.rate(),
         limit: stable.rejected.rate().map(|rate| judge.margins.rejected.boundary().at(rate)),
+        interval: canary.rejected.rate().map(|_| interval::rate(canary.rejected, interval::ALPHA)),
         requests: canary.rejected.requests(),
         sentence,
     }
@@ -248,6 +256,7 @@ fn breaker_check(judge: &Judge) -> Check {
         canary: None,
         stable: None,
         limit: None,
+        interval: None,
         requests: seen,
         sentence,
     }
@@ -255,7 +264,7 @@ fn breaker_check(judge: &Judge) -> Check {
 
 /// What a person should look at before the step may pass.
 fn hold(judge: &Judge) -> Option<String> {
-    let configured = judge.weight.fraction();
+    let configured = judge.share();
     if judge.is_alone() || configured <= 0.0 {
         return None;
     }
@@ -302,7 +311,8 @@ fn errors_against(judge: &Judge) -> String {
 
 fn rejected_against(judge: &Judge) -> String {
     let (canary, stable) = (judge.totals_of(Side::Canary), judge.totals_of(Side::Stable));
-    let effect = against("4xx answers", canary.rejected.rate(), stable.rejected.rate(), percent);
+    let values = (canary.rejected.rate(), stable.rejected.rate());
+    let effect = against("4xx answers", values, None, percent);
     format!("{effect} over {}", requests(canary.rejected.requests()))
 }
 
@@ -311,27 +321,39 @@ fn metric_against(judge: &Judge, metric: Metric) -> String {
     format!("{} over {}", effect(judge, metric), requests(seen))
 }
 
-/// `errors 4.7 % against 0.03 % on stable`.
+/// `errors 4.7 % (2.9 to 7.4 %) against 0.03 % on stable`.
 fn effect(judge: &Judge, metric: Metric) -> String {
-    let (canary, stable) = values(judge, metric);
     let (name, number): (String, fn(f64) -> String) = match metric {
         Metric::Errors => (metric.to_string(), percent),
         Metric::Latency(_) => (metric.to_string(), time),
     };
-    against(&name, canary, stable, number)
+    against(&name, values(judge, metric), interval(judge, metric), number)
+}
+
+/// Between which values the canary's surely lies.
+fn interval(judge: &Judge, metric: Metric) -> Option<(f64, f64)> {
+    let canary = judge.totals_of(Side::Canary);
+    match metric {
+        Metric::Errors => {
+            canary.errors.rate().map(|_| interval::rate(canary.errors, interval::ALPHA))
+        }
+        Metric::Latency(q) => interval::quantile(&canary.latency, q, interval::ALPHA)
+            .map(|(low, high)| (low / 1e6, high / 1e6)),
+    }
 }
 
 fn against(
     name: &str,
-    canary: Option<f64>,
-    stable: Option<f64>,
+    values: (Option<f64>, Option<f64>),
+    interval: Option<(f64, f64)>,
     number: fn(f64) -> String,
 ) -> String {
-    match (canary, stable) {
+    let sure = interval.map_or_else(String::new, |sure| format!(" ({})", span(sure, number)));
+    match values {
         (Some(canary), Some(stable)) => {
-            format!("{name} {} against {} on stable", number(canary), number(stable))
+            format!("{name} {}{sure} against {} on stable", number(canary), number(stable))
         }
-        (Some(canary), None) => format!("{name} {}", number(canary)),
+        (Some(canary), None) => format!("{name} {}{sure}", number(canary)),
         (None, _) => format!("{name} not yet known"),
     }
 }

@@ -41,6 +41,9 @@ pub struct Criteria {
     pub warm_up: Duration,
     /// What goes to one side or the other by a coin.
     pub unit: Unit,
+    /// Whether stable's instances are compared with each other, to learn what instances of one
+    /// revision differ by (see [`super::instances`]).
+    pub compares_instances: bool,
     /// Margins set by hand, in place of those that follow from the limits.
     pub margins: Option<Margins>,
 }
@@ -163,6 +166,7 @@ impl Default for Criteria {
             // Long enough for connections and first code paths; a JVM wants 60 s and more.
             warm_up: Duration::from_secs(2),
             unit: Unit::Request,
+            compares_instances: false,
             margins: None,
         }
     }

@@ -15,9 +15,10 @@ use super::baseline::Baseline;
 use super::bernoulli::Tally;
 use super::breaker::{Breaker, Opened};
 use super::checks;
-use super::criteria::{Criteria, Margins, Metric};
+use super::criteria::{Criteria, Margins, Metric, Unit};
 use super::effect::Effect;
 use super::histogram::{BUCKETS, Histogram};
+use super::instances::Instances;
 use super::limits::{LimitStream, Reference};
 use super::memory::Failure;
 pub use super::memory::Memory;
@@ -25,7 +26,7 @@ use super::mixture::{AT_START, AT_STEP};
 use super::ordinal::{LatencyMargin, OrdinalStream};
 use super::promotion::Promotion;
 use super::rates::{Fading, RateStream};
-use super::reading::Reading;
+use super::reading::{self, Reading};
 use super::recent::Recent;
 use super::scorecard::{Row, Sample};
 use super::share::Share;
@@ -50,6 +51,8 @@ pub struct Judge {
     pub(super) criteria: Criteria,
     pub(super) margins: Margins,
     pub(super) weight: Weight,
+    /// The weight of what the canary is compared with: stable's, or that of its fresh instance.
+    pub(super) compared: Weight,
     pub(super) steps: u32,
     pub(super) slots: u64,
     pub(super) attempt: u32,
@@ -64,9 +67,11 @@ pub struct Judge {
     pub(super) failed: Option<Failure>,
     pub(super) totals: [Totals; 2],
     pub(super) effect: Effect,
+    instances: Instances,
     breaker: Breaker,
     readings: [Reading; 2],
     started: Option<Moment>,
+    step_began: Moment,
     slot_began: Moment,
     looked: Moment,
 }
@@ -75,6 +80,7 @@ pub struct Judge {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Totals {
     pub(super) errors: Tally,
+    pub(super) news: Tally,
     pub(super) rejected: Tally,
     pub(super) latency: Histogram,
 }
@@ -128,12 +134,14 @@ impl Judge {
         } else {
             BUCKETS
         };
+        let stream = RateStream::new(margins.errors.boundary(), Fading::from_history(errors));
         Self {
             weight: Weight::ZERO,
+            compared: Weight::ZERO,
             steps: 0,
             slots: 0,
             attempt,
-            errors: RateStream::new(margins.errors.boundary(), Fading::from_history(errors)),
+            errors: if criteria.unit == Unit::Session { stream.events_only() } else { stream },
             rejected: RateStream::new(margins.rejected.boundary(), Fading::from_history(rejected)),
             latency: OrdinalStream::new(margins.latency.null()),
             limits: criteria.limits.iter().map(|limit| LimitStream::new(*limit)).collect(),
@@ -149,9 +157,11 @@ impl Judge {
             failed: None,
             totals: Default::default(),
             effect: Effect::default(),
+            instances: Instances::new(margins.latency.null()),
             breaker: Breaker::default(),
             readings: Default::default(),
             started: None,
+            step_began: now,
             slot_began: now,
             looked: now,
             margins,
@@ -165,17 +175,20 @@ impl Judge {
     pub fn resume(criteria: Criteria, memory: &Memory, now: Moment) -> Self {
         let mut judge = Self::again(criteria, &Sample::default(), memory.attempt, now);
         judge.weight = memory.weight;
+        judge.compared = memory.compared.unwrap_or(memory.weight.complement());
+        judge.instances.restore(memory.highest_instance);
         judge.steps = memory.steps;
         judge.slots = memory.slots;
         judge.failed = memory.failed.clone();
         judge.started = (memory.steps > 0).then(|| Moment(now.0.saturating_sub(memory.age)));
+        judge.breaker = Breaker::of_one_that_answered();
         judge.baseline = Baseline::from_memory(&memory.baseline);
         judge.delivered = memory.share.into();
         let (events, requests) = memory.history_errors;
         judge.guards.history = Tally::of(events, requests);
         judge.guards.errors = Recent::from_history(judge.guards.history);
         judge.guards.slow_from = usize::from(memory.slow_from);
-        let share = judge.weight.fraction();
+        let share = judge.share();
         judge.errors.restore(&memory.errors, share);
         judge.rejected.restore(&memory.rejected, share);
         judge.latency.restore(&memory.latency, share, &judge.baseline);
@@ -201,6 +214,8 @@ impl Judge {
     pub fn memory(&self) -> Memory {
         Memory {
             weight: self.weight,
+            compared: Some(self.compared),
+            highest_instance: self.instances.highest(),
             steps: self.steps,
             slots: self.slots,
             attempt: self.attempt,
@@ -224,6 +239,12 @@ impl Judge {
         self.slots
     }
 
+    /// Steps that have begun.
+    #[must_use]
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
     /// The combined evidence against the canary: the rollout ends at `1/α`.
     #[must_use]
     pub fn evidence_against(&self) -> f64 {
@@ -242,20 +263,26 @@ impl Judge {
         named.into_iter().map(|(name, evidence)| (name.to_owned(), evidence)).chain(limits)
     }
 
-    /// Whether the step under way has this weight, so that there is nothing to begin.
+    /// Whether the step under way has these weights, so that there is nothing to begin.
     #[must_use]
-    pub fn is_at(&self, canary: Weight) -> bool {
-        self.steps > 0 && self.weight == canary
+    pub fn is_at(&self, canary: Weight, compared: Weight) -> bool {
+        self.steps > 0 && self.weight == canary && self.compared == compared
     }
 
-    /// A step begins: the split has a new weight and both scorecards are new.
+    /// A step begins: the split has a new weight and both scorecards are new. The canary is compared
+    /// with all the rest.
     pub fn begin_step(&mut self, canary: Weight, now: Moment) {
+        self.begin_step_beside(canary, canary.complement(), now);
+    }
+
+    /// The same where the canary is compared with a part of the rest, which has this weight.
+    pub fn begin_step_beside(&mut self, canary: Weight, compared: Weight, now: Moment) {
         let release = if self.steps == 0 { AT_START } else { AT_STEP };
         self.steps += 1;
         self.started.get_or_insert(now);
-        self.weight = canary;
+        (self.weight, self.compared) = (canary, compared);
         self.baseline.end_slot();
-        let share = canary.fraction();
+        let share = self.share();
         self.errors.begin(share, release);
         self.rejected.begin(share, release);
         self.latency.begin(share, release, &self.baseline);
@@ -270,9 +297,20 @@ impl Judge {
         self.delivered = Share::default();
         self.totals = Default::default();
         self.effect.begin();
+        self.instances.begin();
         self.breaker.reset();
         self.slots += 1;
-        (self.slot_began, self.looked) = (now, now);
+        (self.slot_began, self.looked, self.step_began) = (now, now, now);
+    }
+
+    /// Takes in what each of stable's instances newly counted, for criteria that compare them. To be
+    /// called before [`Self::observe`], which says the rest of the same poll.
+    pub fn observe_instances(&mut self, instances: &[Sample]) {
+        if !self.criteria.compares_instances || self.is_warming() {
+            return;
+        }
+        let latencies: Vec<_> = instances.iter().map(reading::latency).collect();
+        self.instances.count(&latencies, AT_START, &self.baseline);
     }
 
     /// Weighs what each side newly counted since the last call in this step.
@@ -301,6 +339,7 @@ impl Judge {
         let (of_stable, of_canary) = (&self.readings[0], &self.readings[1]);
         for (totals, reading) in self.totals.iter_mut().zip([of_stable, of_canary]) {
             totals.errors.add(reading.errors);
+            totals.news.add(reading.news);
             totals.rejected.add(reading.rejected);
             for (bucket, count) in &reading.latency {
                 totals.latency.add(*bucket, *count);
@@ -308,13 +347,13 @@ impl Judge {
         }
         self.effect.count(Side::Stable, &of_stable.latency);
         self.effect.count(Side::Canary, &of_canary.latency);
-        let share = self.weight.fraction();
+        let share = self.share();
         let (beside, alone) = (share > 0.0 && share < 1.0, share >= 1.0);
         self.guards.errors.add(of_stable.errors, elapsed);
         self.guards.slow.add(of_stable.slow_from(self.guards.slow_from), elapsed);
         if beside {
             self.delivered.count(of_canary.ended, of_stable.ended);
-            self.errors.count(of_canary.errors, of_stable.errors);
+            self.errors.count(of_canary.news, of_stable.news);
             self.rejected.count(of_canary.rejected, of_stable.rejected);
             self.latency.count(&of_canary.latency, &of_stable.latency);
             self.promotion.count(of_canary, of_stable);
@@ -348,12 +387,30 @@ impl Judge {
             self.promotion.refresh(self.errors.stable_rate(), &self.baseline);
         }
         self.latency.end_slot(&self.baseline);
+        self.instances.end_slot(&self.baseline);
+    }
+
+    /// The probability with which a request that counts is the canary's.
+    pub(super) fn share(&self) -> f64 {
+        let (canary, compared) = (self.weight.fraction(), self.compared.fraction());
+        if canary > 0.0 { canary / (canary + compared) } else { 0.0 }
+    }
+
+    /// How many seconds so many canary requests take, at the rate of this step.
+    pub(super) fn lasts(&self, requests: u64) -> Option<f64> {
+        let seen = self.totals_of(Side::Canary).errors.requests();
+        let lasted = self.looked.since(self.step_began).as_secs_f64();
+        (seen > 0).then(|| requests as f64 * lasted / seen as f64)
     }
 
     pub(super) fn evidence(&self) -> Evidence {
         let mut shares = SHARES;
         if !self.criteria.watches_errors() {
             (shares[0], shares[2]) = (0.0, 0.0);
+        }
+        if self.criteria.unit == Unit::Session {
+            // One client who is refused again and again would speak for many.
+            shares[2] = 0.0;
         }
         if !self.criteria.watches_latency() {
             shares[1] = 0.0;
@@ -388,7 +445,12 @@ impl Judge {
     }
 
     pub(super) fn is_alone(&self) -> bool {
-        self.weight == Weight::FULL
+        self.weight > Weight::ZERO && self.compared == Weight::ZERO
+    }
+
+    /// Whether the canary's latency differs by more than stable's instances do among themselves.
+    pub(super) fn is_beyond_instances(&self) -> bool {
+        !self.criteria.compares_instances || self.instances.are_outdone_by(self.latency.evidence())
     }
 
     pub(super) fn is_warming(&self) -> bool {
@@ -396,7 +458,16 @@ impl Judge {
             && self.started.is_none_or(|at| self.looked.since(at) <= self.criteria.warm_up)
     }
 
-    /// The first latency limit: the one that speaks for the whole distribution.
+    /// Whether the canary's errors lie beyond the margin as they were counted. Bets on events alone do
+    /// not know the margin's absolute part; like [`Self::is_slow_enough`] it only takes verdicts away.
+    pub(super) fn is_faulty_enough(&self) -> bool {
+        if self.criteria.unit == Unit::Request {
+            return true;
+        }
+        let rate = |side| self.totals_of(side).news.rate().unwrap_or(0.0);
+        rate(Side::Canary) > self.margins.errors.boundary().at(rate(Side::Stable))
+    }
+
     /// Whether the canary is slower by enough to matter, and not just surely slower.
     pub(super) fn is_slow_enough(&self) -> bool {
         let named = self.criteria.limits.iter().filter_map(|limit| match limit.metric {
@@ -406,6 +477,7 @@ impl Judge {
         self.effect.is_beyond(named.chain([0.5]), self.margins.latency)
     }
 
+    /// The first latency limit: the one that speaks for the whole distribution.
     pub(super) fn latency_metric(&self) -> Option<Metric> {
         let metrics = self.criteria.limits.iter().map(|limit| limit.metric);
         metrics.into_iter().find(|metric| matches!(metric, Metric::Latency(_)))

@@ -151,11 +151,11 @@ impl LimitStream {
     pub fn count(&mut self, canary: &Reading, stable: &Reading, elapsed: std::time::Duration) {
         let Some(Held { bound, edges }) = self.held else { return };
         let (sure, possible) = match self.limit.metric {
-            Metric::Errors => (canary.errors, canary.errors),
+            Metric::Errors => (canary.news, canary.news),
             Metric::Latency(_) => (canary.slow_from(edges.0), canary.slow_from(edges.1)),
         };
         let of_stable = match self.limit.metric {
-            Metric::Errors => stable.errors,
+            Metric::Errors => stable.news,
             Metric::Latency(_) => stable.slow_from(edges.1),
         };
         self.stable.add(of_stable, elapsed);

@@ -20,6 +20,12 @@ use crate::model::weight::Weight;
 pub struct Memory {
     /// The canary's weight at the present step.
     pub weight: Weight,
+    /// The weight of what the canary is compared with; all the rest where nothing is said.
+    #[serde(default)]
+    pub compared: Option<Weight>,
+    /// The most evidence that there was against one of stable's own instances.
+    #[serde(default)]
+    pub highest_instance: f64,
     /// Steps that have begun.
     pub steps: u32,
     /// Slots that are over.

@@ -22,6 +22,8 @@ pub mod effect;
 pub mod forecast;
 pub mod grammar;
 pub mod histogram;
+pub mod instances;
+pub mod interval;
 pub mod judge;
 pub mod limits;
 pub mod memory;
@@ -34,10 +36,12 @@ pub mod reading;
 pub mod recent;
 pub mod replay;
 pub mod scorecard;
+pub mod sessions;
 pub mod share;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod stories;
+pub mod troubled;
 pub mod verdict;
 pub mod wording;

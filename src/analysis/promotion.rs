@@ -174,8 +174,8 @@ impl Promotion {
 
     /// Counts what both sides showed.
     pub fn count(&mut self, canary: &Reading, stable: &Reading) {
-        self.errors.count(canary.errors, stable.errors);
-        self.errors_seen.add(canary.errors);
+        self.errors.count(canary.news, stable.news);
+        self.errors_seen.add(canary.news);
         if !self.ready {
             return;
         }

@@ -79,6 +79,7 @@ pub struct RateStream {
     slot: Tally,
     mixture: Mixture<EXPERTS>,
     payoffs: [Payoffs; EXPERTS],
+    events_only: bool,
 }
 
 /// What a [`RateStream`] keeps over a restart.
@@ -99,7 +100,15 @@ impl RateStream {
             slot: Tally::default(),
             mixture: Mixture::new([1.0 / EXPERTS as f64; EXPERTS]),
             payoffs: [Payoffs::default(); EXPERTS],
+            events_only: false,
         }
+    }
+
+    /// The same, betting on events alone: where clients and not requests are assigned to a side.
+    /// Only the margin's factor holds then; see [`Payoffs::events_only`].
+    #[must_use]
+    pub fn events_only(self) -> Self {
+        Self { events_only: true, ..self }
     }
 
     /// The same without the clip, for comparison with bounds.
@@ -167,6 +176,11 @@ impl RateStream {
     fn refresh(&mut self) {
         if !(self.share > 0.0 && self.share < 1.0) {
             self.payoffs = [Payoffs::default(); EXPERTS];
+            return;
+        }
+        if self.events_only {
+            let (share, ratio) = (self.share, self.boundary.ratio);
+            self.payoffs = ODDS.map(|odds| Payoffs::events_only(odds, share, ratio));
             return;
         }
         let stable = self.stable.rate();

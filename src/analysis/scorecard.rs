@@ -10,8 +10,11 @@
 //! never count for a later weight.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::{BUCKETS, Histogram, bucket_of};
+use super::sessions::Sessions;
+use super::troubled::Troubled;
 
 /// How a finished first attempt counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,14 +29,23 @@ pub enum Row {
     Fault,
     /// The client went away first. Nobody's error; latency is the age at which it left.
     Abandoned,
+    /// An error of a client who is kept on a side and met one before: an error for the user, no news
+    /// for the analysis (see [`super::sessions`]).
+    Repeated,
 }
 
 impl Row {
     /// How many rows there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// All rows, in the order in which cells are laid out.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Success, Self::Rejected, Self::Failure, Self::Fault, Self::Abandoned];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Success,
+        Self::Rejected,
+        Self::Failure,
+        Self::Fault,
+        Self::Abandoned,
+        Self::Repeated,
+    ];
 
     /// Its place in [`Row::ALL`].
     #[must_use]
@@ -50,14 +62,32 @@ impl Row {
             Self::Failure => "failure",
             Self::Fault => "fault",
             Self::Abandoned => "abandoned",
+            Self::Repeated => "repeated",
         }
     }
+
+    /// Whether it is an error that is counted for the first time.
+    #[inline]
+    #[must_use]
+    pub fn is_error(self) -> bool {
+        matches!(self, Self::Failure | Self::Fault)
+    }
+}
+
+/// What is known of the request behind an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Whose<'a> {
+    /// The hash of what keeps its client on a side.
+    pub session: Option<u32>,
+    /// Its path.
+    pub path: Option<&'a str>,
 }
 
 /// The cells of one side in one epoch, sharded by worker.
 #[derive(Debug)]
 pub struct Scorecard {
     shards: Box<[Shard]>,
+    sessions: Option<Arc<Sessions>>,
 }
 
 /// One worker's cells. Aligned to two cache lines, because the prefetcher fetches them in pairs.
@@ -65,15 +95,26 @@ pub struct Scorecard {
 #[repr(align(128))]
 struct Shard {
     cells: Box<[AtomicU64]>,
+    /// Locked by its worker for an error only, and by whoever wants to tell where errors are.
+    troubled: Mutex<Troubled>,
 }
 
 impl Scorecard {
     /// An empty scorecard for so many workers (at least one).
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        let shard =
-            || Shard { cells: (0..Row::COUNT * BUCKETS).map(|_| AtomicU64::new(0)).collect() };
-        Self { shards: (0..workers.max(1)).map(|_| shard()).collect() }
+        let shard = || Shard {
+            cells: (0..Row::COUNT * BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            troubled: Mutex::default(),
+        };
+        Self { shards: (0..workers.max(1)).map(|_| shard()).collect(), sessions: None }
+    }
+
+    /// The same for clients who are kept on a side: the first error of each counts. Both sides share
+    /// `sessions`, for the whole rollout.
+    #[must_use]
+    pub fn of_sessions(self, sessions: Option<Arc<Sessions>>) -> Self {
+        Self { sessions, ..self }
     }
 
     /// Counts one finished first attempt. Only worker `worker` may call this with its own number:
@@ -85,6 +126,29 @@ impl Scorecard {
             // Relaxed: one writer, and readers need no order among cells.
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
+    }
+
+    /// Counts a finished first attempt that was an error, like [`Self::record`], and where it was.
+    #[cold]
+    pub fn record_error(&self, worker: usize, row: Row, micros: u64, whose: Whose<'_>) {
+        let is_news = match (&self.sessions, whose.session) {
+            (Some(sessions), Some(session)) => sessions.is_news(session),
+            _ => true,
+        };
+        self.record(worker, if is_news { row } else { Row::Repeated }, micros);
+        if let (Some(path), Some(shard)) = (whose.path, self.shards.get(worker)) {
+            shard.troubled.lock().unwrap_or_else(PoisonError::into_inner).add(path);
+        }
+    }
+
+    /// On which routes the errors were: the worst first.
+    #[must_use]
+    pub fn troubled(&self) -> Troubled {
+        let mut all = Troubled::default();
+        for shard in &self.shards {
+            all.merge(&shard.troubled.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        all
     }
 
     /// Adds up the shards.
@@ -141,9 +205,15 @@ impl Sample {
         Row::ALL.iter().filter(|row| **row != Row::Abandoned).map(|row| self.count(*row)).sum()
     }
 
-    /// Failures and faults.
+    /// All errors: failures and faults, those of clients who met one before included.
     #[must_use]
     pub fn errors(&self) -> u64 {
+        self.news() + self.count(Row::Repeated)
+    }
+
+    /// Errors that are news: without those of clients who met one before.
+    #[must_use]
+    pub fn news(&self) -> u64 {
         self.count(Row::Failure) + self.count(Row::Fault)
     }
 

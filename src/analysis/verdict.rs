@@ -35,10 +35,24 @@ pub struct Check {
     pub stable: Option<f64>,
     /// The limit that the canary is held to, in the same unit.
     pub limit: Option<f64>,
+    /// Between which values the canary's surely lies (95 %, however often it is looked at).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
     /// Canary requests on which it rests.
     pub requests: u64,
     /// One sentence for a person, with the numbers.
     pub sentence: String,
+}
+
+/// A route on which the canary had errors at this step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorstRoute {
+    /// The first two parts of the path.
+    pub route: String,
+    /// Errors of the canary.
+    pub canary: u64,
+    /// Errors of stable meanwhile.
+    pub stable: u64,
 }
 
 /// What a judgement says.
@@ -52,6 +66,12 @@ pub struct Verdict {
     pub sentence: String,
     /// About how many more canary requests a verdict needs, when that can be told.
     pub needs_requests: Option<u64>,
+    /// About how many seconds those take at the present rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_seconds: Option<f64>,
+    /// The routes with the most of the canary's errors, the worst first; not judged by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worst_routes: Vec<WorstRoute>,
     /// Something that a person should look at keeps the step from passing (both sides worsened
     /// together, the split delivered is not the split configured).
     #[serde(default)]
@@ -67,6 +87,8 @@ impl Verdict {
             checks: Vec::new(),
             sentence: sentence.to_owned(),
             needs_requests: None,
+            needs_seconds: None,
+            worst_routes: Vec::new(),
             hold: None,
         }
     }

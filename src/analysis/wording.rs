@@ -21,6 +21,28 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
+/// A time to wait, in the unit that a person would say: `40 s`, `2 min`, `3 h`.
+#[must_use]
+pub fn wait(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "a second".to_owned(),
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 90.0 * 60.0 => format!("{:.0} min", s / 60.0),
+        s if s < 48.0 * 3600.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// An interval: `1.9 to 6.1 %`, `92 ms to 1.2 s`.
+#[must_use]
+pub fn span((low, high): (f64, f64), number: fn(f64) -> String) -> String {
+    let (low, high) = (number(low), number(high));
+    match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((bare, unit)), Some((_, same))) if unit == same => format!("{bare} to {high}"),
+        _ => format!("{low} to {high}"),
+    }
+}
+
 /// A count with thousands set apart.
 #[must_use]
 pub fn count(number: u64) -> String {
@@ -104,6 +126,12 @@ mod tests {
         assert_eq!(time(0.000_45), "450 µs");
         assert_eq!(time(1.44), "1.4 s");
         assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(
+            ["a second", "40 s", "2 min", "3 h", "3 days"],
+            [0.2, 40.0, 130.0, 1e4, 3e5].map(wait)
+        );
+        assert_eq!(span((0.019, 0.061), percent), "1.9 to 6.1 %");
+        assert_eq!(span((0.092, 1.21), time), "92 ms to 1.2 s");
         assert_eq!(requests(1), "1 canary request");
         assert_eq!(chance(4_123.0), "1 in 4,100");
         assert_eq!(chance(1e12), "less than 1 in a billion");

@@ -7,6 +7,7 @@ use super::client::Client;
 use super::console::Console;
 use super::exit::Exit;
 use super::figures;
+use super::progress::Bar;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::controller::status::ServiceStatus;
@@ -110,6 +111,8 @@ pub struct Rollback {
     pub service: Option<String>,
     /// The revision; the former one where nothing is said.
     pub to: Option<u32>,
+    /// Archive no checkpoint first.
+    pub no_checkpoint: bool,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// As JSON, one object per line.
@@ -128,7 +131,11 @@ async fn go_back(
     options: &Rollback,
 ) -> Result<Exit, Trouble> {
     let service = client.service(options.service.as_deref()).await?.service;
-    let accepted = client.rollback(&service, options.to).await?;
+    let accepted = {
+        let mut bar = Bar::new(console, options.json);
+        let mut hears = |now| bar.show(&now);
+        client.rollback(&service, options.to, options.no_checkpoint, &mut hears).await?
+    };
     let (rollout, revision) = (accepted.rollout, accepted.revision);
     if options.json {
         console.json(&json!({

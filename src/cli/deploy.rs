@@ -6,13 +6,15 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::client::Client;
-use super::console::{Console, Line, Look};
+use super::console::{Console, Line, Look, columns};
 use super::exit::Exit;
 use super::figures;
+use super::progress::Bar;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::config::scalar::show_duration;
-use crate::controller::status::{DeployRequest, ServiceStatus};
+use crate::controller::status::{DeployRequest, ServiceStatus, StepForecast};
+use crate::model::revision::Origin;
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
 
@@ -35,6 +37,10 @@ pub struct Options {
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
     pub bake: Option<Duration>,
+    /// The source that the image was built from.
+    pub origin: Option<Origin>,
+    /// Archive no checkpoint first.
+    pub no_checkpoint: bool,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// Say what would be done.
@@ -49,7 +55,11 @@ pub async fn run(client: &Client, console: &mut Console, options: Options) -> Ex
     trouble::ended(console, deployed)
 }
 
-async fn deploy(client: &Client, console: &mut Console, options: Options) -> Result<Exit, Trouble> {
+pub(super) async fn deploy(
+    client: &Client,
+    console: &mut Console,
+    options: Options,
+) -> Result<Exit, Trouble> {
     let (detach, dry_run, json) = (options.detach, options.dry_run, options.json);
     let name = options.service.clone();
     let steps = options.steps.clone();
@@ -60,15 +70,24 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
         |steps| steps.weights().iter().copied().map(Weight::percent).collect(),
     );
     if dry_run {
-        return Ok(plan(console, &service, &request, &steps, json));
+        let forecast = match service.stable {
+            // All traffic at once: there are no steps.
+            None => Vec::new(),
+            Some(_) => client.forecast(&service.service, request.steps.as_deref()).await?,
+        };
+        return Ok(plan(console, &service, &request, &steps, &forecast, json));
     }
 
     let from = service.stable.as_ref().map(|stable| stable.revision);
-    let accepted = client.deploy(&service.service, &request).await?;
+    let accepted = {
+        let mut bar = Bar::new(console, json);
+        client.deploy_telling(&service.service, &request, &mut |now| bar.show(&now)).await?
+    };
     let name = &service.service;
     if json {
         console.json(&json!({
             "kind": "accepted", "service": name, "rollout": accepted.rollout, "revision": accepted.revision,
+            "same_image_as": accepted.same_image_as,
         }));
     }
     if detach {
@@ -82,6 +101,12 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
         let what = what(&service, &request);
         let line = headline(name, from, accepted.revision, &what, &steps, console);
         console.talk(line.and(Look::Faint, &format!("   rollout {}", accepted.rollout)));
+        if let Some(same) = accepted.same_image_as {
+            console.talk(format!(
+                "{} the very image of revision {same}, deployed again",
+                console.signs().note
+            ));
+        }
     }
     let followed = Followed { service: service.service, rollout: accepted.rollout };
     watch::to_the_end(client, console, &followed, json).await
@@ -106,6 +131,8 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         command: options.command,
         endpoints: options.endpoints.map(|all| all.iter().map(ToString::to_string).collect()),
         env: options.env,
+        origin: options.origin,
+        no_checkpoint: options.no_checkpoint,
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),
     })
@@ -147,11 +174,36 @@ fn headline(
     line.plain(&format!("  revision {from} {arrow} {to} ({what})  canary {steps}"))
 }
 
+/// What each step would take, as a table.
+fn foretold(forecast: &[StepForecast], console: &Console) -> Vec<Line> {
+    let none = || console.signs().none.to_owned();
+    if forecast.iter().all(|step| step.requests.is_none()) {
+        let unknown = forecast.iter().any(|step| step.weight < 100.0);
+        let line = "how long that takes cannot be told: stable has had too little traffic yet";
+        return if unknown { vec![Line::from(line)] } else { Vec::new() };
+    }
+    let head = ["step", "canary requests", "time", "catches errors from", "catches slower from"];
+    let mut rows = vec![head.map(|text| (Look::Faint, text.to_owned())).to_vec()];
+    for step in forecast {
+        let texts = [
+            figures::percent(step.weight),
+            step.requests
+                .map_or_else(none, |requests| format!("about {}", figures::count(requests))),
+            step.seconds.map_or_else(none, figures::duration),
+            step.catches_error_rate.map_or_else(none, |rate| figures::percent(rate * 100.0)),
+            step.catches_slower.map_or_else(none, |factor| format!("{factor:.2}x")),
+        ];
+        rows.push(texts.map(|text| (Look::Plain, text)).to_vec());
+    }
+    columns(&rows, &[true, true, true, true, true], 2)
+}
+
 fn plan(
     console: &mut Console,
     service: &ServiceStatus,
     request: &DeployRequest,
     steps: &[f64],
+    forecast: &[StepForecast],
     json: bool,
 ) -> Exit {
     let from = service.stable.as_ref().map(|stable| stable.revision);
@@ -161,6 +213,7 @@ fn plan(
         console.json(&json!({
             "kind": "plan", "service": service.service, "from": from, "runs": what,
             "steps": steps, "bake": request.bake, "possible_now": !under_way,
+            "forecast": forecast,
         }));
         return Exit::Done;
     }
@@ -177,6 +230,9 @@ fn plan(
     }
     if let Some(bake) = &request.bake {
         console.data(format!("at least {bake} at each step"));
+    }
+    for line in foretold(forecast, console) {
+        console.data(line);
     }
     if under_way {
         console.talk(format!(

@@ -44,7 +44,7 @@ pub(crate) fn block(status: &ServiceStatus, signs: Signs, width: usize) -> Vec<L
         for instance in side.instances.iter().filter(|instance| !instance.healthy) {
             let why = instance.diagnosis.as_deref().unwrap_or("not healthy yet");
             let line = Line::new().plain(" ").and(Look::Unsure, signs.unsure);
-            lines.push(line.plain(&format!(" {}: {why}", instance.id)));
+            lines.push(line.plain(&format!(" {}: {why}", instance.short())));
         }
     }
     lines.extend(
@@ -144,7 +144,20 @@ pub(super) fn checks(verdict: &Verdict, signs: Signs, indent: usize) -> Vec<Line
         let line = Line::new().plain(&" ".repeat(indent)).and(look, sign);
         lines.push(line.plain(&format!(" {}", verdict.sentence)));
     }
+    lines.extend(worst(verdict).map(|text| {
+        Line::new().plain(&" ".repeat(indent)).and(Look::Faint, "  most errors  ").plain(&text)
+    }));
     lines
+}
+
+/// `/checkout 9 (stable 1), /cart 2 (stable 0)`.
+fn worst(verdict: &Verdict) -> Option<String> {
+    let routes: Vec<String> = verdict
+        .worst_routes
+        .iter()
+        .map(|worst| format!("{} {} (stable {})", worst.route, worst.canary, worst.stable))
+        .collect();
+    (!routes.is_empty()).then(|| routes.join(", "))
 }
 
 fn check_line(check: &Check, signs: Signs, indent: usize) -> Line {

@@ -5,8 +5,10 @@
 //! they ask and tell, and they never end the process themselves: they give an [`exit::Exit`].
 
 pub mod act;
+mod analyze;
 pub mod args;
 pub mod check;
+mod checkpoint;
 pub mod client;
 pub mod config;
 pub mod console;
@@ -23,8 +25,11 @@ pub(crate) mod live;
 pub mod logs;
 mod online;
 pub mod output;
+mod progress;
 pub mod reload;
 mod run;
+mod source;
+mod state;
 pub mod status;
 mod stream;
 mod tester;
@@ -78,6 +83,7 @@ fn dispatch(verb: Verb) -> Result<Exit, Failure> {
     match verb {
         Verb::Offline(verb) => match verb {
             Offline::Check(args) => check::run(&args),
+            Offline::Analyze(args) => analyze::run(&args),
             Offline::Config(args) => config::run(&args.verb),
             Offline::Init(args) => init::run(&args.file),
             Offline::Import(args) => import::run(&args.from),

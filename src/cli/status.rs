@@ -244,6 +244,14 @@ fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Vec<L
     if let Some(verdict) = service.verdict.as_ref().filter(|_| service.canary.is_some()) {
         lines.extend(live::checks(verdict, signs, 2));
     }
+    if let Some(shield) = service.shield.filter(|shield| shield.shielded + shield.refused > 0) {
+        let sent = format!("{} failures of the canary went to stable", shield.shielded);
+        let line = Line::new().and(Look::Faint, "  shield   ").plain(&sent);
+        lines.push(match shield.refused {
+            0 => line,
+            refused => line.and(Look::Unsure, &format!(", {refused} were beyond the budget")),
+        });
+    }
     if let Some(reason) = service.unserved() {
         lines.push(Line::new().plain("  ").and(Look::Bad, signs.bad).plain(" ").plain(&reason));
     }
@@ -312,7 +320,8 @@ fn tree(lines: &mut Vec<Line>, name: &str, side: &SideStatus, is_last: bool, sig
         } else {
             (signs.bad, Look::Bad, "not healthy")
         };
-        let line = line.and(look, sign).plain(&format!(" {}  {}  ", instance.id, instance.address));
+        let line =
+            line.and(look, sign).plain(&format!(" {}  {}  ", instance.short(), instance.address));
         let line = line.and(look, health).plain(&format!(", {} in flight", instance.in_flight));
         lines.push(match &instance.diagnosis {
             Some(diagnosis) => line.plain(&format!(": {diagnosis}")),

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::problem::Problem;
 use super::raw::Value;
 use super::reader::{Found, Section};
-use super::{Admin, Config, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State};
+use super::{
+    Admin, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State,
+};
 use crate::model::network::Network;
 
 /// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
@@ -25,13 +27,14 @@ pub(super) fn read(top: &Section<'_>, base: &Path) -> Config {
         tls,
         acme,
         admin: read_admin(&top.inner("admin"), base),
-        state: State { dir: path(&top.inner("state"), "dir", base) },
+        state: read_state(&top.inner("state"), base),
         runtime: RuntimeSettings {
             docker: read_docker(&top.inner("runtime")),
             labels: top.inner("runtime").choice("labels") == "on",
         },
         log: read_log(&top.inner("log")),
         services: Vec::new(),
+        text: FileText::default(),
     }
 }
 
@@ -41,6 +44,13 @@ fn text(section: &Section<'_>, name: &str) -> String {
 
 fn path(section: &Section<'_>, name: &str, base: &Path) -> PathBuf {
     section.text(name).map_or_else(PathBuf::new, |found| found.path(base))
+}
+
+fn read_state(section: &Section<'_>, base: &Path) -> State {
+    let dir = path(section, "dir", base);
+    let named = section.text("checkpoints").map(|found| found.path(base));
+    let checkpoints = named.unwrap_or_else(|| dir.join("checkpoints"));
+    State { dir, checkpoints }
 }
 
 fn values<T>(found: Vec<Found<T>>) -> Vec<T> {
@@ -82,6 +92,13 @@ fn read_listen(section: &Section<'_>, with_tls: bool) -> Listen {
         max_header_size: bounded_size(section, "max_header_size", 1 << 10, 1 << 20),
         max_target: bounded_size(section, "max_target", 256, 64 << 10),
         max_streams: count("max_streams") as u32,
+        max_header_line: bounded_size(section, "max_header_line", 256, 1 << 20),
+        underscores: section.choice("header_underscores") == "keep",
+        body_rate: count("body_rate"),
+        max_connections: count("max_connections") as usize,
+        max_connections_per_address: count("max_connections_per_address") as u32,
+        max_age: section.time_limit("max_age"),
+        memory: Some(section.size("memory").value).filter(|bytes| *bytes > 0),
     };
     let trusted = section.each("trusted_proxies", "a network", |value| match value {
         Value::Text(text) => Network::parse(text),

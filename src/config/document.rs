@@ -119,7 +119,9 @@ fn check_known(table: &Table, known: &'static [Key], path: &str, report: &Report
         let inner =
             if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
         match (key.shape, &entry.node.value) {
-            (Shape::Table(keys), Value::Table(table)) => check_known(table, keys, &inner, report),
+            (Shape::Table(keys) | Shape::Optional(keys), Value::Table(table)) => {
+                check_known(table, keys, &inner, report);
+            }
             (Shape::Named(keys), Value::Table(table)) => {
                 for entry in &table.entries {
                     if let Value::Table(table) = &entry.node.value {
@@ -174,7 +176,7 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
         for key in keys {
             let path: Vec<String> = prefix.iter().cloned().chain([key.name.to_owned()]).collect();
             match key.shape {
-                Shape::Table(inner) => walk(&path, inner, found),
+                Shape::Table(inner) | Shape::Optional(inner) => walk(&path, inner, found),
                 shape if shape.fits_a_variable() => found.push((path, key)),
                 _ => {}
             }
@@ -238,6 +240,9 @@ fn variables(table: &mut Table, variables: &BTreeMap<String, String>, report: &R
 
 /// What a variable or flag says, as if it stood in the file.
 fn overlay(text: &str, shape: Shape, place: Place) -> Node {
+    if let (Shape::Switch, Ok(truth)) = (shape, text.trim().parse::<bool>()) {
+        return Node { value: Value::Boolean(truth), place };
+    }
     let word = |text: &str| match text.trim().parse::<i64>() {
         Ok(number) if matches!(shape, Shape::Integer(..) | Shape::Number(_) | Shape::Statuses) => {
             Value::Integer(number)

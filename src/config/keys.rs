@@ -4,15 +4,19 @@
 //! example all read this table; nothing else lists the keys. A default is written as it would stand
 //! in the file, and is read by the same code as what a person writes.
 
+mod engine;
 mod tcp;
 mod tls;
 
+pub use engine::{LOG, RUNTIME};
 pub use tcp::TCP;
 pub use tls::{ACME, CERTIFICATE, TLS};
 
+use super::listen_keys::LISTEN;
+use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
-    Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
-    Table, Tables, Text, TextOrList,
+    Address, Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size,
+    Statuses, Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -45,6 +49,8 @@ pub enum Shape {
     Size,
     /// `"127.0.0.1:9900"`, a list of such, or `"off"`.
     Address,
+    /// `true` or `false`.
+    Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts.
@@ -59,6 +65,8 @@ pub enum Shape {
     Secrets,
     /// A table with these keys.
     Table(&'static [Key]),
+    /// A table with these keys that means nothing when it is not written.
+    Optional(&'static [Key]),
     /// Tables with these keys under names of the user's choice.
     Named(&'static [Key]),
     /// A list of tables with these keys.
@@ -70,7 +78,7 @@ impl Shape {
     #[must_use]
     pub fn keys(self) -> Option<&'static [Key]> {
         match self {
-            Table(keys) | Named(keys) | Tables(keys) => Some(keys),
+            Table(keys) | Optional(keys) | Named(keys) | Tables(keys) => Some(keys),
             _ => None,
         }
     }
@@ -88,7 +96,14 @@ impl Shape {
     }
 }
 
-const fn key(name: &'static str, shape: Shape, default: &'static str, doc: &'static str) -> Key {
+mod keeping;
+
+pub(super) const fn key(
+    name: &'static str,
+    shape: Shape,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
     Key { name, shape, default, doc }
 }
 
@@ -103,7 +118,7 @@ pub const TOP: &[Key] = &[
         "Certificates by themselves, from Let's Encrypt or another authority; `email` is enough.",
     ),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
-    key("state", Table(STATE), "", "What must survive a restart."),
+    key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
     key(
@@ -118,65 +133,6 @@ pub const TOP: &[Key] = &[
         "",
         "Services that speak no HTTP: plain TCP, with the same split, drain and rollouts by connection.",
     ),
-];
-
-/// `[listen]`. The limits are those of the design's edge checklist, beside which the values of
-/// nginx, HAProxy and Envoy stand.
-pub const LISTEN: &[Key] = &[
-    key(
-        "http",
-        Address,
-        r#""0.0.0.0:80""#,
-        "Address for cleartext HTTP/1.1 and HTTP/2, a list of them, or \"off\".",
-    ),
-    key(
-        "https",
-        Address,
-        r#""0.0.0.0:443""#,
-        "Address for TLS, a list of them, or \"off\". Opened only when there is a certificate.",
-    ),
-    key("workers", Integer(0, 1024), "0", "Threads of the data plane; 0 is one per core."),
-    key(
-        "trusted_proxies",
-        TextOrList,
-        "[]",
-        "Networks whose X-Forwarded-* headers are believed; from others they are replaced.",
-    ),
-    key(
-        "handshake_timeout",
-        Duration,
-        r#""10s""#,
-        "From accepting a connection to the end of the TLS handshake.",
-    ),
-    key("header_timeout", Duration, r#""10s""#, "For the whole header of a request."),
-    key("body_timeout", Duration, r#""30s""#, "Between two reads of a request's body."),
-    key("write_timeout", Duration, r#""60s""#, "Without progress while a response is written."),
-    key("keep_alive", Duration, r#""75s""#, "How long an idle connection is kept."),
-    key(
-        "keep_alive_requests",
-        Integer(1, 1_000_000),
-        "1000",
-        "Requests on one connection before it is closed; ten times as many with HTTP/2.",
-    ),
-    key(
-        "max_headers",
-        Integer(1, 10_000),
-        "100",
-        "Header fields of one request; more are answered 431.",
-    ),
-    key(
-        "max_header_size",
-        Size,
-        r#""32KiB""#,
-        "Bytes of one request's header; more are answered 431.",
-    ),
-    key(
-        "max_target",
-        Size,
-        r#""8KiB""#,
-        "Bytes of a request's path and query; more are answered 414.",
-    ),
-    key("max_streams", Integer(1, 10_000), "100", "Requests at a time on one HTTP/2 connection."),
 ];
 
 /// `[admin]`.
@@ -194,46 +150,6 @@ pub const ADMIN: &[Key] = &[
         "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
     ),
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
-];
-
-/// `[state]`.
-pub const STATE: &[Key] = &[key(
-    "dir",
-    Text,
-    r#""/var/lib/switchback""#,
-    "Directory for rollouts, revisions and their history.",
-)];
-
-/// `[runtime]`.
-pub const RUNTIME: &[Key] = &[
-    key(
-        "docker",
-        Text,
-        r#""unix:///var/run/docker.sock""#,
-        "The Docker Engine, unix:// or tcp://. DOCKER_HOST is honoured when this is not written.",
-    ),
-    key(
-        "labels",
-        Choice(&["off", "on"]),
-        r#""off""#,
-        "Whether containers that somebody else runs make services by their labels: switchback.host, .port, .path, .health, .steps, .bake, .abort, .service.",
-    ),
-];
-
-/// `[log]`.
-pub const LOG: &[Key] = &[
-    key(
-        "format",
-        Choice(&["auto", "text", "json"]),
-        r#""auto""#,
-        "\"auto\" is text on a terminal and JSON otherwise.",
-    ),
-    key(
-        "filter",
-        Text,
-        r#""info""#,
-        "Levels, also per module: \"info,switchback::proxy=debug\". Also set by SWITCHBACK_LOG.",
-    ),
 ];
 
 /// `[service.NAME]`.
@@ -268,6 +184,12 @@ pub const SERVICE: &[Key] = &[
         "",
         "Files of NAME=value lines, relative to this file; `env` wins.",
     ),
+    key(
+        "pull",
+        Choice(&["missing", "always"]),
+        r#""missing""#,
+        "When the registry is asked for the image: when it is \"missing\" here, or \"always\".",
+    ),
     key("args", List, "[]", "Replaces the image's CMD."),
     key("volumes", List, "[]", "Volumes and bind mounts, \"source:/target[:ro]\"."),
     key(
@@ -282,6 +204,20 @@ pub const SERVICE: &[Key] = &[
     key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
     key("probe", Table(PROBE), "", "How the health of an instance is asked."),
+    key(
+        "smoke",
+        Tables(SMOKE),
+        "",
+        "What must go well on the canary before any visitor meets it, in this order.",
+    ),
+    key(
+        "before_deploy",
+        Optional(HOOK),
+        "",
+        "Runs before instances are launched; its failure ends the rollout. It must bear to be run twice.",
+    ),
+    key("after_promote", Optional(HOOK), "", "Runs when the new revision is stable."),
+    key("on_rollback", Optional(HOOK), "", "Runs when all traffic is back."),
     key("steps", Text, r#""5% 25% 50% 100%""#, "The canary's weights, rising to 100%."),
     key(
         "bake",
@@ -308,6 +244,36 @@ pub const SERVICE: &[Key] = &[
         "Limits beyond which the canary is taken back; x is times stable, over the same time.",
     ),
     key(
+        "warm_up",
+        Duration,
+        r#""2s""#,
+        "How long the latencies of new instances are left out; errors always count. 1m for a JVM.",
+    ),
+    key(
+        "hold_back",
+        Text,
+        r#""0%""#,
+        "What stable keeps at the 100% step, \"5%\" for example, so that there is something to compare with.",
+    ),
+    key(
+        "fresh_baseline",
+        Switch,
+        "false",
+        "Starts one more instance of stable with the canary and compares with that one alone.",
+    ),
+    key(
+        "compare_instances",
+        Switch,
+        "false",
+        "Takes a canary back for its latency only if stable's instances differ less among themselves.",
+    ),
+    key(
+        "record",
+        Switch,
+        "false",
+        "Records what each rollout is judged by, for `switchback analyze`, in the state directory.",
+    ),
+    key(
         "keep_warm",
         Duration,
         r#""10m""#,
@@ -325,6 +291,36 @@ pub const SERVICE: &[Key] = &[
         r#""2m""#,
         "How long launching all instances may take, pulling the image included.",
     ),
+    key(
+        "keep_revisions",
+        Integer(2, 1_000),
+        "10",
+        "Revisions that can be returned to; their images stay on the engine.",
+    ),
+    key(
+        "checkpoint",
+        Choice(&["manual", "auto"]),
+        r#""manual""#,
+        "\"auto\" archives a checkpoint before each deploy and rollback.",
+    ),
+    key(
+        "backup",
+        Table(keeping::BACKUP),
+        "",
+        "What goes into a checkpoint, and how long it stays.",
+    ),
+    key(
+        "paths",
+        TextOrList,
+        "[]",
+        "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
+    ),
+    key(
+        "build",
+        Table(keeping::BUILD),
+        "",
+        "How `deploy --build` and `deploy --git` make the image.",
+    ),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),
     key(
@@ -338,6 +334,12 @@ pub const SERVICE: &[Key] = &[
         Duration,
         r#""5m""#,
         "Without a byte in either direction, on bodies and tunnels.",
+    ),
+    key(
+        "max_body",
+        Size,
+        "0",
+        "Bytes of a request's body; more are answered 413. 0 is any number.",
     ),
     key(
         "retries",
@@ -355,7 +357,43 @@ pub const SERVICE: &[Key] = &[
         "errors",
         Statuses,
         r#""5xx""#,
-        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list.",
+        "Statuses that count as errors: \"5xx\", 429, \"500-504\", or a list. gRPC's count as HTTP's.",
+    ),
+    key(
+        "route_errors",
+        Map,
+        "",
+        "Another rule for paths: { \"/search\" = \"5xx 429\" }; the longest prefix holds.",
+    ),
+    key(
+        "ignore_routes",
+        TextOrList,
+        "[]",
+        "Path prefixes whose requests say nothing about a revision; they are not counted.",
+    ),
+    key(
+        "shield",
+        Choice(&["off", "safe", "idempotent"]),
+        r#""idempotent""#,
+        "Which requests that the canary fails are answered by stable, unseen by the visitor: none, GET and HEAD, or PUT and DELETE too. They count against the canary all the same.",
+    ),
+    key(
+        "shield_budget",
+        Text,
+        r#""20%""#,
+        "The most that the shield adds to stable's own requests, beside 10 a second.",
+    ),
+    key(
+        "shield_body",
+        Size,
+        r#""64KiB""#,
+        "Bytes of a request's body that are kept so that it can be sent again.",
+    ),
+    key(
+        "assets",
+        TextOrList,
+        r#""auto""#,
+        "Files that the other revision is asked for when one says 404: \"auto\" is what has a hash in its name; or path prefixes, or \"off\".",
     ),
     key(
         "client_certificate",
@@ -368,28 +406,6 @@ pub const SERVICE: &[Key] = &[
         Secret,
         "",
         "Lets who knows it choose a side (`switchback tester-cookie`); at least 16 characters.",
-    ),
-];
-
-/// `[service.NAME.probe]`.
-pub const PROBE: &[Key] = &[
-    key(
-        "kind",
-        Choice(&["auto", "http", "tcp"]),
-        r#""auto""#,
-        "\"auto\" asks the image's HEALTHCHECK, else GET / for anything below 500; `path` makes it http.",
-    ),
-    key("path", Text, "", "Path and query of an http probe, which 200 to 299 answer."),
-    key("host", Text, "", "Host header of an http probe; the instance's address otherwise."),
-    key("interval", Duration, r#""1s""#, "From one probe to the next."),
-    key("timeout", Duration, r#""1s""#, "For one probe."),
-    key("rise", Integer(1, 100), "2", "Successes in a row that make an instance healthy."),
-    key("fall", Integer(1, 100), "3", "Failures in a row that make it unhealthy."),
-    key(
-        "deadline",
-        Duration,
-        r#""1m""#,
-        "How long the instances of a new revision have to become healthy.",
     ),
 ];
 

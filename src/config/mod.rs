@@ -17,13 +17,18 @@ mod cross;
 mod daemon;
 mod document;
 pub mod env_file;
+mod exceptions;
+mod hooks;
 pub mod image;
+pub mod keeping;
 pub mod keys;
 pub mod labels;
+mod listen_keys;
 pub mod load;
 pub mod problem;
 pub mod raw;
 mod reader;
+mod rollout_keys;
 pub mod scalar;
 pub mod schema;
 mod service;
@@ -35,6 +40,7 @@ pub mod tls;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::Document;
@@ -46,6 +52,7 @@ use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
 
 use crate::model::network::Network;
+use keeping::{Build, Keeping};
 use problem::Problems;
 use reader::Report;
 use tls::{Acme, Tls};
@@ -70,6 +77,18 @@ pub struct Config {
     pub log: LogSettings,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The file that this was read from, to be archived with a checkpoint.
+    pub text: FileText,
+}
+
+/// What a configuration file says, letter for letter. Has secrets, and is not shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct FileText(pub Arc<str>);
+
+impl std::fmt::Debug for FileText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileText({} bytes)", self.0.len())
+    }
 }
 
 impl Config {
@@ -118,6 +137,20 @@ pub struct Limits {
     pub max_target: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Bytes of one header field.
+    pub max_header_line: usize,
+    /// Whether names of fields may have underscores.
+    pub underscores: bool,
+    /// Bytes per second that a body must have; 0 is any.
+    pub body_rate: u64,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Connections at a time from one address; 0 is any number.
+    pub max_connections_per_address: u32,
+    /// Age at which a connection is asked to end.
+    pub max_age: Duration,
+    /// Bytes of memory that we may use; `None` is what there is.
+    pub memory: Option<u64>,
 }
 
 /// `[admin]`.
@@ -146,6 +179,8 @@ impl std::fmt::Debug for Admin {
 pub struct State {
     /// The state directory.
     pub dir: PathBuf,
+    /// Where checkpoints are archived.
+    pub checkpoints: PathBuf,
 }
 
 /// `[runtime]`.
@@ -193,6 +228,10 @@ pub struct Service {
     pub template: RevisionSpec,
     /// How its rollouts are carried out.
     pub plan: Plan,
+    /// What is kept of it.
+    pub keeping: Keeping,
+    /// How its image is made from source.
+    pub build: Build,
 }
 
 /// What [`parse`] works on.
@@ -245,6 +284,7 @@ fn meaning(document: &Document, input: &Input<'_>, report: &Report) -> Config {
     let mut config = daemon::read(&top, base);
     let read = service::read(document, base, input.read, report);
     cross::check(&config, &top, &read);
+    config.text = FileText(input.text.into());
     config.services = read.into_iter().map(|read| read.service).collect();
     config
 }

@@ -317,6 +317,19 @@ impl<'a> Section<'a> {
         .unwrap_or(Found { value: 0, place: None })
     }
 
+    /// `true` or `false`; `false` when it could not be read.
+    #[must_use]
+    pub fn switch(&self, name: &str) -> bool {
+        let found = self.read(name, "true or false", |value| match value {
+            Value::Boolean(truth) => Ok(*truth),
+            Value::Text(text) if matches!(text.as_str(), "true" | "false") => {
+                Err(format!("it stands without quotes: {text}"))
+            }
+            other => Err(format!("expected true or false, found {}", other.kind())),
+        });
+        found.is_some_and(|found| found.value)
+    }
+
     /// One of the words of the key.
     #[must_use]
     pub fn choice(&self, name: &str) -> &'static str {

@@ -58,6 +58,7 @@ fn shape(shape: Shape) -> Value {
             "examples": ["512MiB", "64KiB"],
         }),
         Shape::Address => one_or_list(text()),
+        Shape::Switch => json!({ "type": "boolean" }),
         Shape::Choice(words) => json!({ "enum": words }),
         Shape::List => json!({ "type": "array", "items": text() }),
         Shape::TextOrList => one_or_list(text()),
@@ -67,7 +68,7 @@ fn shape(shape: Shape) -> Value {
         Shape::Map | Shape::Secrets => {
             json!({ "type": "object", "additionalProperties": { "type": "string" } })
         }
-        Shape::Table(keys) => object(keys),
+        Shape::Table(keys) | Shape::Optional(keys) => object(keys),
         Shape::Named(keys) => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" },

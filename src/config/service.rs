@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use super::daemon::secret;
 use super::document::Document;
+use super::exceptions::{read_assets, read_exceptions};
+use super::hooks::{read_hooks, read_smoke};
 use super::keys::{Key, SERVICE, TCP};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, scalar, tcp};
+use super::{Service, env_file, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::revision::{
     ContainerSpec, ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol,
 };
+use crate::model::weight::Weight;
 use crate::rollout::plan::{OnInconclusive, Plan, Steps};
-use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
+use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings, Shield};
 use crate::routing::table::Route;
 
 /// A service and where its routes were written, for the checks across services.
@@ -122,10 +125,31 @@ fn read_service(
     if !is_http {
         tcp::check_criteria(&section, &plan.criteria);
     }
-    let template = read_template(&section, probe, base, file)?;
+    let template = read_template(&section, probe, base, file);
+    plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
+    let template = template?;
+    let keeping = keeping::read_keeping(&section, &template.container.volumes);
+    let build = keeping::read_build(&section);
+    check_comparison(&section, &template, &plan);
     let place = section.place.clone();
-    let service = Service { name, routes, listen, settings, template, plan };
+    let service = Service { name, routes, listen, settings, template, plan, keeping, build };
     Some(Read { service, route_places, place })
+}
+
+/// What the canary is to be compared with must be there.
+fn check_comparison(section: &Section<'_>, template: &RevisionSpec, plan: &Plan) {
+    let wrong = |name: &str, title: &str, expected: &str| {
+        let place = section.place_of(name).unwrap_or_else(|| section.place.clone());
+        section.wrong(name, &place, title, expected);
+    };
+    if plan.fresh_baseline && matches!(template.source, Source::Endpoints(_)) {
+        let title = "`fresh_baseline` needs instances that we launch";
+        wrong("fresh_baseline", title, "leave it out where somebody else runs the `endpoints`");
+    }
+    if plan.criteria.compares_instances && template.instances() < 2 {
+        let title = "`compare_instances` needs two instances of stable at least";
+        wrong("compare_instances", title, "write `replicas = 2` or more, or leave it out");
+    }
 }
 
 fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
@@ -257,7 +281,7 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
         section.wrong("labels", &place, format!("the label {ours:?} is taken"), expected);
     }
     ContainerSpec {
-        image_id: None,
+        pull_always: section.choice("pull") == "always",
         args: texts("args"),
         volumes: volumes.into_iter().map(|found| found.value).collect(),
         networks: texts("networks"),
@@ -268,6 +292,7 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
             .map_or(0, |found| (found.value * 1_000.0).round() as u64),
         pids: section.integer("pids").map_or(0, |found| found.value),
         user: section.text("user").map(|found| found.value),
+        ..ContainerSpec::default()
     }
 }
 
@@ -354,16 +379,35 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
             "expected for example \"5xx\"",
         );
     }
-    ServiceSettings {
+    let mut settings = ServiceSettings {
         connect_timeout: section.time_limit("connect_timeout"),
         response_timeout: section.time_limit("response_timeout"),
         idle_timeout: section.time_limit("idle_timeout"),
+        max_body: match section.size("max_body").value {
+            0 => u64::MAX,
+            bytes => bytes,
+        },
         retries: section.integer("retries").map_or(0, |found| found.value as u32),
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
+        exceptions: Vec::new(),
         tester_secret: secret(section, "tester_secret"),
         client_certificate: section.choice("client_certificate") == "required",
-    }
+        shield: match section.choice("shield") {
+            "off" => Shield::Off,
+            "safe" => Shield::Safe,
+            _ => Shield::Idempotent,
+        },
+        shield_budget: section
+            .parsed("shield_budget", "a part", |text| {
+                text.parse::<Weight>().map_err(|error| error.to_string())
+            })
+            .map_or(Weight::ZERO, |found| found.value),
+        shield_body: usize::try_from(section.size("shield_body").value).unwrap_or(usize::MAX),
+        assets: read_assets(section),
+    };
+    settings.except(read_exceptions(section));
+    settings
 }
 
 fn affinity(text: &str, service: &ServiceName) -> Result<Affinity, String> {
@@ -406,6 +450,14 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
     let steps = section.parsed("steps", "a list of steps", |text| {
         text.parse::<Steps>().map_err(|error| error.to_string())
     });
+    let hold_back = section.parsed("hold_back", "a part of the traffic", |text| {
+        let weight = text.parse::<Weight>().map_err(|error| error.to_string())?;
+        // Beyond half, the step before it would have said as much.
+        match weight.fraction() <= 0.5 {
+            true => Ok(weight),
+            false => Err("stable keeps a small part, such as \"5%\"; 50% at most".to_owned()),
+        }
+    });
     let criteria = section.parsed("abort", "a list of limits", |text| {
         text.parse::<Criteria>().map_err(|error| error.to_string())
     });
@@ -422,6 +474,15 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
         probe_deadline,
         drain_deadline: section.duration("drain").value,
         keep_warm: section.duration("keep_warm").value,
-        criteria: criteria.map(|found| found.value).unwrap_or_default(),
+        hold_back: hold_back.map(|found| found.value).unwrap_or_default(),
+        fresh_baseline: section.switch("fresh_baseline"),
+        record: section.switch("record"),
+        criteria: Criteria {
+            warm_up: section.duration("warm_up").value,
+            compares_instances: section.switch("compare_instances"),
+            ..criteria.map(|found| found.value).unwrap_or_default()
+        },
+        smoke: read_smoke(section),
+        hooks: Default::default(),
     }
 }

@@ -4,41 +4,39 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::driver::{Driver, Prepared};
+use super::driver::Driver;
+use super::fresh::Fresh;
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::Kind;
 use super::service::{Active, Service, Waiting};
-use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord};
+use super::status::{DeployAccepted, InstanceLogs, RolloutRecord};
+use super::way_back::Start;
 use crate::model::id::{RevisionId, ServiceName};
-use crate::model::instance::Instance;
-use crate::model::revision::{Revision, RevisionSpec};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::command::Command;
 use crate::rollout::event::Event;
 use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
-use crate::runtime::RuntimeError;
 use crate::store::records::Placed;
 
-/// Revisions kept per service beside those in use, so that a rollback can name them.
-const KEPT_REVISIONS: usize = 20;
-
-type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
-
-/// How a service returns to an earlier revision.
-enum WayBack {
-    /// The canary was taken back.
-    Abort(DeployAccepted),
-    /// By a rollout to this revision, whose instances may run already.
-    Begin(RevisionId, Box<Plan>, Vec<Instance>),
-}
+pub(super) type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
 
 impl Driver {
     pub(super) fn asked(&mut self, ask: Ask) {
         // An asker who went away is no reason not to have done it.
         match ask {
-            Ask::Deploy(name, request, answer) => self.deploy(&name, &request, answer),
+            Ask::Deploy(name, request, told, answer) => {
+                self.deploy(&name, &request, told, answer);
+            }
+            Ask::Launch(name, spec, answer) => self.deploy_exactly(&name, *spec, answer),
+            Ask::Held(name, answer) => {
+                let _ = answer.send(self.held(name.as_ref()));
+            }
+            Ask::Export(answer) => {
+                let _ = answer.send(self.export());
+            }
+            Ask::Tell(name, sentence) => self.tell(&name, Kind::Note, sentence),
             Ask::Command(name, command, answer) => match self.command(&name, command) {
                 Ok(()) => self.answer_when_written(&name, Waiting::Command(answer)),
                 Err(refused) => {
@@ -73,6 +71,9 @@ impl Driver {
                 let _ = answer.send(found.ok_or_else(none));
             }
             Ask::Logs(name, revision, lines, answer) => self.logs(&name, revision, lines, answer),
+            Ask::Forecast(name, steps, answer) => {
+                let _ = answer.send(self.foretell(&name, steps.as_deref()));
+            }
             Ask::Scorecards(answer) => {
                 let counts =
                     self.fleet.totals().into_iter().map(|(service, revision, side, total)| {
@@ -86,49 +87,24 @@ impl Driver {
         }
     }
 
-    fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
-        self.services.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            let there_are = if names.is_empty() {
-                "the configuration has none".to_owned()
-            } else {
-                format!("there are: {}", names.join(", "))
-            };
-            Refused::NotFound(format!("there is no service {name}; {there_are}"))
-        })
-    }
-
-    fn deploy(&mut self, name: &ServiceName, request: &DeployRequest, answer: DeployAnswer) {
-        match self.admit_deploy(name, request) {
-            Ok((spec, plan)) => self.prepare(name, spec, plan, Some(answer)),
-            Err(refused) => {
-                let _ = answer.send(Err(refused));
-            }
-        }
-    }
-
-    fn admit_deploy(
-        &self,
-        name: &ServiceName,
-        request: &DeployRequest,
-    ) -> Result<(RevisionSpec, Plan), Refused> {
-        let service = self.known(name)?;
-        self.admit_new_rollout(service)?;
-        let spec = super::settings::spec_of(&service.config, request)?;
-        let plan = super::settings::plan_of(&service.config, request)?;
-        Ok((spec, plan))
-    }
-
-    fn admit_new_rollout(&self, service: &Service) -> Result<(), Refused> {
+    pub(super) fn admit_new_rollout(&self, service: &Service) -> Result<(), Refused> {
         let name = &service.config.name;
         if let Some(active) = &service.active {
             let rollout = &active.rollout;
             let at =
                 rollout.phase.step().map_or(String::new(), |_| format!(" at {}", rollout.weight));
+            // Only what would be admitted now is advised.
+            let may = |command: Command| command.admit(&rollout.phase).is_ok();
+            let mut ways = String::new();
+            if may(Command::Abort) {
+                ways = format!(", or take it back with `switchback abort {name}`");
+            }
+            if may(Command::Promote { full: true }) {
+                ways += &format!(", or finish it with `switchback promote {name} --full`");
+            }
             return Err(Refused::Conflict {
                 sentence: format!(
-                    "rollout {} of {name} is {}{at}: wait for its end, or take it back with \
-                     `switchback abort {name}`, or finish it with `switchback promote {name} --full`",
+                    "rollout {} of {name} is {}{at}: wait for its end{ways}",
                     rollout.id,
                     rollout.phase.as_str().replace('_', " "),
                 ),
@@ -144,100 +120,31 @@ impl Driver {
         Ok(())
     }
 
-    /// Asks the runtime whether a revision can be run; its answer begins the rollout.
-    pub(super) fn prepare(
-        &mut self,
-        name: &ServiceName,
-        spec: RevisionSpec,
-        plan: Plan,
-        answer: Option<DeployAnswer>,
-    ) {
-        self.prepare_as(name, spec, plan, RolloutKind::Canary, answer);
-    }
-
-    pub(super) fn prepare_as(
-        &mut self,
-        name: &ServiceName,
-        spec: RevisionSpec,
-        plan: Plan,
-        kind: RolloutKind,
-        answer: Option<DeployAnswer>,
-    ) {
-        let runtime = self.runtimes.of(&spec.source);
-        let Some(service) = self.services.get_mut(name) else { return };
-        service.preparing = true;
-        let (service, prepared) = (name.clone(), self.prepared.clone());
-        self.tasks.spawn(async move {
-            let spec = runtime.prepare(&spec).await;
-            let _ = prepared.send(Prepared { service, spec, plan, kind, answer }).await;
-        });
-    }
-
-    pub(super) fn begin_prepared(&mut self, prepared: Prepared) {
-        let Prepared { service: name, spec, plan, kind, answer } = prepared;
-        let Some(service) = self.services.get_mut(&name) else { return };
-        service.preparing = false;
-        match spec {
-            Err(error) => {
-                let sentence = error.to_string();
-                self.tell(&name, Kind::Note, format!("cannot deploy: {sentence}"));
-                let refused = match error {
-                    RuntimeError::NotFound(_) => Refused::Invalid(sentence),
-                    _ => Refused::Unavailable(sentence),
-                };
-                if let Some(answer) = answer {
-                    let _ = answer.send(Err(refused));
-                }
-            }
-            Ok(spec) => {
-                let revision = self.add_revision(&name, spec);
-                self.begin(&name, revision, kind, plan, Vec::new(), answer);
-            }
-        }
-    }
-
-    fn add_revision(&mut self, name: &ServiceName, spec: RevisionSpec) -> RevisionId {
-        let created = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-        let Some(service) = self.services.get_mut(name) else { return RevisionId(0) };
-        service.record.last_revision += 1;
-        let id = RevisionId(service.record.last_revision);
-        let revision = Revision { id, spec, created };
-        service.revisions.insert(id, revision.clone());
-        let mut changes = vec![crate::store::Change::Revision(name.clone(), Box::new(revision))];
-        let in_use = [
-            service.record.stable.as_ref().map(|placed| placed.revision),
-            service.record.warm.as_ref().map(|warm| warm.placed.revision),
-            Some(id),
-        ];
-        while service.revisions.len() > KEPT_REVISIONS {
-            let oldest = service.revisions.keys().find(|id| !in_use.contains(&Some(**id))).copied();
-            let Some(oldest) = oldest else { break };
-            service.revisions.remove(&oldest);
-            changes.push(crate::store::Change::DropRevision(name.clone(), oldest));
-        }
-        // The rollout's own first checkpoint is queued behind this batch and must stand, so this one
-        // needs nobody to wait for it.
-        let written = self.writer.write(changes);
-        self.tasks.spawn(async move { written.await.is_ok() });
-        id
-    }
-
-    /// Begins a rollout to a revision that exists; with instances, if they run already. Who asked is
-    /// answered when its first checkpoint is written: a rollout whose number somebody knows survives.
-    fn begin(
+    /// Begins a rollout to a revision that exists. Who asked is answered when its first checkpoint is
+    /// written: a rollout whose number somebody knows survives.
+    pub(super) fn begin(
         &mut self,
         name: &ServiceName,
         revision: RevisionId,
         kind: RolloutKind,
         plan: Plan,
-        instances: Vec<Instance>,
+        start: Start,
         answer: Option<DeployAnswer>,
     ) {
         let now = self.now();
         let id = self.next_rollout();
         let started = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-        let accepted = DeployAccepted { rollout: id.0, revision: revision.0 };
+        let accepted = DeployAccepted {
+            rollout: id.0,
+            revision: revision.0,
+            same_image_as: self.same_image(name, revision),
+        };
         self.make_room(name, revision);
+        let (phase, instances) = match start {
+            Start::Anew => (Phase::Launching, Vec::new()),
+            Start::Asked(instances) => (Phase::Probing, instances),
+            Start::AtOnce(instances) => (Phase::Promoting, instances),
+        };
         let Some(service) = self.services.get_mut(name) else { return };
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
         let checkpoint = Checkpoint {
@@ -247,17 +154,20 @@ impl Driver {
             stable,
             canary: revision,
             plan,
-            phase: Phase::Launching,
+            phase,
             instances,
             memory: None,
             started,
         };
+        let attempts = service.attempts_at(revision);
         let (rollout, effects) = Rollout::begin(checkpoint, now);
+        let shielded = self.fleet.shielded(name);
         let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
             judge: None,
             seen: Default::default(),
+            seen_of: Vec::new(),
             verdict: None,
             started,
             events: Vec::new(),
@@ -265,28 +175,25 @@ impl Driver {
             since: 0,
             diagnosis: None,
             remembered: 0,
+            shielded,
             launch: None,
+            attempts,
+            fresh: Fresh::None,
+            recorder: None,
+            epoch: 0,
             waiting: answer
                 .map(|answer| (attempt, Waiting::Rollout(answer, accepted)))
                 .into_iter()
                 .collect(),
         });
+        // It may be the first that needs this one.
+        self.watch_runtimes();
         self.entered(name);
         self.perform(name, effects);
     }
 
-    /// A new revision takes the place of the one that is warm: a small host has room for two, not for
-    /// three.
-    fn make_room(&mut self, name: &ServiceName, revision: RevisionId) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        let warm = service.record.warm.take_if(|warm| warm.placed.revision != revision);
-        if let Some(warm) = warm {
-            self.retire(name, warm.placed);
-        }
-    }
-
     /// Answers when the rollout's present phase is written down.
-    fn answer_when_written(&mut self, name: &ServiceName, waiting: Waiting) {
+    pub(super) fn answer_when_written(&mut self, name: &ServiceName, waiting: Waiting) {
         let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
             return;
         };
@@ -298,7 +205,7 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, name: &ServiceName, command: Command) -> Result<(), Refused> {
+    pub(super) fn command(&mut self, name: &ServiceName, command: Command) -> Result<(), Refused> {
         let service = self.known(name)?;
         let Some(active) = &service.active else {
             return Err(Refused::Conflict {
@@ -317,65 +224,6 @@ impl Driver {
         self.tell(name, Kind::Note, format!("a person said: {}", spoken(command)));
         self.step(name, Event::Command(command));
         Ok(())
-    }
-
-    fn rollback(&mut self, name: &ServiceName, to: Option<RevisionId>, answer: DeployAnswer) {
-        match self.way_back(name, to) {
-            Ok(WayBack::Abort(accepted)) => {
-                self.answer_when_written(name, Waiting::Rollout(answer, accepted));
-            }
-            Ok(WayBack::Begin(revision, plan, instances)) => {
-                self.begin(name, revision, RolloutKind::Direct, *plan, instances, Some(answer));
-            }
-            Err(refused) => {
-                let _ = answer.send(Err(refused));
-            }
-        }
-    }
-
-    fn way_back(&mut self, name: &ServiceName, to: Option<RevisionId>) -> Result<WayBack, Refused> {
-        let service = self.known(name)?;
-        if let Some(active) = &service.active {
-            let (id, stable) = (active.rollout.id, active.rollout.stable);
-            if to.is_some() && to != stable {
-                self.admit_new_rollout(service)?;
-            }
-            self.command(name, Command::Abort)?;
-            let revision = stable.map_or(0, |id| id.0);
-            return Ok(WayBack::Abort(DeployAccepted { rollout: id.0, revision }));
-        }
-        self.admit_new_rollout(service)?;
-        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
-        let Some(wanted) = to.or_else(|| service.previous()) else {
-            return Err(Refused::Conflict {
-                sentence: format!("{name} has no earlier revision to return to"),
-                phase: "idle".to_owned(),
-            });
-        };
-        if Some(wanted) == stable {
-            return Err(Refused::Conflict {
-                sentence: format!("revision {wanted} of {name} holds the traffic already"),
-                phase: "idle".to_owned(),
-            });
-        }
-        if !service.revisions.contains_key(&wanted) {
-            let kept: Vec<String> = service.revisions.keys().map(ToString::to_string).collect();
-            return Err(Refused::NotFound(format!(
-                "revision {wanted} of {name} is not kept; kept are: {}",
-                kept.join(", ")
-            )));
-        }
-        let plan = service.config.plan.clone();
-        let warm = service.record.warm.as_ref().filter(|warm| warm.placed.revision == wanted);
-        let serving = self.fleet.endpoints(name, wanted).iter().any(|e| e.is_healthy());
-        let instances = match warm {
-            Some(warm) if serving => warm.placed.instances.clone(),
-            _ => Vec::new(),
-        };
-        if !instances.is_empty() {
-            self.fleet.bring_back(name, wanted);
-        }
-        Ok(WayBack::Begin(wanted, Box::new(plan), instances))
     }
 
     fn logs(
@@ -403,10 +251,7 @@ impl Driver {
             let _ = answer.send(Err(Refused::NotFound(sentence)));
             return;
         };
-        let runtime = match service.source(id) {
-            Some(source) => self.runtimes.of(source),
-            None => Arc::clone(&service.runtime),
-        };
+        let (runtime, _) = self.launcher(service, id);
         self.tasks.spawn(async move {
             let mut logs = Vec::new();
             for instance in instances {

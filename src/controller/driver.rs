@@ -13,24 +13,28 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::archivist::Archivist;
 use super::executor::{Completion, Done, Executor};
 use super::fleet::Fleet;
-use super::handle::{Ask, Handle};
+use super::handle::{Ask, Handle, Refused};
 use super::journal::{Happening, Journal, Kind};
 use super::labels::Labels;
+use super::prepare::Prepared;
+use super::runtimes::Runtimes;
 use super::service::{Active, Service};
-use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
+use super::status::{DaemonStatus, ServiceStatus};
+use super::way_back::Archived;
 use crate::config::Service as ServiceConfig;
 use crate::model::certificate::CertificateStatus;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::labelled::Labelled;
 use crate::model::moment::Moment;
-use crate::model::revision::{RevisionSpec, Source};
-use crate::model::weight::Side;
+use crate::model::revision::Source;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
-use crate::runtime::{Found, Runtime, RuntimeError, RuntimeEvent};
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::{Found, RuntimeEvent};
 use crate::store::Everything;
 use crate::store::writer::Writer;
 
@@ -40,29 +44,6 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const QUEUE: usize = 1024;
 /// Connects that fail in a row before an endpoint is given up without waiting for a probe.
 pub(super) const CONNECTS_LOST: u32 = 5;
-
-/// The runtimes that services may use.
-#[derive(Debug, Clone)]
-pub struct Runtimes {
-    /// For `image`.
-    pub docker: Arc<dyn Runtime>,
-    /// For `command`.
-    pub process: Arc<dyn Runtime>,
-    /// For `endpoints`.
-    pub fixed: Arc<dyn Runtime>,
-}
-
-impl Runtimes {
-    /// The runtime that a source needs.
-    #[must_use]
-    pub fn of(&self, source: &Source) -> Arc<dyn Runtime> {
-        match source {
-            Source::Image(_) => Arc::clone(&self.docker),
-            Source::Command(_) => Arc::clone(&self.process),
-            Source::Endpoints(_) => Arc::clone(&self.fixed),
-        }
-    }
-}
 
 /// Reads the configuration again: the services, and a sentence for what else changed.
 pub type Reload = Box<dyn Fn() -> Result<(Vec<ServiceConfig>, String), String> + Send>;
@@ -75,10 +56,16 @@ pub struct Parts {
     pub workers: usize,
     /// What launches.
     pub runtimes: Runtimes,
+    /// Where images are, when that is a Docker Engine.
+    pub images: Option<Arc<DockerRuntime>>,
+    /// Who archives checkpoints.
+    pub archivist: Option<Archivist>,
     /// Where state is written.
     pub writer: Writer,
     /// What was read from it.
     pub everything: Everything,
+    /// The directory below which rollouts are recorded.
+    pub recordings: std::path::PathBuf,
     /// The services as configured.
     pub services: Vec<ServiceConfig>,
     /// How to read the configuration again.
@@ -93,30 +80,28 @@ pub struct Parts {
     pub shutdown: CancellationToken,
 }
 
-/// A deploy that was prepared.
-pub(super) struct Prepared {
-    pub service: ServiceName,
-    pub spec: Result<RevisionSpec, RuntimeError>,
-    pub plan: crate::rollout::plan::Plan,
-    pub kind: crate::rollout::machine::Kind,
-    pub answer:
-        Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
-}
-
 /// What a probe concluded, with what the runtime added to the reason.
 #[derive(Debug)]
 pub(super) struct Probed {
     pub instance: InstanceId,
     pub healthy: bool,
     pub why: String,
+    /// Nothing is concluded yet; this is how it looks.
+    pub early: bool,
 }
 
 /// The driver.
 pub struct Driver {
     pub(super) origin: Instant,
+    /// The origin in milliseconds since the Unix epoch.
+    pub(super) base: u64,
+    pub(super) recordings: std::path::PathBuf,
     pub(super) fleet: Fleet,
     pub(super) services: BTreeMap<ServiceName, Service>,
     pub(super) runtimes: Runtimes,
+    pub(super) images: Option<Arc<DockerRuntime>>,
+    pub(super) archivist: Option<Archivist>,
+    pub(super) archived: mpsc::Sender<Archived>,
     pub(super) executor: Executor,
     pub(super) tasks: TaskTracker,
     pub(super) writer: Writer,
@@ -148,6 +133,7 @@ struct Inbox {
     asks: mpsc::Receiver<Ask>,
     done: mpsc::Receiver<Done>,
     prepared: mpsc::Receiver<Prepared>,
+    archived: mpsc::Receiver<Archived>,
     probes: mpsc::Receiver<Probed>,
     runtime: mpsc::Receiver<RuntimeEvent>,
     processes: mpsc::Receiver<RuntimeEvent>,
@@ -163,6 +149,7 @@ impl Driver {
         let (asks_in, asks) = mpsc::channel(QUEUE);
         let (done_in, done) = mpsc::channel(QUEUE);
         let (prepared_in, prepared) = mpsc::channel(QUEUE);
+        let (archived_in, archived) = mpsc::channel(QUEUE);
         let (probes_in, probes) = mpsc::channel(QUEUE);
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
         let (processes_in, processes) = mpsc::channel(QUEUE);
@@ -205,11 +192,16 @@ impl Driver {
         let handle = Handle::new(asks_in, services_watch, daemon_watch, events, recent);
         let mut driver = Self {
             origin: Instant::now(),
+            base: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+            recordings: parts.recordings,
             fleet: Fleet::new(parts.live, parts.workers),
             services: BTreeMap::new(),
             executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone()),
             tasks,
             runtimes: parts.runtimes,
+            images: parts.images,
+            archivist: parts.archivist,
+            archived: archived_in,
             writer: parts.writer,
             journal,
             reload: parts.reload,
@@ -230,7 +222,17 @@ impl Driver {
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
-            inbox: Inbox { asks, done, prepared, probes, runtime, processes, latecomers, labelled },
+            inbox: Inbox {
+                asks,
+                done,
+                prepared,
+                archived,
+                probes,
+                runtime,
+                processes,
+                latecomers,
+                labelled,
+            },
         };
         driver.labels.take(&parts.containers, &driver.configured);
         for config in driver.wanted() {
@@ -263,6 +265,7 @@ impl Driver {
                 }
                 Some(found) = self.inbox.labelled.recv() => self.relabel(&found),
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
+                Some(archived) = self.inbox.archived.recv() => self.archived(archived),
                 _ = ticks.tick() => self.tick(),
             }
             self.publish_status();
@@ -301,6 +304,18 @@ impl Driver {
         }
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+    }
+
+    pub(super) fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
+        self.services.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
+            let there_are = if names.is_empty() {
+                "the configuration has none".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            Refused::NotFound(format!("there is no service {name}; {there_are}"))
+        })
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -358,34 +373,6 @@ impl Driver {
         }
     }
 
-    /// Samples both sides and weighs them.
-    fn weigh(&mut self, name: &ServiceName, now: Moment) {
-        let samples = Side::BOTH.map(|side| self.fleet.sample(name, side));
-        let Some(service) = self.services.get_mut(name) else { return };
-        for (rate, sample) in service.rates.iter_mut().zip(&samples) {
-            rate.note(sample.requests(), now);
-        }
-        let Some(active) = &mut service.active else { return };
-        if !matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. })
-            || active.pending.is_some()
-        {
-            return;
-        }
-        let Some(judge) = &mut active.judge else { return };
-        let [stable, canary] = &samples;
-        let verdict =
-            judge.observe(&stable.since(&active.seen[0]), &canary.since(&active.seen[1]), now);
-        active.seen = samples;
-        active.verdict = Some(verdict.clone());
-        let slots = judge.slots();
-        let remember = slots != active.remembered;
-        active.remembered = slots;
-        self.step(name, Event::Sampled(verdict));
-        if remember {
-            self.save(name);
-        }
-    }
-
     fn completed(&mut self, done: Done) {
         let Done { service: name, rollout, attempt, what } = done;
         match what {
@@ -397,6 +384,14 @@ impl Driver {
                 self.retired(&name, revision);
                 return;
             }
+            Completion::Hooked { moment, ran } => {
+                self.hooked(&name, rollout, moment, &ran);
+                return;
+            }
+            Completion::Fresh { revision, result } => {
+                self.fresh_launched(&name, rollout, revision, result);
+                return;
+            }
             _ => {}
         }
         let current = self
@@ -405,23 +400,22 @@ impl Driver {
             .and_then(|s| s.active.as_ref())
             .is_some_and(|active| active.rollout.id == rollout);
         if let Completion::Saved(result) = &what {
-            self.store_note = result.as_ref().err().map(ToString::to_string);
-            self.note_unsaved(&name, result.is_err());
+            self.written(&name, result);
         }
         if !current {
-            if let Completion::Launched(Ok(instances)) = what {
-                self.discard(&name, instances);
+            if let Completion::Launched { revision, result: Ok(instances) } = what {
+                self.discard(&name, revision, instances);
             }
             return;
         }
         match what {
-            Completion::Launched(Ok(instances)) => {
+            Completion::Launched { revision, result: Ok(instances) } => {
                 if !self.step(&name, Event::Launched { attempt, instances: instances.clone() }) {
                     // Nobody waits for them any more: an abort came first.
-                    self.discard(&name, instances);
+                    self.discard(&name, revision, instances);
                 }
             }
-            Completion::Launched(Err(failure)) => {
+            Completion::Launched { result: Err(failure), .. } => {
                 self.tell_logs(&name, "the instance", &failure.logs);
                 self.step(&name, Event::LaunchFailed { attempt, sentence: failure.sentence });
             }
@@ -439,14 +433,13 @@ impl Driver {
                 self.step(&name, Event::Stopped { attempt });
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
-            Completion::Relaunched { .. } | Completion::Retired { .. } => {}
-        }
-    }
-
-    fn tell_logs(&mut self, name: &ServiceName, who: &str, lines: &[String]) {
-        if !lines.is_empty() {
-            let message = format!("last output of {who}:\n  {}", lines.join("\n  "));
-            self.tell(name, Kind::Instance, message);
+            Completion::Smoked { failure } => {
+                self.step(&name, Event::Smoked { attempt, failure });
+            }
+            Completion::Relaunched { .. }
+            | Completion::Retired { .. }
+            | Completion::Fresh { .. }
+            | Completion::Hooked { .. } => {}
         }
     }
 

@@ -8,11 +8,14 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::hooks::HookRun;
+use crate::model::hook::HookMoment;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::RevisionSpec;
 use crate::rollout::event::Attempt;
 use crate::routing::endpoint::Endpoint;
+use crate::runtime::hook::Ran;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::store::StoreError;
 
@@ -39,7 +42,7 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Completion {
     /// All instances run, or why not.
-    Launched(Result<Vec<Instance>, Failure>),
+    Launched { revision: RevisionId, result: Result<Vec<Instance>, Failure> },
     /// No request is in flight any more; how many were cut.
     Drained { cut: u32 },
     /// The instances are gone; what they last said.
@@ -50,6 +53,12 @@ pub enum Completion {
     Relaunched { revision: RevisionId, replica: u32, result: Result<Instance, RuntimeError> },
     /// A former revision is gone.
     Retired { revision: RevisionId },
+    /// The smoke tests are done; what failed.
+    Smoked { failure: Option<String> },
+    /// A hook has run.
+    Hooked { moment: HookMoment, ran: Ran },
+    /// One more instance of stable was launched, to compare the canary with, or not.
+    Fresh { revision: RevisionId, result: Result<Instance, RuntimeError> },
 }
 
 /// Why a launch failed, with what the instance last said.
@@ -76,7 +85,7 @@ impl Executor {
         Self { done, tasks, shutdown }
     }
 
-    fn spawn(
+    pub(super) fn spawn(
         &self,
         service: ServiceName,
         rollout: RolloutId,
@@ -91,7 +100,7 @@ impl Executor {
         });
     }
 
-    /// Launches all replicas at once. When one fails, those that run are stopped again. Cancelling
+    /// Runs the hook that comes first, then launches all replicas at once. When one fails, those that run are stopped again. Cancelling
     /// `cancel` stops them too.
     pub fn launch(
         &self,
@@ -100,9 +109,25 @@ impl Executor {
         ownership: Ownership,
         attempt: Attempt,
         cancel: CancellationToken,
+        before: Option<HookRun>,
     ) {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let (done, name) = (self.done.clone(), service.clone());
+        let revision = ownership.revision;
         let work = async move {
+            if let Some(hook) = before {
+                let Some(ran) = cancel.run_until_cancelled(hook.run()).await else {
+                    return Completion::Launched { revision, result: Err(Failure::unwanted()) };
+                };
+                let failure = ran.failure.clone();
+                let what = Completion::Hooked { moment: hook.moment, ran };
+                let _ = done.send(Done { service: name, rollout, attempt, what }).await;
+                if let Some(why) = failure {
+                    let sentence = format!("{} failed: {why}", hook.moment.as_str());
+                    let result = Err(Failure { sentence, logs: Vec::new() });
+                    return Completion::Launched { revision, result };
+                }
+            }
             let launches = (0..spec.instances()).map(|replica| {
                 let ownership = Ownership { replica, ..ownership.clone() };
                 let (runtime, spec) = (Arc::clone(&runtime), &spec);
@@ -118,16 +143,16 @@ impl Executor {
                 }
             }
             if cancel.is_cancelled() && failure.is_none() {
-                failure =
-                    Some(Failure { sentence: "not wanted any more".to_owned(), logs: Vec::new() });
+                failure = Some(Failure::unwanted());
             }
-            match failure {
-                None => Completion::Launched(Ok(instances)),
+            let result = match failure {
+                None => Ok(instances),
                 Some(failure) => {
                     join_all(instances.iter().map(|i| runtime.stop(&i.id, spec.stop_grace))).await;
-                    Completion::Launched(Err(failure))
+                    Err(failure)
                 }
-            }
+            };
+            Completion::Launched { revision: ownership.revision, result }
         };
         self.spawn(service, rollout, attempt, work);
     }
@@ -141,6 +166,37 @@ impl Executor {
             Completion::Relaunched { revision, replica, result }
         };
         self.spawn(service, rollout, 0, work);
+    }
+
+    /// Launches one more instance of stable, to compare the canary with.
+    pub fn launch_fresh(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        spec: RevisionSpec,
+        ownership: Ownership,
+    ) {
+        let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let work = async move {
+            let result = runtime.launch(&spec, &ownership).await;
+            Completion::Fresh { revision: ownership.revision, result }
+        };
+        self.spawn(service, rollout, 0, work);
+    }
+
+    /// Drains an instance and stops it; nobody waits for that.
+    pub fn release(
+        &self,
+        runtime: Arc<dyn Runtime>,
+        endpoints: Vec<Arc<Endpoint>>,
+        instance: InstanceId,
+        times: (Duration, Duration),
+    ) {
+        let (drain_deadline, grace) = times;
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            drained(&endpoints, drain_deadline).await;
+            this.end(&runtime, &instance, grace).await;
+        });
     }
 
     /// Waits until no request is in flight on endpoints whose drain has begun; cuts at the deadline.
@@ -259,6 +315,12 @@ async fn drained(endpoints: &[Arc<Endpoint>], deadline: Duration) -> u32 {
     // What does not go even now is left to the stop.
     let _ = tokio::time::timeout(CUT_SLACK, gone).await;
     cut
+}
+
+impl Failure {
+    fn unwanted() -> Self {
+        Self { sentence: "not wanted any more".to_owned(), logs: Vec::new() }
+    }
 }
 
 impl From<RuntimeError> for Failure {

@@ -8,16 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::analysis::scorecard::{Sample, Scorecard};
+use super::group::Group;
+use crate::analysis::scorecard::Sample;
+use crate::analysis::sessions::Sessions;
+use crate::analysis::troubled::Troubled;
 use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
+use crate::routing::budget::{Budget, Shielded};
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
-use crate::routing::settings::ServiceSettings;
-use crate::routing::table::{Route, RoutingTable, ServiceEntry, SideEntry};
+use crate::routing::settings::{Affinity, ServiceSettings};
+use crate::routing::table::{FreshEntry, Route, RoutingTable, ServiceEntry};
 
 /// The least age at which an unanswered request counts as overdue, and how many times stable's 99th
 /// percentile it must have: from the analysis (section 1), so that a hung canary shows within a
@@ -43,61 +47,20 @@ struct Deployment {
     salt: u64,
     weight: Weight,
     overdue: Duration,
+    /// Who met an error in the rollout under way, where clients are assigned.
+    sessions: Option<Arc<Sessions>>,
+    /// Stable's instances are counted one by one.
+    compares_instances: bool,
     stable: Option<Group>,
+    /// Instances of stable's revision that were started with the canary, and the weight that they
+    /// have at the present step: all that the canary is compared with, unless it is nothing.
+    fresh: Option<Group>,
+    fresh_weight: Weight,
     canary: Option<Group>,
     /// Former revisions that run but have no side.
     aside: Vec<Group>,
-}
-
-/// A revision's endpoints with what was counted of them.
-#[derive(Debug)]
-struct Group {
-    pool: Arc<Pool>,
-    card: Arc<Scorecard>,
-    /// Cards of earlier epochs that a request may still hold.
-    retired: Vec<Arc<Scorecard>>,
-    /// What cards counted that nobody holds any more.
-    folded: Sample,
-}
-
-impl Group {
-    fn new(revision: RevisionId, endpoints: Vec<Arc<Endpoint>>, workers: usize) -> Self {
-        Self {
-            pool: Arc::new(Pool::new(revision, endpoints)),
-            card: Arc::new(Scorecard::new(workers)),
-            retired: Vec::new(),
-            folded: Sample::default(),
-        }
-    }
-
-    fn begin_epoch(&mut self, workers: usize) {
-        let card = std::mem::replace(&mut self.card, Arc::new(Scorecard::new(workers)));
-        self.retired.push(card);
-        let folded = &mut self.folded;
-        self.retired.retain(|card| {
-            let held = Arc::strong_count(card) > 1;
-            if !held {
-                card.add_to(folded);
-            }
-            held
-        });
-    }
-
-    fn total(&self) -> Sample {
-        let mut total = self.folded.clone();
-        for card in self.retired.iter().chain(std::iter::once(&self.card)) {
-            card.add_to(&mut total);
-        }
-        total
-    }
-
-    fn entry(&self) -> SideEntry {
-        SideEntry {
-            revision: self.pool.revision,
-            pool: Arc::clone(&self.pool),
-            scorecard: Arc::clone(&self.card),
-        }
-    }
+    /// What the shield may spend, and did since the service came.
+    budget: Arc<Budget>,
 }
 
 impl Deployment {
@@ -106,22 +69,28 @@ impl Deployment {
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.stable.iter().chain(&self.canary).chain(&self.aside)
-    }
-
-    fn group_mut(&mut self, revision: RevisionId) -> Option<&mut Group> {
-        self.stable
-            .iter_mut()
-            .chain(&mut self.canary)
-            .chain(&mut self.aside)
-            .find(|group| group.pool.revision == revision)
+        self.stable.iter().chain(&self.canary).chain(&self.aside).chain(&self.fresh)
     }
 
     fn begin_epoch(&mut self, workers: usize) {
         self.overdue = self.overdue_age();
-        for group in self.stable.iter_mut().chain(&mut self.canary) {
-            group.begin_epoch(workers);
+        if let Some(stable) = &mut self.stable {
+            stable.count_instances(workers, self.compares_instances);
         }
+        for group in self.stable.iter_mut().chain(&mut self.canary).chain(&mut self.fresh) {
+            group.begin_epoch(workers, self.sessions.clone());
+        }
+    }
+
+    /// The weight that fresh instances of stable get beside a canary of this weight: as much for each
+    /// of them as an instance of the canary has, and at most half of what is left.
+    fn part_for(&self, canary: Weight) -> Weight {
+        let (Some(fresh), Some(side)) = (&self.fresh, &self.canary) else { return Weight::ZERO };
+        let serves = fresh.pool.endpoints.iter().filter(|e| e.is_healthy()).count() as u64;
+        let instances = side.pool.endpoints.len().max(1) as u64;
+        let alike = u64::from(canary.basis_points()) * serves / instances;
+        let most = u64::from(canary.complement().basis_points()) / 2;
+        Weight::from_basis_points(alike.min(most) as u16).unwrap_or_default()
     }
 
     fn overdue_age(&self) -> Duration {
@@ -160,9 +129,14 @@ impl Fleet {
                     settings,
                     salt: 0,
                     weight: Weight::ZERO,
+                    sessions: None,
+                    compares_instances: false,
+                    fresh: None,
+                    fresh_weight: Weight::ZERO,
                     stable: None,
                     canary: None,
                     aside: Vec::new(),
+                    budget: Arc::new(Budget::new(self.workers)),
                 };
                 self.services.insert(name.clone(), deployment);
             }
@@ -174,8 +148,9 @@ impl Fleet {
         self.services.remove(name);
     }
 
-    /// Makes instances of a revision one side of a service. Endpoints of instances that were known
-    /// keep their health and their requests.
+    /// Makes instances of a revision one side of a service. Endpoints of instances that it had keep
+    /// their health and their requests. What is aside is left alone, be it of the same revision: that
+    /// one drains.
     pub fn place(
         &mut self,
         name: &ServiceName,
@@ -187,8 +162,13 @@ impl Fleet {
         let workers = self.workers;
         let mut last = self.last_endpoint;
         let Some(deployment) = self.services.get_mut(name) else { return };
-        let known: Vec<Arc<Endpoint>> = deployment
-            .group(revision)
+        let held = match side {
+            Side::Stable => &mut deployment.stable,
+            Side::Canary => &mut deployment.canary,
+        };
+        let known: Vec<Arc<Endpoint>> = held
+            .as_ref()
+            .filter(|group| group.pool.revision == revision)
             .map(|group| group.pool.endpoints.to_vec())
             .unwrap_or_default();
         let endpoints: Vec<Arc<Endpoint>> = instances
@@ -207,15 +187,11 @@ impl Fleet {
             gone.begin_drain();
             gone.cut();
         }
-        match deployment.group_mut(revision) {
-            Some(group) => group.pool = Arc::new(Pool::new(revision, endpoints)),
-            None => {
-                let group = Group::new(revision, endpoints, workers);
-                match side {
-                    Side::Stable => deployment.stable = Some(group),
-                    Side::Canary => deployment.canary = Some(group),
-                }
+        match held {
+            Some(group) if group.pool.revision == revision => {
+                group.pool = Arc::new(Pool::new(revision, endpoints));
             }
+            _ => *held = Some(Group::new(revision, endpoints, workers)),
         }
     }
 
@@ -239,7 +215,7 @@ impl Fleet {
     /// Moves a revision that is at hand to the canary's side, at weight 0.
     pub fn bring_back(&mut self, name: &ServiceName, revision: RevisionId) {
         let Some(deployment) = self.services.get_mut(name) else { return };
-        if let Some(at) = deployment.aside.iter().position(|g| g.pool.revision == revision) {
+        if let Some(at) = deployment.aside.iter().rposition(|g| g.pool.revision == revision) {
             let group = deployment.aside.remove(at);
             for endpoint in &group.pool.endpoints {
                 endpoint.end_drain();
@@ -252,7 +228,12 @@ impl Fleet {
     pub fn shift(&mut self, name: &ServiceName, weight: Weight, salt: u64) {
         let workers = self.workers;
         if let Some(deployment) = self.services.get_mut(name) {
+            if deployment.weight == Weight::ZERO {
+                let assigns_clients = deployment.settings.affinity != Affinity::None;
+                deployment.sessions = assigns_clients.then(Arc::default);
+            }
             deployment.weight = weight;
+            deployment.fresh_weight = deployment.part_for(weight);
             deployment.salt = salt;
             deployment.begin_epoch(workers);
         }
@@ -267,6 +248,9 @@ impl Fleet {
                 deployment.aside.extend(deployment.stable.replace(canary));
             }
             deployment.weight = Weight::ZERO;
+            deployment.sessions = None;
+            deployment.fresh_weight = Weight::ZERO;
+            deployment.compares_instances = false;
             deployment.begin_epoch(workers);
         }
         self.publish();
@@ -288,6 +272,16 @@ impl Fleet {
         self.publish();
     }
 
+    /// Forgets what is aside of a revision and was drained. Others of the same revision may serve by
+    /// now: it was returned to in the meantime.
+    pub fn remove_drained(&mut self, name: &ServiceName, revision: RevisionId) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            let is_drained = |group: &Group| group.pool.endpoints.iter().all(|e| e.is_draining());
+            deployment.aside.retain(|group| group.pool.revision != revision || !is_drained(group));
+        }
+        self.publish();
+    }
+
     /// Makes the fleet as it is now live.
     pub fn publish(&mut self) {
         self.generation += 1;
@@ -304,6 +298,16 @@ impl Fleet {
                 overdue: deployment.overdue,
                 stable: deployment.stable.as_ref().map(Group::entry),
                 canary: deployment.canary.as_ref().map(Group::entry),
+                warm: deployment.aside.last().map(Group::entry),
+                budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
+                fresh: deployment
+                    .fresh
+                    .as_ref()
+                    .filter(|_| deployment.fresh_weight > Weight::ZERO)
+                    .map(|group| FreshEntry {
+                        weight: deployment.fresh_weight,
+                        side: group.entry(),
+                    }),
             };
             (entry, deployment.routes.clone())
         });
@@ -358,14 +362,97 @@ impl Fleet {
             Side::Stable => &deployment.stable,
             Side::Canary => &deployment.canary,
         };
-        group.as_ref().map(|group| group.card.sample()).unwrap_or_default()
+        let mut sample = group.as_ref().map(|group| group.card.sample()).unwrap_or_default();
+        if let (Side::Stable, Some(fresh)) = (side, &deployment.fresh) {
+            fresh.card.add_to(&mut sample);
+        }
+        sample
+    }
+
+    /// What the canary is compared with counted in this epoch: stable, or its fresh instances.
+    #[must_use]
+    pub fn compared(&self, name: &ServiceName) -> Sample {
+        let Some(deployment) = self.services.get(name) else { return Sample::default() };
+        match &deployment.fresh {
+            Some(fresh) if deployment.fresh_weight > Weight::ZERO => fresh.card.sample(),
+            _ => deployment.stable.as_ref().map(|group| group.card.sample()).unwrap_or_default(),
+        }
+    }
+
+    /// The weight of what the canary is compared with, once it has this weight.
+    #[must_use]
+    pub fn compared_weight(&self, name: &ServiceName, canary: Weight) -> Weight {
+        let part = self.services.get(name).map(|deployment| deployment.part_for(canary));
+        part.filter(|part| *part > Weight::ZERO).unwrap_or(canary.complement())
+    }
+
+    /// What each of stable's instances counted in this epoch, while they are compared.
+    #[must_use]
+    pub fn instances(&self, name: &ServiceName) -> Vec<Sample> {
+        let stable = self.services.get(name).and_then(|deployment| deployment.stable.as_ref());
+        let cards = stable.and_then(|stable| stable.instances.as_ref());
+        cards.map(|cards| cards.iter().map(|(_, card)| card.sample()).collect()).unwrap_or_default()
+    }
+
+    /// From the next epoch on stable's instances are counted one by one, or not any more.
+    pub fn compare_instances(&mut self, name: &ServiceName, each: bool) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            deployment.compares_instances = each;
+        }
+    }
+
+    /// Places instances of stable's revision that the canary is to be compared with. They get weight
+    /// at the next shift.
+    pub fn place_fresh(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+        instance: &Instance,
+        protocol: UpstreamProtocol,
+    ) {
+        self.last_endpoint += 1;
+        let id = EndpointId(self.last_endpoint);
+        let endpoint = Endpoint::new(id, instance.id.clone(), instance.address, protocol);
+        if let Some(deployment) = self.services.get_mut(name) {
+            deployment.fresh = Some(Group::new(revision, vec![endpoint], self.workers));
+        }
+    }
+
+    /// Takes them out again; what they counted goes to stable. One publish.
+    pub fn remove_fresh(&mut self, name: &ServiceName) -> Vec<Arc<Endpoint>> {
+        let Some(deployment) = self.services.get_mut(name) else { return Vec::new() };
+        deployment.fresh_weight = Weight::ZERO;
+        let Some(fresh) = deployment.fresh.take() else { return Vec::new() };
+        let stable = deployment
+            .stable
+            .iter_mut()
+            .chain(&mut deployment.aside)
+            .find(|group| group.pool.revision == fresh.pool.revision);
+        if let Some(stable) = stable {
+            stable.folded.merge(&fresh.folded);
+            stable.retired.extend(fresh.retired);
+            stable.retired.push(fresh.card);
+        }
+        self.publish();
+        fresh.pool.endpoints.to_vec()
+    }
+
+    /// On which routes a side had errors in this epoch.
+    #[must_use]
+    pub fn troubled(&self, name: &ServiceName, side: Side) -> Troubled {
+        let Some(deployment) = self.services.get(name) else { return Troubled::default() };
+        let group = match side {
+            Side::Stable => &deployment.stable,
+            Side::Canary => &deployment.canary,
+        };
+        group.as_ref().map(|group| group.card.troubled()).unwrap_or_default()
     }
 
     /// What every revision counted since it came: (service, revision, side, counts). A revision that
     /// was put aside is told as stable, which it was.
     #[must_use]
     pub fn totals(&self) -> Vec<(ServiceName, RevisionId, Side, Sample)> {
-        let mut totals = Vec::new();
+        let mut totals: Vec<(ServiceName, RevisionId, Side, Sample)> = Vec::new();
         for (name, deployment) in &self.services {
             for group in deployment.groups() {
                 let is_canary = deployment
@@ -373,10 +460,23 @@ impl Fleet {
                     .as_ref()
                     .is_some_and(|canary| canary.pool.revision == group.pool.revision);
                 let side = if is_canary { Side::Canary } else { Side::Stable };
-                totals.push((name.clone(), group.pool.revision, side, group.total()));
+                let revision = group.pool.revision;
+                let same = |(of, number, on, _): &&mut (ServiceName, RevisionId, Side, Sample)| {
+                    of == name && *number == revision && *on == side
+                };
+                match totals.iter_mut().find(same) {
+                    Some((.., total)) => total.merge(&group.total()),
+                    None => totals.push((name.clone(), revision, side, group.total())),
+                }
             }
         }
         totals
+    }
+
+    /// What the shield did for a service since it came.
+    #[must_use]
+    pub fn shielded(&self, name: &ServiceName) -> Shielded {
+        self.services.get(name).map(|deployment| deployment.budget.total()).unwrap_or_default()
     }
 
     /// What stable counted since it came.
@@ -384,5 +484,51 @@ impl Fleet {
     pub fn stable_history(&self, name: &ServiceName) -> Sample {
         let stable = self.services.get(name).and_then(|d| d.stable.as_ref());
         stable.map(Group::total).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::scorecard::Row;
+
+    fn instance(number: u16) -> Instance {
+        let id = InstanceId::new(&format!("web-{number}"));
+        Instance { id, address: ([127, 0, 0, 1], number).into() }
+    }
+
+    #[test]
+    fn a_revision_is_returned_to_while_its_former_instances_drain() {
+        let (live, web) = (Live::default(), ServiceName::new("web").unwrap());
+        let mut fleet = Fleet::new(live.clone(), 1);
+        let (one, two) = (RevisionId(1), RevisionId(2));
+        let stable = |live: &Live| {
+            let table = Arc::clone(live.reader().load());
+            let side = table.services[0].stable.as_ref().unwrap();
+            (side.revision, side.pool.endpoints[0].instance.clone(), Arc::clone(&side.scorecard))
+        };
+        let http1 = UpstreamProtocol::Http1;
+        fleet.set_service(&web, Vec::new(), ServiceSettings::default());
+        fleet.place(&web, Side::Stable, one, &[instance(1)], http1);
+        fleet.place(&web, Side::Canary, two, &[instance(2)], http1);
+        fleet.switch(&web);
+        assert_eq!(stable(&live).0, two);
+        let former = fleet.endpoints(&web, one);
+        former[0].begin_drain();
+
+        fleet.place(&web, Side::Canary, one, &[instance(3)], http1);
+        assert!(!former[0].is_cut(), "what drains is left alone");
+        fleet.switch(&web);
+        let (revision, there, card) = stable(&live);
+        assert_eq!((revision, there), (one, instance(3).id));
+        card.record(0, Row::Success, 1);
+        // Two groups of one revision are told as one.
+        assert_eq!(fleet.totals().iter().filter(|(_, revision, ..)| *revision == one).count(), 1);
+        fleet.remove_drained(&web, one);
+        assert_eq!(stable(&live).1, instance(3).id);
+        assert!(!fleet.has(&instance(1).id) && fleet.has(&instance(2).id));
+        // A warm one does not go when another of its revision is done.
+        fleet.remove_drained(&web, two);
+        assert!(fleet.has(&instance(2).id));
     }
 }

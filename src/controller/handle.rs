@@ -9,12 +9,17 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::status::{
     DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, RolloutRecord,
-    ServiceStatus,
+    ServiceStatus, StepForecast,
 };
+pub use super::way_back::ReturnTo;
 use crate::analysis::scorecard::Sample;
+use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::progress::Listener;
+use crate::model::revision::{Revision, RevisionSpec};
 use crate::model::weight::Side;
 use crate::rollout::command::Command;
+use crate::store::records::{Exported, Placed};
 
 /// Why the driver did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,11 +47,19 @@ pub enum Refused {
 #[derive(Debug)]
 pub enum Ask {
     /// Begin a rollout.
-    Deploy(ServiceName, DeployRequest, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Deploy(ServiceName, DeployRequest, Listener, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// Begin a rollout to exactly this.
+    Launch(ServiceName, Box<RevisionSpec>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// What is held of services: of one, or of all.
+    Held(Option<ServiceName>, oneshot::Sender<Result<Vec<Held>, Refused>>),
+    /// The state, to be taken to another host.
+    Export(oneshot::Sender<Exported>),
+    /// Write a sentence about a service into the journal.
+    Tell(ServiceName, String),
     /// Say something to the rollout under way.
     Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
-    Rollback(ServiceName, Option<RevisionId>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Rollback(ServiceName, ReturnTo, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// Past rollouts of a service, newest first.
     History(ServiceName, oneshot::Sender<Result<Vec<RolloutRecord>, Refused>>),
     /// One rollout.
@@ -58,10 +71,36 @@ pub enum Ask {
         usize,
         oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
     ),
+    /// What each step of a rollout would take, with these steps or the configured ones.
+    Forecast(ServiceName, Option<String>, oneshot::Sender<Result<Vec<StepForecast>, Refused>>),
     /// Cumulative scorecards for `/metrics`.
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<String, Refused>>),
+}
+
+/// What is held of a service, for what is kept of it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// As configured.
+    pub config: ServiceConfig,
+    /// The revisions that can be returned to.
+    pub revisions: Vec<Revision>,
+    /// The one that holds the traffic.
+    pub stable: Option<Placed>,
+    /// Every revision that has instances.
+    pub placed: Vec<Placed>,
+    /// Why no rollout can begin now.
+    pub busy: Option<Refused>,
+}
+
+impl Held {
+    /// The stable revision.
+    #[must_use]
+    pub fn stable_revision(&self) -> Option<&Revision> {
+        let stable = self.stable.as_ref()?;
+        self.revisions.iter().find(|revision| revision.id == stable.revision)
+    }
 }
 
 /// What was counted of one revision since the daemon started.
@@ -87,8 +126,12 @@ pub struct Handle {
     recent: Arc<std::sync::Mutex<std::collections::VecDeque<EventRecord>>>,
 }
 
-/// How long an answer may take before the daemon is called hung; a deploy prepares an image first.
+/// How long an answer may take before the daemon is called hung.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+
+/// The same for a deploy, which pulls an image and archives a checkpoint first: both take minutes for
+/// gigabytes, and give up by themselves.
+const PREPARE_WITHIN: Duration = Duration::from_secs(2 * 60 * 60);
 
 impl Handle {
     /// Joins the ends that the driver made.
@@ -141,7 +184,50 @@ impl Handle {
         service: ServiceName,
         request: DeployRequest,
     ) -> Result<DeployAccepted, Refused> {
-        self.ask(|answer| Ask::Deploy(service, request, answer)).await?
+        self.deploy_telling(service, request, Listener::default()).await
+    }
+
+    /// Begins a rollout, and tells how far its preparation is.
+    pub async fn deploy_telling(
+        &self,
+        service: ServiceName,
+        request: DeployRequest,
+        told: Listener,
+    ) -> Result<DeployAccepted, Refused> {
+        // An image is pulled, and a checkpoint archived; both have deadlines of their own.
+        self.ask_within(PREPARE_WITHIN, |answer| Ask::Deploy(service, request, told, answer))
+            .await?
+    }
+
+    /// Begins a rollout to a revision that is exactly this.
+    pub async fn launch(
+        &self,
+        service: ServiceName,
+        spec: RevisionSpec,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask(|answer| Ask::Launch(service, Box::new(spec), answer)).await?
+    }
+
+    /// What is held of services: of one, or of all.
+    pub async fn held(&self, service: Option<ServiceName>) -> Result<Vec<Held>, Refused> {
+        self.ask(|answer| Ask::Held(service, answer)).await?
+    }
+
+    /// What is held of one service.
+    pub async fn held_of(&self, service: &ServiceName) -> Result<Held, Refused> {
+        let held = self.held(Some(service.clone())).await?.pop();
+        held.ok_or_else(|| Refused::NotFound(format!("there is no service {service}")))
+    }
+
+    /// The state, to be taken to another host.
+    pub async fn export(&self) -> Result<Exported, Refused> {
+        self.ask(Ask::Export).await
+    }
+
+    /// Writes a sentence about a service into the journal.
+    pub async fn tell(&self, service: ServiceName, sentence: String) {
+        // A driver that is gone keeps no journal.
+        let _ = self.asks.send(Ask::Tell(service, sentence)).await;
     }
 
     /// Says something to the rollout under way.
@@ -159,7 +245,17 @@ impl Handle {
         service: ServiceName,
         to: Option<RevisionId>,
     ) -> Result<DeployAccepted, Refused> {
-        self.ask(|answer| Ask::Rollback(service, to, answer)).await?
+        let to = ReturnTo { revision: to, checkpoint: true, told: Listener::default() };
+        self.rollback_telling(service, to).await
+    }
+
+    /// The same, and tells how far a checkpoint is that is archived before.
+    pub async fn rollback_telling(
+        &self,
+        service: ServiceName,
+        to: ReturnTo,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask_within(PREPARE_WITHIN, |answer| Ask::Rollback(service, to, answer)).await?
     }
 
     /// Past rollouts of a service, newest first.
@@ -182,6 +278,15 @@ impl Handle {
         self.ask(|answer| Ask::Logs(service, revision, lines, answer)).await?
     }
 
+    /// What each step of a rollout would take, with these steps or the configured ones.
+    pub async fn forecast(
+        &self,
+        service: ServiceName,
+        steps: Option<String>,
+    ) -> Result<Vec<StepForecast>, Refused> {
+        self.ask(|answer| Ask::Forecast(service, steps, answer)).await?
+    }
+
     /// Cumulative scorecards for `/metrics`.
     pub async fn scorecards(&self) -> Vec<ServiceCounts> {
         self.ask(Ask::Scorecards).await.unwrap_or_default()
@@ -193,13 +298,21 @@ impl Handle {
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refused> {
+        self.ask_within(ANSWER_WITHIN, ask).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        within: Duration,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, Refused> {
         let stopping = || Refused::Unavailable("the daemon is stopping".to_owned());
         let (sender, receiver) = oneshot::channel();
         self.asks.send(ask(sender)).await.map_err(|_| stopping())?;
-        match tokio::time::timeout(ANSWER_WITHIN, receiver).await {
+        match tokio::time::timeout(within, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(stopping()),
-            Err(_) => Err(Refused::Unavailable(format!("no answer within {ANSWER_WITHIN:?}"))),
+            Err(_) => Err(Refused::Unavailable(format!("no answer within {within:?}"))),
         }
     }
 }

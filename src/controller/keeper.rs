@@ -19,12 +19,14 @@ use crate::prober::{self, Target};
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent, State};
-use crate::store::records::Placed;
+use crate::store::records::{Placed, Warm};
 
 /// The wait before an ended instance of stable is started again doubles from the first to the last:
 /// at once for the common single crash, and not more often than this for one that cannot live.
 const RELAUNCH_FIRST: Duration = Duration::from_millis(500);
 const RELAUNCH_LAST: Duration = Duration::from_secs(30);
+/// How often an engine that has not concluded whether an instance is healthy is asked what it has seen.
+const EARLY_LOOK: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Begins to probe an instance, unless it is probed already.
@@ -56,9 +58,15 @@ impl Driver {
 
     /// A probe changed its mind, or said why it has not.
     pub(super) fn probed(&mut self, probed: Probed) {
-        let Probed { instance, healthy, why } = probed;
+        let Probed { instance, healthy, why, early } = probed;
         let Some((name, owner)) = self.owner(&instance) else { return };
         let Some(service) = self.services.get_mut(&name) else { return };
+        if early {
+            if let Some(active) = service.active.as_mut().filter(|_| owner == Owner::Canary) {
+                active.diagnosis = Some(why);
+            }
+            return;
+        }
         let Some(watched) = service.watched.get_mut(&instance) else { return };
         let changed = watched.healthy != healthy;
         watched.healthy = healthy;
@@ -86,7 +94,8 @@ impl Driver {
         }
         let healthy =
             |i: &Instance| service.watched.get(&i.id).is_some_and(|watched| watched.healthy);
-        if active.rollout.instances.iter().all(healthy) {
+        let now = self.now();
+        if active.rollout.instances.iter().all(healthy) && !active.waits_for_fresh(service, now) {
             let attempt = active.rollout.attempt;
             self.step(name, Event::Ready { attempt });
         }
@@ -126,8 +135,12 @@ impl Driver {
 
     /// Hears from now on what runtimes report that a service needs.
     pub(super) fn watch_runtimes(&mut self) {
-        let needs_docker =
-            self.services.values().any(|s| matches!(s.config.template.source, Source::Image(_)));
+        let is_image = |source: &Source| matches!(source, Source::Image(_));
+        let needs_docker = self.services.values().any(|service| {
+            // What runs may have been launched by another runtime than what is configured now.
+            let mut runs = service.placed().into_iter().filter_map(|p| service.source(p.revision));
+            is_image(&service.config.template.source) || runs.any(is_image)
+        });
         let [docker, process] = &mut self.watches;
         if needs_docker && !std::mem::replace(docker, true) {
             self.runtimes.docker.watch(self.reports.clone());
@@ -219,8 +232,11 @@ impl Driver {
         self.fleet.set_healthy(instance, false);
         let now = self.now();
         let Some(service) = self.services.get_mut(&name) else { return };
-        if let Some(watched) = service.watched.remove(instance) {
-            watched.cancel.cancel();
+        match service.watched.remove(instance) {
+            Some(watched) => watched.cancel.cancel(),
+            // Told before.
+            None if owner == Owner::Warm => return,
+            None => {}
         }
         match owner {
             Owner::Canary => {
@@ -248,18 +264,22 @@ impl Driver {
                     format!("{} {exit}; starting it again", instance.short()),
                 );
             }
+            Owner::Fresh => {
+                let message = format!("{} {exit}", instance.short());
+                self.tell(&name, Kind::Instance, message);
+                self.give_up_fresh(&name, "the fresh instance of stable ended");
+            }
             Owner::Warm => {
                 let message =
                     format!("{} {exit}; it was warm and is not started again", instance.short());
                 self.tell(&name, Kind::Instance, message);
                 let Some(service) = self.services.get_mut(&name) else { return };
-                if let Some(warm) = &mut service.record.warm {
-                    warm.placed.instances.retain(|i| i.id != *instance);
-                    if warm.placed.instances.is_empty() {
-                        let revision = warm.placed.revision;
-                        service.record.warm = None;
-                        self.fleet.remove(&name, revision);
-                    }
+                let watched = &service.watched;
+                let is_gone = |i: &Instance| !watched.contains_key(&i.id);
+                // It keeps its place: when its revision comes back, it is started again.
+                let gone = |warm: &mut Warm| warm.placed.instances.iter().all(is_gone);
+                if let Some(warm) = service.record.warm.take_if(gone) {
+                    self.fleet.remove(&name, warm.placed.revision);
                 }
                 self.save(&name);
             }
@@ -277,7 +297,7 @@ impl Driver {
         let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let Some(service) = self.services.get_mut(name) else { return };
         if service.active.is_none()
-            && unsaved.is_none()
+            && service.is_written()
             && service.record.warm.as_ref().is_some_and(|w| w.until <= wall)
             && let Some(warm) = service.record.warm.take()
         {
@@ -318,7 +338,7 @@ impl Driver {
         let Some(relaunch) = relaunch else {
             // Another revision took its place while it started.
             if let Ok(instance) = result {
-                self.discard(name, vec![instance]);
+                self.discard(name, revision, vec![instance]);
             }
             return;
         };
@@ -357,7 +377,7 @@ impl Driver {
                 self.fleet.publish();
                 self.watch_instance(name, &instance, &spec);
                 if let Some(old) = old.filter(|old| old.id != instance.id) {
-                    self.discard(name, vec![old]);
+                    self.discard(name, revision, vec![old]);
                 }
                 self.save(name);
             }
@@ -373,17 +393,16 @@ impl Driver {
                 watched.cancel.cancel();
             }
         }
-        let (runtime, grace) = match service.revisions.get(&placed.revision) {
-            Some(revision) => (self.runtimes.of(&revision.spec.source), revision.spec.stop_grace),
-            None => (Arc::clone(&service.runtime), service.config.template.stop_grace),
-        };
-        let times = (service.config.plan.drain_deadline, grace);
+        let drain = service.config.plan.drain_deadline;
+        let Some(service) = self.services.get(name) else { return };
+        let (runtime, grace) = self.launcher(service, placed.revision);
+        let times = (drain, grace);
         let revision = placed.revision;
         self.executor.retire(name.clone(), runtime, revision, endpoints, placed.instances, times);
     }
 
     pub(super) fn retired(&mut self, name: &ServiceName, revision: RevisionId) {
-        self.fleet.remove(name, revision);
+        self.fleet.remove_drained(name, revision);
         self.tell(name, Kind::Instance, format!("revision {revision} is stopped"));
     }
 }
@@ -411,6 +430,7 @@ async fn watch_on(
         }
     }
     drop(engine);
+    let mut early = target.engine.clone();
     let (events_in, mut events) = mpsc::channel(8);
     let asking = prober::watch(target, events_in, cancel.clone());
     let telling = async {
@@ -419,11 +439,28 @@ async fn watch_on(
             if !event.healthy && event.diagnosis.wants_a_closer_look() {
                 why = runtime.diagnose(&instance).await.unwrap_or(why);
             }
-            let probed = Probed { instance: event.instance, healthy: event.healthy, why };
+            let (instance, healthy) = (event.instance, event.healthy);
+            if probes.send(Probed { instance, healthy, why, early: false }).await.is_err() {
+                return;
+            }
+        }
+    };
+    // An engine may take longer to conclude than anybody waits, and it is asked why.
+    let looking = async {
+        let Some(engine) = &mut early else { return };
+        loop {
+            let concluded = engine.wait_for(Option::is_some);
+            if tokio::time::timeout(EARLY_LOOK, concluded).await.is_ok() {
+                return;
+            }
+            let Some(why) = runtime.diagnose(&instance).await else { continue };
+            let instance = instance.id.clone();
+            let probed = Probed { instance, healthy: false, why, early: true };
             if probes.send(probed).await.is_err() {
                 return;
             }
         }
     };
-    tokio::join!(asking, telling);
+    let looking = cancel.run_until_cancelled(looking);
+    tokio::join!(asking, telling, looking);
 }

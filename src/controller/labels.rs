@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::driver::Driver;
+use super::prepare::Wanted;
 use crate::config::Service as ServiceConfig;
 use crate::config::labels::{self, Described, Group};
 use crate::model::id::ServiceName;
@@ -119,7 +120,9 @@ impl Driver {
         let (key, image) = (key(group), group.image.clone());
         self.labels.tried.insert(key);
         tracing::info!(service = %name, image, "containers with labels are deployed");
-        self.prepare_as(name, spec, plan, kind, None);
+        // There is nothing of ours to archive.
+        let wanted = Wanted { kind, checkpoint: false, ..Wanted::new(spec, plan) };
+        self.prepare(name, wanted, None);
     }
 }
 

@@ -4,19 +4,28 @@
 //! ([`crate::analysis::scorecard`]). Never waits for work: launches, probes, drains and stops are
 //! tasks whose completions come back as events.
 
+pub mod archivist;
 mod asks;
 pub mod driver;
+mod evidence;
 mod executor;
 pub mod fleet;
+mod fresh;
+mod group;
 pub mod handle;
+mod hooks;
 mod journal;
 mod keeper;
 mod labels;
 mod owner;
 mod perform;
+mod prepare;
+mod recorder;
 mod recovery;
 mod reload;
 mod report;
+pub mod runtimes;
 mod service;
 pub mod settings;
 pub mod status;
+mod way_back;

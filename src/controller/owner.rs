@@ -8,6 +8,7 @@ use crate::model::id::{InstanceId, ServiceName};
 pub(super) enum Owner {
     Stable(u32),
     Canary,
+    Fresh,
     Warm,
 }
 
@@ -23,6 +24,9 @@ impl Driver {
                 .is_some_and(|a| !a.rollout.phase.is_over() && holds(&a.rollout.instances))
             {
                 return Some((name.clone(), Owner::Canary));
+            }
+            if service.active.as_ref().is_some_and(|a| a.fresh.is(instance)) {
+                return Some((name.clone(), Owner::Fresh));
             }
             if let Some(stable) = &service.record.stable
                 && let Some(replica) = stable.instances.iter().position(|i| i.id == *instance)

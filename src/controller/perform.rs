@@ -1,25 +1,27 @@
 //! Effects, performed in order; and what follows from entering a phase.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use super::handle::Refused;
 use super::journal::{Happening, Kind};
-use super::service::Waiting;
-use crate::model::id::{RolloutId, ServiceName};
+use super::service::{Relaunch, Service, Waiting};
+use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
-use crate::model::weight::{Side, Weight};
+use crate::model::weight::Side;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::{Attempt, Event};
 use crate::rollout::phase::{Cause, PauseReason, Phase};
+use crate::runtime::Runtime;
 use crate::store::records::{Placed, RolloutEntry, Warm};
 use crate::store::{Change, StoreError};
 use crate::telemetry::metrics;
 
 /// How long after a failed write the next is tried: soon after room was made on the disk.
-const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Past rollouts remembered per service.
 const HISTORY: usize = 100;
 
@@ -37,9 +39,7 @@ impl Driver {
                     if must {
                         active.pending = Some((attempt, effects.by_ref().collect()));
                     }
-                    let changes = self.changes(name);
-                    let written = self.writer.write(changes);
-                    self.executor.saved(name.clone(), rollout, attempt, written);
+                    self.write(name, rollout, attempt);
                     if must {
                         return;
                     }
@@ -50,6 +50,7 @@ impl Driver {
                     self.fleet.publish();
                     self.look_for_ready(name);
                 }
+                Effect::Smoke => self.smoke(name),
                 Effect::Shift(weight) => self.shift(name, weight),
                 Effect::Drain => self.drain(name),
                 Effect::Stop => self.stop(name),
@@ -115,6 +116,7 @@ impl Driver {
     }
 
     fn launch(&mut self, name: &ServiceName) {
+        let before = self.hook_before(name);
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
         let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
@@ -128,7 +130,8 @@ impl Driver {
         active.launch = Some(cancel.clone());
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
-        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel, before);
+        self.launch_fresh(name);
     }
 
     /// Puts the canary's instances into the fleet, at the weight it has, and begins to probe them.
@@ -144,28 +147,7 @@ impl Driver {
         }
     }
 
-    fn shift(&mut self, name: &ServiceName, weight: Weight) {
-        let now = self.now();
-        let history = self.fleet.stable_history(name);
-        let Some(active) = self.services.get_mut(name).and_then(|s| s.active.as_mut()) else {
-            return;
-        };
-        active.seen = Default::default();
-        if weight > Weight::ZERO {
-            let criteria = &active.rollout.plan.criteria;
-            let judge = active.judge.get_or_insert_with(|| {
-                crate::analysis::judge::Judge::new(criteria.clone(), &history, now)
-            });
-            if !judge.is_at(weight) {
-                judge.begin_step(weight, now);
-            }
-        }
-        let salt = active.rollout.id.0;
-        self.fleet.shift(name, weight, salt);
-        self.restart_rates(name);
-    }
-
-    fn restart_rates(&mut self, name: &ServiceName) {
+    pub(super) fn restart_rates(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name) {
             service.rates = Default::default();
         }
@@ -191,6 +173,8 @@ impl Driver {
         let (instances, id) = (active.rollout.instances.clone(), active.rollout.id);
         let attempt = active.rollout.attempt;
         let revision = revision.id;
+        // A warm one that was to come back and could not.
+        service.record.warm.take_if(|warm| warm.placed.revision == revision);
         for instance in &instances {
             if let Some(watched) = service.watched.remove(&instance.id) {
                 watched.cancel.cancel();
@@ -200,24 +184,45 @@ impl Driver {
         self.executor.stop(name.clone(), id, attempt, runtime, instances, grace);
     }
 
+    /// What launched a revision, and how long its instances have to end. Not what is configured now:
+    /// that may be another runtime since.
+    pub(super) fn launcher(
+        &self,
+        service: &Service,
+        revision: RevisionId,
+    ) -> (Arc<dyn Runtime>, Duration) {
+        let spec = service.revisions.get(&revision).map(|revision| &revision.spec);
+        let spec = spec.unwrap_or(&service.config.template);
+        (self.runtimes.of(&spec.source), spec.stop_grace)
+    }
+
     /// Stops instances that nobody wants any more, and clears what they left.
-    pub(super) fn discard(&mut self, name: &ServiceName, instances: Vec<Instance>) {
+    pub(super) fn discard(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+        instances: Vec<Instance>,
+    ) {
         let Some(service) = self.services.get(name) else { return };
-        let (runtime, grace) = (Arc::clone(&service.runtime), service.config.template.stop_grace);
+        let (runtime, grace) = self.launcher(service, revision);
         self.executor.stop(name.clone(), RolloutId(0), 0, runtime, instances, grace);
     }
 
     fn switch(&mut self, name: &ServiceName) {
         self.fleet.switch(name);
         self.restart_rates(name);
-        let now = jiff::Timestamp::now().as_millisecond();
+        let (now, not_before) = (jiff::Timestamp::now().as_millisecond(), self.now());
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &service.active else { return };
         let canary =
             Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
         let former = service.record.stable.replace(canary);
-        service.relaunches.clear();
+        // What ended while it was warm is wanted back.
+        let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
+        let gone = stable.zip(0..).filter(|(i, _)| !service.watched.contains_key(&i.id));
+        let relaunch = |replica| (replica, Relaunch { failures: 0, not_before, under_way: false });
+        service.relaunches = gone.map(|(_, replica)| relaunch(replica)).collect();
         service.since = now;
         // The one that was warm until now gives up its place; the one that comes back is stable.
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
@@ -244,9 +249,13 @@ impl Driver {
         let message = super::report::sentence(service, rollout);
         let phase = Some((rollout.phase.as_str(), rollout.weight.percent()));
         let repeated = matches!(rollout.phase, Phase::RollingBack { drained: true, .. });
+        let served = repeated || rollout.phase == Phase::Promoted;
         if repeated {
+            self.tell_shielded(name);
             return;
         }
+        let ends = matches!(rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
+            || rollout.phase == Phase::Promoted;
         let happening = Happening {
             kind: Kind::Phase,
             service: Some(name),
@@ -258,15 +267,33 @@ impl Driver {
         if let Some(active) = &mut service.active {
             active.remember(recorded);
         }
+        if served {
+            self.tell_shielded(name);
+        }
+        if ends {
+            self.end_fresh(name);
+        }
+    }
+
+    /// Says what the shield spared visitors, once the canary has answered its last request as one.
+    fn tell_shielded(&mut self, name: &ServiceName) {
+        let total = self.fleet.shielded(name);
+        let Some(active) = self.services.get(name).and_then(|s| s.active.as_ref()) else { return };
+        let rollout = &active.rollout;
+        let told = super::report::shielded(rollout.canary, total.since(active.shielded));
+        if let Some(message) = told {
+            self.tell(name, Kind::Note, message);
+        }
     }
 
     /// The changes that write a service; a rollout that is over moves to the history with them.
     pub(super) fn changes(&mut self, name: &ServiceName) -> Vec<Change> {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
-        let (mut changes, mut asked) = (Vec::new(), Vec::new());
+        let (mut changes, mut ended) = (Vec::new(), None);
         if over && let Some(mut active) = service.active.take() {
-            asked = active.take_waiting(Attempt::MAX);
+            service.asked.extend(active.take_waiting(Attempt::MAX));
+            active.end_recording();
             let entry = RolloutEntry {
                 checkpoint: active.checkpoint(),
                 events: active.events,
@@ -278,6 +305,9 @@ impl Driver {
             metrics::count(&metrics::ROLLOUTS, &labels);
             service.since = jiff::Timestamp::now().as_millisecond();
             changes.push(Change::History(Box::new(entry.clone())));
+            let hook = super::hooks::after(&entry.checkpoint);
+            service.record.hooks.extend(hook.clone());
+            ended = hook;
             service.history.push(entry);
             if service.history.len() > HISTORY {
                 let oldest = service.history.remove(0);
@@ -291,7 +321,9 @@ impl Driver {
             changes.push(Change::History(Box::new(last.clone())));
         }
         changes.extend(service.changes());
-        self.answer(name, asked);
+        if let Some(hook) = ended {
+            self.run_pending(name, hook);
+        }
         changes
     }
 
@@ -306,8 +338,36 @@ impl Driver {
 
     /// Writes a service down; nothing waits for it.
     pub(super) fn save(&mut self, name: &ServiceName) {
+        self.write(name, RolloutId(0), 0);
+    }
+
+    fn write(&mut self, name: &ServiceName, rollout: RolloutId, attempt: Attempt) {
         let changes = self.changes(name);
+        if let Some(service) = self.services.get_mut(name) {
+            service.writes += 1;
+        }
         let written = self.writer.write(changes);
-        self.executor.saved(name.clone(), RolloutId(0), 0, written);
+        self.executor.saved(name.clone(), rollout, attempt, written);
+    }
+
+    /// A write of a service was answered. Whoever asked for a rollout that is over hears of its end
+    /// when that is written, or when it is known that it is not.
+    pub(super) fn written(&mut self, name: &ServiceName, result: &Result<(), StoreError>) {
+        self.store_note = result.as_ref().err().map(ToString::to_string);
+        self.note_unsaved(name, result.is_err());
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.writes = service.writes.saturating_sub(1);
+        if service.asked.is_empty() || (service.writes > 0 && result.is_ok()) {
+            return;
+        }
+        let asked = std::mem::take(&mut service.asked);
+        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
+        if let (Err(error), Some(stable)) = (result, stable) {
+            let message = format!(
+                "revision {stable} has the traffic, but a restart would not know it: {error}"
+            );
+            self.tell(name, Kind::Note, message);
+        }
+        self.answer(name, asked);
     }
 }

@@ -8,15 +8,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::driver::Driver;
+use super::fresh::Fresh;
 use super::journal::Kind;
+use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
-use crate::model::instance::Instance;
+use crate::model::instance::{Instance, Ownership};
 use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
 use crate::rollout::phase::Phase;
+use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
 use crate::store::records::ActiveRecord;
@@ -29,16 +32,16 @@ impl Driver {
     pub(super) fn add_service(&mut self, config: ServiceConfig) {
         let name = config.name.clone();
         self.fleet.set_service(&name, config.routes.clone(), config.settings.clone());
-        let runtime = self.runtimes.of(&config.template.source);
         let service = Service {
             config,
-            runtime,
             record: Default::default(),
             revisions: BTreeMap::new(),
             active: None,
             history: Vec::new(),
             preparing: false,
             relaunches: BTreeMap::new(),
+            writes: 0,
+            asked: Vec::new(),
             unsaved: None,
             since: jiff::Timestamp::now().as_millisecond(),
             rates: Default::default(),
@@ -81,6 +84,11 @@ impl Driver {
             .as_ref()
             .map(|memory| crate::analysis::judge::Judge::resume(criteria, memory, now));
         let started = checkpoint.started;
+        let weighed = matches!(checkpoint.phase, Phase::Baking { .. } | Phase::Paused { .. });
+        // A record that should be there and is not was lost: its evidence begins with less.
+        let lost = u32::from(weighed && checkpoint.memory.is_none());
+        let attempts =
+            self.services.get(name).map_or(0, |s| s.attempts_at(checkpoint.canary)) + lost;
         // The effects are made anew when the world is known; see `recover`.
         let (rollout, _) = Rollout::resume(checkpoint, now);
         if let Some(service) = self.services.get_mut(name) {
@@ -88,6 +96,7 @@ impl Driver {
                 rollout,
                 judge,
                 seen: Default::default(),
+                seen_of: Vec::new(),
                 verdict: None,
                 started,
                 events,
@@ -95,7 +104,12 @@ impl Driver {
                 since: jiff::Timestamp::now().as_millisecond(),
                 diagnosis: None,
                 remembered: 0,
+                shielded: Shielded::default(),
                 launch: None,
+                attempts,
+                fresh: Fresh::None,
+                recorder: None,
+                epoch: 0,
                 waiting: Vec::new(),
             });
         }
@@ -125,6 +139,7 @@ impl Driver {
         self.stop_strangers(&found);
         self.fleet.publish();
         for name in &names {
+            self.recover_hooks(name);
             self.recover_rollout(name, &found);
             self.start_if_new(name);
         }
@@ -193,6 +208,8 @@ impl Driver {
             stands(known, &instance.id)
         };
         let mut placements = Vec::new();
+        // Of what is warm: kept in their places, and not asked any more.
+        let mut gone: HashSet<InstanceId> = HashSet::new();
         if let Some(stable) = &mut service.record.stable {
             for (replica, instance) in stable.instances.iter_mut().enumerate() {
                 match stands(stable.revision, instance) {
@@ -208,9 +225,10 @@ impl Driver {
         }
         if let Some(warm) = &mut service.record.warm {
             let revision = warm.placed.revision;
-            warm.placed.instances.retain(|i| !matches!(stands(revision, i), Standing::Ended));
+            let ended = |i: &&Instance| matches!(stands(revision, i), Standing::Ended);
+            gone.extend(warm.placed.instances.iter().filter(ended).map(|i| i.id.clone()));
             let placed = warm.placed.clone();
-            if placed.instances.is_empty() {
+            if gone.len() == placed.instances.len() {
                 service.record.warm = None;
             } else {
                 placements.push((Side::Canary, placed.revision, placed.instances));
@@ -233,7 +251,7 @@ impl Driver {
                     self.fleet.place_aside(name, revision, &instances, spec.protocol);
                 }
             }
-            for instance in &instances {
+            for instance in instances.iter().filter(|instance| !gone.contains(&instance.id)) {
                 self.watch_instance(name, instance, &spec);
             }
         }
@@ -289,8 +307,8 @@ impl Driver {
         }
         let config = &service.config;
         if super::settings::names_a_version(config) {
-            let (spec, plan) = (config.template.clone(), config.plan.clone());
-            self.prepare(name, spec, plan, None);
+            let wanted = Wanted::new(config.template.clone(), config.plan.clone());
+            self.prepare(name, wanted, None);
         } else {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);
@@ -311,15 +329,12 @@ impl Driver {
                     launching.insert(active.rollout.id);
                 }
             }
-            if service.relaunches.values().any(|relaunch| relaunch.under_way) {
-                // What the keeper starts belongs to no rollout.
-                launching.insert(RolloutId(0));
-            }
         }
         let runtimes = [&self.runtimes.docker, &self.runtimes.process];
         for runtime in runtimes {
             for stranger in found.get(runtime.name()).into_iter().flatten() {
-                let comes = launching.contains(&stranger.ownership.rollout);
+                let owner = &stranger.ownership;
+                let comes = launching.contains(&owner.rollout) || self.is_relaunched(owner);
                 if wanted.contains(&stranger.id) || comes || self.fleet.has(&stranger.id) {
                     continue;
                 }
@@ -335,30 +350,36 @@ impl Driver {
         }
     }
 
+    /// Whether the keeper launches this very instance, or is about to: it will find it there.
+    fn is_relaunched(&self, owner: &Ownership) -> bool {
+        self.services.get(&owner.service).is_some_and(|service| {
+            // What the keeper starts belongs to no rollout.
+            owner.rollout == RolloutId(0)
+                && service.record.stable.as_ref().is_some_and(|p| p.revision == owner.revision)
+                && service.relaunches.contains_key(&owner.replica)
+        })
+    }
+
     /// Takes a service out of the configuration: its hosts answer 404 and its instances stop. Its
     /// records stay, so that it can come back.
     pub(super) fn remove_service(&mut self, name: &ServiceName) {
-        let Some(mut service) = self.services.remove(name) else { return };
+        let Some(service) = self.services.remove(name) else { return };
         for watched in service.watched.values() {
             watched.cancel.cancel();
         }
-        let mut instances = Vec::new();
-        if let Some(active) = service.active.take() {
-            instances.extend(active.rollout.instances);
+        let mut stops = Vec::new();
+        for placed in service.placed() {
+            let (runtime, grace) = self.launcher(&service, placed.revision);
+            stops.extend(placed.instances.into_iter().map(|i| (Arc::clone(&runtime), i.id, grace)));
         }
-        let record = std::mem::take(&mut service.record);
-        instances.extend(record.warm.into_iter().flat_map(|warm| warm.placed.instances));
-        instances.extend(record.stable.into_iter().flat_map(|stable| stable.instances));
-        let grace = service.config.template.stop_grace;
         let drain = service.config.plan.drain_deadline;
         self.fleet.remove_service(name);
-        let runtime = service.runtime;
         self.tasks.spawn(async move {
             // Requests in flight hold the old table; they get the drain's time to finish.
             tokio::time::sleep(drain.min(std::time::Duration::from_secs(5))).await;
-            for instance in instances {
-                if let Err(error) = runtime.stop(&instance.id, grace).await {
-                    tracing::warn!(instance = %instance.id, %error, "not stopped");
+            for (runtime, id, grace) in stops {
+                if let Err(error) = runtime.stop(&id, grace).await {
+                    tracing::warn!(instance = %id, %error, "not stopped");
                 }
             }
         });

@@ -3,16 +3,18 @@
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
-    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, SideStatus, TrafficStatus,
-    WarmStatus, Weights,
+    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, ShieldStatus, SideStatus,
+    TrafficStatus, WarmStatus, Weights,
 };
 use crate::analysis::scorecard::Sample;
 use crate::model::id::RevisionId;
 use crate::model::instance::Instance;
 use crate::model::moment::Moment;
+use crate::model::revision::Origin;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
 use crate::rollout::phase::{Cause, Phase};
+use crate::routing::budget::Shielded;
 use crate::store::records::{RecordedEvent, RolloutEntry};
 
 impl Driver {
@@ -52,6 +54,7 @@ impl Driver {
             weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },
             stable,
             canary,
+            shield: self.shield_of(service, active),
             warm: record.warm.as_ref().map(|warm| WarmStatus {
                 revision: warm.placed.revision.0,
                 image: image_of(service, warm.placed.revision),
@@ -71,6 +74,17 @@ impl Driver {
             routes: super::settings::route_texts(&service.config),
             generation: self.fleet.generation(),
         }
+    }
+
+    fn shield_of(&self, service: &Service, active: Option<&Active>) -> Option<ShieldStatus> {
+        let total = self.fleet.shielded(&service.config.name);
+        let rollout = active.map_or_else(Shielded::default, |a| total.since(a.shielded));
+        (total != Shielded::default()).then_some(ShieldStatus {
+            shielded: rollout.shielded,
+            refused: rollout.refused,
+            shielded_total: total.shielded,
+            refused_total: total.refused,
+        })
     }
 
     fn side_of(
@@ -95,6 +109,8 @@ impl Driver {
         SideStatus {
             revision: revision.0,
             image: image_of(service, revision),
+            digest: digest_of(service, revision),
+            origin: origin_of(service, revision),
             instances: instances.iter().map(instance).collect(),
             traffic,
         }
@@ -115,6 +131,16 @@ fn traffic_of(sample: &Sample, rate: f64, all: f64) -> TrafficStatus {
         p95: seconds(0.95),
         p99: seconds(0.99),
     }
+}
+
+/// What identifies the image of a revision: its digest in the registry, else its id.
+fn digest_of(service: &Service, revision: RevisionId) -> Option<String> {
+    let container = &service.revisions.get(&revision)?.spec.container;
+    container.digest.clone().or_else(|| container.image_id.clone())
+}
+
+fn origin_of(service: &Service, revision: RevisionId) -> Option<Origin> {
+    service.revisions.get(&revision)?.origin.clone()
 }
 
 fn notes_of(
@@ -177,6 +203,11 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
                 .collect();
             format!("started {}; asking whether it is healthy", addresses.join(", "))
         }
+        Phase::Smoke => {
+            let count = rollout.plan.smoke.len();
+            let noun = if count == 1 { "test" } else { "tests" };
+            format!("healthy; {count} smoke {noun} before the first visitor")
+        }
         Phase::Baking { step } => {
             format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
         }
@@ -198,6 +229,24 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
     }
 }
 
+/// What the shield did in a rollout, if anything.
+pub(super) fn shielded(canary: RevisionId, done: Shielded) -> Option<String> {
+    let Shielded { shielded, refused } = done;
+    let requests = |count: u64| if count == 1 { "request" } else { "requests" };
+    let beyond = if refused > 0 {
+        format!("; {refused} more were beyond `shield_budget`")
+    } else {
+        String::new()
+    };
+    (shielded + refused > 0).then(|| {
+        let noun = requests(shielded);
+        format!(
+            "shield: {shielded} {noun} that revision {canary} failed went to stable, unseen by \
+             visitors{beyond}"
+        )
+    })
+}
+
 /// The rollout under way, as a record.
 pub(super) fn present(service: &Service) -> Option<RolloutRecord> {
     let active = service.active.as_ref()?;
@@ -217,7 +266,8 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
         Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
-            Cause::Regression { .. } | Cause::Lost { .. } | Cause::Inconclusive { .. } => {
+            Cause::Inconclusive { .. } => "timed_out",
+            Cause::Regression { .. } | Cause::Lost { .. } | Cause::SmokeFailed { .. } => {
                 "rolled_back"
             }
         }),
@@ -239,6 +289,8 @@ pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord 
         from: checkpoint.stable.map(|id| id.0),
         to: checkpoint.canary.0,
         image: image_of(service, checkpoint.canary),
+        digest: digest_of(service, checkpoint.canary),
+        origin: origin_of(service, checkpoint.canary),
         kind: match checkpoint.kind {
             Kind::Canary => "canary".to_owned(),
             Kind::Direct => "direct".to_owned(),

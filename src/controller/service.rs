@@ -1,13 +1,14 @@
 //! What the driver holds of one service.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::fresh::Fresh;
 use super::handle::Refused;
+use super::recorder::Recorder;
 use super::status::{DeployAccepted, ServiceStatus};
 use crate::analysis::judge::Judge;
 use crate::analysis::scorecard::Sample;
@@ -15,12 +16,12 @@ use crate::analysis::verdict::Verdict;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId};
 use crate::model::moment::Moment;
-use crate::model::revision::{Revision, Source};
+use crate::model::revision::{Revision, RevisionSpec, Source};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
-use crate::runtime::Runtime;
+use crate::routing::budget::Shielded;
 use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
@@ -31,7 +32,6 @@ const RATE_OVER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Service {
     pub config: ServiceConfig,
-    pub runtime: Arc<dyn Runtime>,
     pub record: ServiceRecord,
     pub revisions: BTreeMap<RevisionId, Revision>,
     pub active: Option<Active>,
@@ -41,6 +41,10 @@ pub struct Service {
     pub preparing: bool,
     /// Instances being launched again by the keeper: replica and when to try next.
     pub relaunches: BTreeMap<u32, Relaunch>,
+    /// Writes that the disk has not answered yet.
+    pub writes: u32,
+    /// Who asked for a rollout that is over, and waits for its end to be written.
+    pub asked: Vec<Waiting>,
     /// The last write failed while no rollout was there to try again: when to.
     pub unsaved: Option<Moment>,
     /// When the stable side began to look as it does.
@@ -74,6 +78,8 @@ pub struct Active {
     pub judge: Option<Judge>,
     /// What each side had counted in this epoch when last sampled.
     pub seen: [Sample; 2],
+    /// The same of each of stable's instances, where they are compared.
+    pub seen_of: Vec<Sample>,
     pub verdict: Option<Verdict>,
     /// Milliseconds since the Unix epoch.
     pub started: u64,
@@ -86,8 +92,18 @@ pub struct Active {
     pub diagnosis: Option<String>,
     /// How many slots the judge's memory had when it was last written.
     pub remembered: u64,
+    /// What the shield had done when the rollout began.
+    pub shielded: Shielded,
     /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
+    /// How often the same revision, in other rollouts, was judged and taken back.
+    pub attempts: u32,
+    /// The instance of stable that the canary is compared with, where that is wanted.
+    pub fresh: Fresh,
+    /// Writes down what the rollout is judged by, where that is wanted.
+    pub recorder: Option<Recorder>,
+    /// The judge's step under way, counted from 1 over restarts; 0 before this process saw any.
+    pub epoch: u64,
     /// Who is answered when the checkpoint of this attempt is written, or was not.
     pub waiting: Vec<(Attempt, Waiting)>,
 }
@@ -132,9 +148,21 @@ impl Active {
 }
 
 impl Service {
+    /// Whether the disk has all that there is to know. Until then what it has may name an instance
+    /// that is not needed any more, and that one must not be stopped.
+    pub fn is_written(&self) -> bool {
+        self.writes == 0 && self.unsaved.is_none()
+    }
+
     /// What the revision of this number runs.
     pub fn source(&self, revision: RevisionId) -> Option<&Source> {
         self.revisions.get(&revision).map(|revision| &revision.spec.source)
+    }
+
+    /// What the stable revision runs.
+    pub fn stable_spec(&self) -> Option<&RevisionSpec> {
+        let stable = self.record.stable.as_ref()?;
+        self.revisions.get(&stable.revision).map(|revision| &revision.spec)
     }
 
     /// Whether probes have concluded that an instance is not healthy. One that was not asked long
@@ -157,6 +185,7 @@ impl Service {
             if !placed.iter().any(|placed| placed.revision == revision) {
                 placed.push(Placed { revision, instances });
             }
+            placed.extend(active.fresh.placed());
         }
         placed
     }

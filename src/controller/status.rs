@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
 use crate::model::certificate::CertificateStatus;
+use crate::model::id::InstanceId;
+use crate::model::revision::Origin;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +28,9 @@ pub struct ServiceStatus {
     pub stable: Option<SideStatus>,
     /// The revision under judgement.
     pub canary: Option<SideStatus>,
+    /// What the shield did; absent while it had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<ShieldStatus>,
     /// The former revision that is kept running, and for how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmStatus>,
@@ -67,6 +72,13 @@ pub struct SideStatus {
     pub revision: u32,
     /// What runs: an image, a command line, or addresses.
     pub image: String,
+    /// The digest of the image in its registry, or its id where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The source that it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
     /// What the proxy saw of it lately.
@@ -90,6 +102,14 @@ pub struct InstanceStatus {
     pub diagnosis: Option<String>,
 }
 
+impl InstanceStatus {
+    /// What people call it, as [`InstanceId::short`] does.
+    #[must_use]
+    pub fn short(&self) -> String {
+        InstanceId::new(&self.id).short().to_owned()
+    }
+}
+
 /// What the proxy saw of one side over the last seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrafficStatus {
@@ -109,6 +129,19 @@ pub struct TrafficStatus {
     pub p95: Option<f64>,
     /// 99th percentile.
     pub p99: Option<f64>,
+}
+
+/// Failures of the canary that visitors did not see, because stable answered instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ShieldStatus {
+    /// In the rollout under way: sent to stable.
+    pub shielded: u64,
+    /// In the rollout under way: not sent, because the budget was spent.
+    pub refused: u64,
+    /// Since the daemon started: sent to stable.
+    pub shielded_total: u64,
+    /// Since the daemon started: not sent.
+    pub refused_total: u64,
 }
 
 /// A former revision that is kept running.
@@ -160,11 +193,19 @@ pub struct RolloutRecord {
     pub to: u32,
     /// What the new revision runs.
     pub image: String,
+    /// The digest of its image in its registry, or its id where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The source that it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
     /// `canary` or `direct`.
     pub kind: String,
     /// The phase it is in or ended in.
     pub phase: String,
-    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`; absent while under way.
+    /// How it ended: `promoted`, `rolled_back`, `aborted`, `never_healthy`,
+    /// `timed_out`; absent while under way.
     pub outcome: Option<String>,
     /// Why, in one sentence, when it went back.
     pub cause: Option<String>,
@@ -200,6 +241,13 @@ pub struct DeployRequest {
     /// Environment variables beside the configured ones.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub env: std::collections::BTreeMap<String, String>,
+    /// The source that the image was built from, to be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
+    /// Archive no checkpoint first, although the service's `checkpoint` is "auto".
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_checkpoint: bool,
     /// Steps instead of the configured ones, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<String>,
@@ -215,6 +263,25 @@ pub struct DeployAccepted {
     pub rollout: u64,
     /// The new revision.
     pub revision: u32,
+    /// The stable revision, when the new one runs the very same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_image_as: Option<u32>,
+}
+
+/// What one step of a rollout would take, for a canary that equals stable.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepForecast {
+    /// The canary's weight, in percent.
+    pub weight: f64,
+    /// Canary requests until it passes; half of all such steps need less. Absent where there is
+    /// nothing to compare with, or too little is known of stable.
+    pub requests: Option<u64>,
+    /// Seconds that takes at the present rate, `bake` at least.
+    pub seconds: Option<f64>,
+    /// The smallest error rate that would be caught on the way, as a fraction.
+    pub catches_error_rate: Option<f64>,
+    /// The smallest factor on all latencies that would be caught on the way.
+    pub catches_slower: Option<f64>,
 }
 
 /// The daemon as a whole.

@@ -85,7 +85,10 @@ impl Diagnosis {
     pub const fn wants_a_closer_look(&self) -> bool {
         matches!(
             self,
-            Self::Refused { .. } | Self::Unreachable { .. } | Self::ConnectTimedOut { .. }
+            Self::Refused { .. }
+                | Self::Unreachable { .. }
+                | Self::ConnectTimedOut { .. }
+                | Self::Engine { healthy: false }
         )
     }
 }

@@ -13,11 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::downstream::Busy;
+use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
+use super::kept::Reading;
 use super::upstream::Broken;
 use super::worker::Ongoing;
+use crate::telemetry::traffic::Reason;
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
@@ -27,10 +30,26 @@ pub enum RequestBody {
     /// What the client sends.
     Stream {
         /// Its pieces.
-        incoming: Incoming,
+        incoming: ClientBody,
+        /// The exchange that is told of progress.
+        exchange: Rc<Exchange>,
+        /// Bytes that it may still have.
+        left: u64,
+    },
+    /// What the client sends, kept so that it can be sent again.
+    Kept {
+        /// Its pieces, from the first on.
+        reading: Reading,
         /// The exchange that is told of progress.
         exchange: Rc<Exchange>,
     },
+}
+
+/// A piece of a body, if it may still have that much.
+pub fn within(frame: Frame<Bytes>, left: &mut u64) -> Result<Frame<Bytes>, UploadError> {
+    let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+    *left = left.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
+    Ok(frame)
 }
 
 impl Body for RequestBody {
@@ -41,16 +60,26 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Stream { incoming, exchange } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (polled, ended, exchange) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Stream { incoming, exchange, left } => {
+                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                let polled = polled.map(|frame| {
+                    frame.map(|frame| frame.and_then(|f| within(f, left)).map_err(Some))
+                });
+                (polled, incoming.is_end_stream(), exchange)
+            }
+            Self::Kept { reading, exchange } => {
+                (reading.poll_frame(context), reading.is_end_stream(), exchange)
+            }
         };
-        match Pin::new(&mut *incoming).poll_frame(context) {
+        match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
-                exchange.uploaded();
+                exchange.uploaded(frame.data_ref().map_or(0, |bytes| bytes.len() as u64));
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     exchange.upload_done();
-                } else if incoming.is_end_stream() {
+                } else if ended {
                     exchange.upload_done();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -59,10 +88,16 @@ impl Body for RequestBody {
                 exchange.upload_done();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => {
-                exchange.upload_broke();
+            Poll::Ready(Some(Err(Some(error)))) => {
+                exchange.upload_broke(match error {
+                    UploadError::TooLarge => Some(Reason::BodySize),
+                    UploadError::Malformed(_) => Some(Reason::Chunks),
+                    UploadError::Closed | UploadError::Io(_) | UploadError::Http2(_) => None,
+                });
                 Poll::Ready(Some(Err(BodyError::Downstream(error))))
             }
+            // The request was sent again elsewhere: nobody waits for this any more.
+            Poll::Ready(Some(Err(None))) => Poll::Ready(Some(Err(BodyError::Cut))),
             Poll::Pending => {
                 exchange.upload_waits();
                 Poll::Pending
@@ -74,6 +109,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Kept { reading, .. } => reading.is_end_stream(),
         }
     }
 
@@ -81,6 +117,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Kept { reading, .. } => reading.size_hint(),
         }
     }
 }
@@ -181,6 +218,7 @@ impl Stream {
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.moved(Stage::Blocked);
                 if let Some(trailers) = frame.trailers_mut() {
+                    exchange.trailers(trailers);
                     strip_trailers(trailers);
                     self.end();
                 } else if ended {

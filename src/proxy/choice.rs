@@ -19,6 +19,8 @@ use crate::routing::table::ServiceEntry;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     basis: Basis,
+    /// The hash of what keeps the client on a side; none where a coin was thrown.
+    pub session: Option<u32>,
     /// The cookie to give the user, who came without.
     pub set_cookie: Option<HeaderValue>,
     /// The tester's cookie came along, and does not go further.
@@ -56,7 +58,7 @@ impl Choice {
         random: impl Fn() -> u64,
         unix_now: impl Fn() -> u64,
     ) -> Self {
-        let choice = |basis| Self { basis, set_cookie: None, strip_cookie: false };
+        let choice = |basis| Self { basis, session: None, set_cookie: None, strip_cookie: false };
         let mut strip_cookie = false;
         if let Some(secret) = &service.settings.tester_secret {
             if asker.found.has(Found::TESTER)
@@ -76,10 +78,13 @@ impl Choice {
         if service.canary.is_none() {
             return Self { strip_cookie, ..choice(Basis::Only) };
         }
-        let coin = || Ticket::random((random() >> 32) as u32);
-        let of = |key: &[u8]| Ticket::of_key(affinity::key(key), service.salt);
+        let coin = || (Ticket::random((random() >> 32) as u32), None);
+        let of = |key: &[u8]| {
+            let (ticket, session) = Ticket::of_key(affinity::key(key), service.salt);
+            (ticket, Some(session))
+        };
         let mut set_cookie = None;
-        let ticket = match &service.settings.affinity {
+        let (ticket, session) = match &service.settings.affinity {
             Affinity::None => coin(),
             Affinity::Cookie(name) => match affinity::cookie(asker.headers, name) {
                 Some(key) => of(key.as_bytes()),
@@ -98,7 +103,7 @@ impl Choice {
                 IpAddr::V6(address) => of(&address.octets()[..8]),
             },
         };
-        Self { basis: Basis::Ticket(ticket), set_cookie, strip_cookie }
+        Self { basis: Basis::Ticket(ticket), session, set_cookie, strip_cookie }
     }
 
     /// The side in a table's entry: what was chosen, or the only one that there is.
@@ -113,6 +118,15 @@ impl Choice {
             (None, Side::Stable) if service.canary.is_some() => Side::Canary,
             _ => wanted,
         }
+    }
+
+    /// Whether it goes to the part of stable that the canary is compared with, when there is one and
+    /// it is healthy.
+    pub fn is_fresh(&self, service: &ServiceEntry) -> bool {
+        let Some(fresh) = &service.fresh else { return false };
+        matches!(self.basis, Basis::Ticket(ticket) if ticket.is_among_highest(fresh.weight))
+            && self.side(service) == Side::Stable
+            && fresh.side.pool.is_available()
     }
 
     /// Whether the request says something about its side: not when a tester chose it.
@@ -145,6 +159,7 @@ mod tests {
             revision: RevisionId(revision),
             pool: Arc::new(Pool::new(RevisionId(revision), Vec::new())),
             scorecard: Arc::new(Scorecard::new(1)),
+            instances: None,
         }
     }
 
@@ -162,6 +177,9 @@ mod tests {
             overdue: Duration::from_secs(1),
             stable: Some(side(1)),
             canary: Some(side(2)),
+            warm: None,
+            budget: None,
+            fresh: None,
         }
     }
 
@@ -186,6 +204,7 @@ mod tests {
         let service = service(Affinity::None, 50.0);
         assert_eq!(choose(&service, &[], 0).side(&service), Side::Canary);
         assert_eq!(choose(&service, &[], u64::MAX).side(&service), Side::Stable);
+        assert_eq!(choose(&service, &[], 0).session, None);
     }
 
     #[test]
@@ -215,8 +234,27 @@ mod tests {
             let pair = set.to_str().expect("text").split(';').next().expect("a pair").to_owned();
             let again = choose(&service, &[("cookie", &pair)], 0);
             assert_eq!(again.side(&service), first.side(&service));
+            assert_eq!(again.session, first.session);
+            assert!(first.session.is_some());
             assert!(again.set_cookie.is_none());
         }
+    }
+
+    #[test]
+    fn a_part_of_stable_has_tickets_of_its_own() {
+        let mut service = service(Affinity::None, 30.0);
+        let high = u64::MAX;
+        assert!(!choose(&service, &[], high).is_fresh(&service));
+        let weight = Weight::from_percent(30.0).expect("a weight");
+        let endpoint = crate::proxy::tests::support::endpoint(([127, 0, 0, 1], 1).into());
+        let part = crate::proxy::tests::support::side(1, &[std::sync::Arc::clone(&endpoint)]);
+        service.fresh = Some(crate::routing::table::FreshEntry { weight, side: part });
+        assert!(choose(&service, &[], high).is_fresh(&service));
+        for other in [0, u64::MAX / 2] {
+            assert!(!choose(&service, &[], other).is_fresh(&service));
+        }
+        endpoint.set_healthy(false);
+        assert!(!choose(&service, &[], high).is_fresh(&service));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 
 use http::StatusCode;
 
+use super::check::status;
+use super::downstream::upload::UploadError;
 use super::upstream::Broken;
+use crate::telemetry::traffic::Reason;
 
 /// Whose failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub enum Failure {
     /// The client broke off its request body.
     #[error("the client broke off its request")]
     Upload,
+    /// The client's request body is not one, or too large.
+    #[error("the client's request body is refused: {}", .0.label())]
+    UploadRefused(Reason),
     /// The client's request body did not go on in time.
     #[error("the client's request body stalled")]
     UploadStall,
@@ -59,9 +65,15 @@ impl Failure {
             | Self::Broken(_)
             | Self::Unasked
             | Self::Timeout => Fault::Upstream,
-            Self::Upload | Self::UploadStall => Fault::Downstream,
+            Self::Upload | Self::UploadRefused(_) | Self::UploadStall => Fault::Downstream,
             Self::Cut => Fault::Proxy,
         }
+    }
+
+    /// Whether it came soon enough to try another endpoint: who waited for a deadline has waited long
+    /// enough.
+    pub fn is_quick(&self) -> bool {
+        !matches!(self, Self::Timeout)
     }
 
     /// What the client is told.
@@ -73,7 +85,17 @@ impl Failure {
             }
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Upload => StatusCode::BAD_REQUEST,
+            Self::UploadRefused(reason) => status(*reason),
             Self::UploadStall => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Why the client was refused, if it was.
+    pub fn refusal(&self) -> Option<Reason> {
+        match self {
+            Self::UploadRefused(reason) => Some(*reason),
+            Self::UploadStall => Some(Reason::BodyTime),
+            _ => None,
         }
     }
 }
@@ -86,7 +108,7 @@ pub enum BodyError {
     Upstream(Broken),
     /// The client broke off its request body.
     #[error("the client's body broke off: {0}")]
-    Downstream(hyper::Error),
+    Downstream(UploadError),
     /// Nothing came for too long.
     #[error("the body stalled")]
     Stalled,

@@ -9,7 +9,8 @@
 //! An observation is recorded exactly once, and only for the first attempt of a request whose side
 //! was drawn:
 //!
-//! * an answer whose body ended: by its status, with the latency to its headers;
+//! * an answer whose body ended: by its status, with the latency to its headers; in gRPC by the
+//!   status that its trailers say (see [`super::observation`]);
 //! * a body that the upstream broke off: a fault; that the client broke off: abandoned, unless the
 //!   status was a failure already;
 //! * a body that still runs [`JUDGED_AFTER`] behind its headers (downloads), and at once an event
@@ -20,21 +21,31 @@
 //! upload does not look like a slow instance.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
+
 use super::clock::{Clock, Tick, ticks};
+use super::downstream::Downstream;
+use super::headers::strip_response;
+use super::observation::{Kind, Observation, Part, Subject};
 use super::upstream::line::Line;
-use crate::analysis::scorecard::Row;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
 use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
+use crate::telemetry::traffic::Reason;
 
 /// A body that runs longer than this behind its headers is judged as it stands. Long enough for a
 /// page to break off within it, short against the steps of a rollout.
 pub const JUDGED_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a body may be slower than its least rate: what a phone needs in a lift. Kestrel's.
+const UPLOAD_GRACE: Duration = Duration::from_secs(5);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The table under which a request goes its whole way, shared within a worker without atomics.
 pub type Snapshot = Rc<Arc<RoutingTable>>;
@@ -61,20 +72,18 @@ impl Route {
     }
 }
 
-/// What is to be written on which scorecard.
+/// An observation whose meaning depends on what another revision says. Dropped, it is none.
 #[derive(Debug)]
-struct Observation {
-    route: Route,
-    side: Side,
-    worker: usize,
-    /// Known from the response's headers on.
-    answer: Option<(Row, u64)>,
+pub struct SetAside {
+    observation: Option<Observation>,
+    endpoint: Option<EndpointId>,
 }
 
-impl Observation {
-    fn record(self, row: Row, micros: u64) {
-        if let Some(side) = self.route.side(self.side) {
-            side.scorecard.record(self.worker, row, micros);
+impl SetAside {
+    /// It counts as what the headers said.
+    pub fn record(self) {
+        if let Some(observation) = self.observation {
+            observation.end(self.endpoint);
         }
     }
 }
@@ -118,6 +127,8 @@ pub struct Patience {
     pub idle: Tick,
     /// Without a byte of the client's body.
     pub upload: Tick,
+    /// Bytes per second that a client's body must have; 0 is any.
+    pub upload_rate: u64,
     /// Without the client taking a byte.
     pub write: Tick,
 }
@@ -144,7 +155,13 @@ pub struct Exchange {
     /// When the response's headers came.
     answered: Cell<Tick>,
     upload_waits: Cell<bool>,
+    /// Ticks at which the upstream waited for the body, and bytes that came of it.
+    waited: Cell<Tick>,
+    came: Cell<u64>,
     upload_broken: Cell<bool>,
+    refused: Cell<Option<Reason>>,
+    /// Whom interim answers are told.
+    client: Weak<Downstream>,
     endpoint: Cell<Option<EndpointId>>,
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
@@ -155,7 +172,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// A request that arrived at `arrived`.
-    pub fn new(clock: Clock, patience: Patience, arrived: Instant) -> Self {
+    pub fn new(
+        clock: Clock,
+        patience: Patience,
+        arrived: Instant,
+        client: Weak<Downstream>,
+    ) -> Self {
         let now = clock.now();
         Self {
             clock,
@@ -165,7 +187,11 @@ impl Exchange {
             sent: Cell::new(arrived),
             answered: Cell::new(now),
             upload_waits: Cell::new(false),
+            waited: Cell::new(0),
+            came: Cell::new(0),
             upload_broken: Cell::new(false),
+            refused: Cell::new(None),
+            client,
             endpoint: Cell::new(None),
             fired: Cell::new(None),
             waker: RefCell::new(None),
@@ -175,8 +201,8 @@ impl Exchange {
     }
 
     /// From now on this exchange is an observation of a side, written to the shard of `worker`.
-    pub fn observe(&self, route: Route, side: Side, worker: usize) {
-        *self.observation.borrow_mut() = Some(Observation { route, side, worker, answer: None });
+    pub fn observe(&self, route: Route, part: Part, worker: usize, subject: Subject) {
+        *self.observation.borrow_mut() = Some(Observation::new(route, part, worker, subject));
     }
 
     /// An attempt has a connection to this endpoint, and begins to send.
@@ -185,9 +211,10 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins.
+    /// An attempt failed; another one begins, whatever ended the one before.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
+        self.fired.set(None);
         self.enter(Stage::Claiming);
     }
 
@@ -201,9 +228,10 @@ impl Exchange {
         self.stage.get()
     }
 
-    /// A piece of the request's body went on.
-    pub fn uploaded(&self) {
+    /// So many bytes of the request's body went on.
+    pub fn uploaded(&self, bytes: u64) {
         self.upload_waits.set(false);
+        self.came.set(self.came.get().saturating_add(bytes));
         self.touched.set(self.clock.now());
     }
 
@@ -220,9 +248,23 @@ impl Exchange {
         }
     }
 
-    /// The client broke off its body.
-    pub fn upload_broke(&self) {
+    /// The client's body broke off, perhaps because it is refused.
+    pub fn upload_broke(&self, refused: Option<Reason>) {
         self.upload_broken.set(true);
+        self.refused.set(refused);
+    }
+
+    /// Why the client's body was refused, if it was.
+    pub fn upload_refused(&self) -> Option<Reason> {
+        self.refused.get()
+    }
+
+    /// The instance sent an interim answer.
+    pub fn interim(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if let Some(client) = self.client.upgrade() {
+            strip_response(headers);
+            client.interim(status, headers);
+        }
     }
 
     /// Whether the client broke off its body.
@@ -230,20 +272,24 @@ impl Exchange {
         self.upload_broken.get()
     }
 
-    /// The response's headers came: its row, and its latency in microseconds are known.
-    pub fn answered(&self, row: Row, at_once: bool) {
+    /// The response's headers came: its latency in microseconds is known, and its row, unless its
+    /// trailers decide. `kind` is what its body is.
+    pub fn answered(&self, head: &Parts, kind: Kind) {
         self.answered.set(self.clock.now());
         let mut observation = self.observation.borrow_mut();
-        if observation.is_none() {
-            return;
+        let Some(seen) = observation.as_mut() else { return };
+        seen.answered(head, kind, self.age());
+        if kind == Kind::Endless
+            && let Some(observation) = observation.take()
+        {
+            observation.end(self.endpoint.get());
         }
-        let micros = self.age();
-        if at_once {
-            if let Some(observation) = observation.take() {
-                observation.record(row, micros);
-            }
-        } else if let Some(observation) = observation.as_mut() {
-            observation.answer = Some((row, micros));
+    }
+
+    /// The trailers came, in which gRPC says how it went.
+    pub fn trailers(&self, trailers: &HeaderMap) {
+        if let Some(observation) = self.observation.borrow_mut().as_mut() {
+            observation.trailers(trailers);
         }
     }
 
@@ -264,34 +310,38 @@ impl Exchange {
         self.enter(stage);
     }
 
-    /// The body ended as it should: the observation is what the headers said.
+    /// The body ended as it should: the observation is what the headers and trailers said.
     pub fn complete(&self) {
-        if let Some(observation) = self.observation.borrow_mut().take()
-            && let Some((row, micros)) = observation.answer
-        {
-            observation.record(row, micros);
+        if let Some(observation) = self.observation.borrow_mut().take() {
+            observation.end(self.endpoint.get());
+        }
+    }
+
+    /// The body goes on, and is judged as it stands.
+    fn judge(&self) {
+        if let Some(observation) = self.observation.borrow_mut().take() {
+            observation.end_early(self.endpoint.get());
         }
     }
 
     /// The upstream failed.
     pub fn fault(&self) {
         if let Some(observation) = self.observation.borrow_mut().take() {
-            let micros = observation.answer.map_or_else(|| self.age(), |(_, micros)| micros);
-            observation.record(Row::Fault, micros);
+            observation.fault(self.age());
         }
     }
 
     /// The client went away. An error that it was told of before remains one.
     pub fn abandon(&self) {
         if let Some(observation) = self.observation.borrow_mut().take() {
-            match observation.answer {
-                Some((row @ Row::Failure, micros)) => observation.record(row, micros),
-                _ => {
-                    let micros = self.age();
-                    observation.record(Row::Abandoned, micros);
-                }
-            }
+            observation.abandon(self.age());
         }
+    }
+
+    /// Takes what the headers said away, to be recorded or not when more is known.
+    pub fn set_aside(&self) -> SetAside {
+        let observation = self.observation.borrow_mut().take();
+        SetAside { observation, endpoint: self.endpoint.get() }
     }
 
     /// Neither side's doing: nothing is recorded.
@@ -340,7 +390,12 @@ impl Exchange {
         match stage {
             Stage::Claiming => {}
             Stage::Uploading if self.upload_waits.get() => {
-                self.fire_after(quiet, self.patience.upload, Fired::Downstream);
+                self.waited.set(self.waited.get() + 1);
+                if self.is_too_slow() {
+                    self.fire(Fired::Downstream);
+                } else {
+                    self.fire_after(quiet, self.patience.upload, Fired::Downstream);
+                }
             }
             Stage::Uploading => self.fire_after(quiet, self.patience.idle, Fired::Upstream),
             Stage::Waiting => {
@@ -351,7 +406,7 @@ impl Exchange {
             }
             Stage::Streaming | Stage::Blocked => {
                 if now.saturating_sub(self.answered.get()) >= ticks(JUDGED_AFTER) {
-                    self.complete();
+                    self.judge();
                 }
                 if stage == Stage::Blocked {
                     self.fire_after(quiet, self.patience.write, Fired::Downstream);
@@ -361,6 +416,14 @@ impl Exchange {
             }
             Stage::Tunnel => self.fire_after(quiet, self.patience.idle, Fired::Upstream),
         }
+    }
+
+    /// Whether the body comes so slowly that it only holds an instance up. What counts is the time in
+    /// which somebody waited for it.
+    fn is_too_slow(&self) -> bool {
+        let waited = self.waited.get();
+        waited > ticks(UPLOAD_GRACE)
+            && self.came.get() < waited.saturating_mul(self.patience.upload_rate) / ticks(SECOND)
     }
 
     fn fire_after(&self, quiet: Tick, patience: Tick, fired: Fired) {

@@ -1,9 +1,13 @@
 //! A request's attempts: claim an endpoint, get a connection, send; and what to do when that fails.
 //!
 //! A request is tried again when nothing of it was sent, or when it may be sent twice
-//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side; a canary
-//! without another one leaves it to stable. The first attempt's fault counts all the same: the user
-//! is spared, the verdict is not. A reused connection that turns out to be closed is nobody's fault
+//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side. That its
+//! instance was cut off is such a failure too: it died and was replaced, or its drain's time is up.
+//! What the canary still fails is sent to stable ([`shield`]), also when it was answered, with an
+//! error. The first attempt's fault counts all the same: the user is spared, the verdict is not. An
+//! asset that one revision does not have is asked of the other one.
+//!
+//! A reused connection that turns out to be closed is nobody's fault
 //! and no retry: the same endpoint is asked once more over a new one.
 
 use std::rc::Rc;
@@ -16,7 +20,9 @@ use hyper::body::Incoming;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held, Route};
+use super::observation::{Kind, Part, Subject};
 use super::parcel::Parcel;
+use super::shield::{self, covers_failure, covers_status};
 use super::upstream::http1::Connection;
 use super::upstream::http2::Multiplexed;
 use super::upstream::line::Line;
@@ -44,12 +50,17 @@ pub struct Answer {
     pub held: Held,
     /// Who answered.
     pub revision: RevisionId,
-    /// The service, in the table by which it was answered.
-    pub route: Route,
 }
 
-/// What an attempt came to: a head, a body that comes by another way than what is held, and that.
-type Arrived = (Parts, Option<Incoming>, Held);
+/// What an attempt came to.
+struct Arrived {
+    head: Parts,
+    /// A body that comes by another way than what is held.
+    incoming: Option<Incoming>,
+    held: Held,
+    /// The request, if the answer is worth a second look and it may be sent again.
+    again: Option<Box<Parcel>>,
+}
 
 /// An attempt that failed.
 struct Failed {
@@ -79,8 +90,13 @@ impl Tried {
 }
 
 /// Claims an endpoint of a side that did not fail this request before.
-fn claim(worker: &Worker, route: &Route, side: Side, tried: &Tried) -> Option<(Claim, RevisionId)> {
-    let entry = route.side(side)?;
+fn claim(
+    worker: &Worker,
+    route: &Route,
+    (side, is_fresh): (Side, bool),
+    tried: &Tried,
+) -> Option<(Claim, RevisionId)> {
+    let entry = route.service().part(side, is_fresh)?;
     let claim = if tried.count == 0 {
         entry.pool.claim(worker.random(), &[])
     } else {
@@ -119,19 +135,31 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let mut side = choice.side(route.service());
-    let observe = |route: &Route, side| {
-        if choice.is_observation() {
-            exchange.observe(route.clone(), side, worker.index);
+    let subject = subject(&route, choice, &parcel);
+    let mut is_fresh = choice.is_fresh(route.service());
+    let observe = |route: &Route, side, is_fresh| {
+        if let Some(subject) = &subject {
+            let part = Part { side, is_fresh };
+            exchange.observe(route.clone(), part, worker.index, subject.clone());
         }
     };
-    observe(&route, side);
+    observe(&route, side, is_fresh);
     let mut retries = route.service().settings.retries;
     let mut tried = Tried::default();
     let mut reloads = 0;
-    let mut rescuing = false;
+    let mut crossed = false;
     let mut last = Failure::Unavailable;
     loop {
-        let Some((claim, revision)) = claim(worker, &route, side, &tried) else {
+        let Some((claim, revision)) = claim(worker, &route, (side, is_fresh), &tried) else {
+            if is_fresh {
+                // The rest of stable answers in its place, and is not compared.
+                is_fresh = false;
+                if tried.count == 0 {
+                    exchange.forget();
+                    observe(&route, side, is_fresh);
+                }
+                continue;
+            }
             if reloads < RELOADS
                 && let Some(newer) = reload(worker, &route)
             {
@@ -140,28 +168,62 @@ pub async fn forward(
                 // A second attempt stays on its side: only instances may have been replaced there.
                 if tried.count == 0 {
                     side = choice.side(route.service());
+                    is_fresh = choice.is_fresh(route.service());
                     exchange.forget();
-                    observe(&route, side);
+                    observe(&route, side, is_fresh);
                 }
                 continue;
             }
             exchange.fault();
             let refuge = other(side);
-            let may_cross = !rescuing && (tried.count == 0 || side == Side::Canary);
-            if !may_cross || route.side(refuge).is_none() {
+            // Nothing to ask is no failed attempt: no budget has to cover it.
+            let may_cross = !crossed
+                && route.side(refuge).is_some()
+                && (tried.count == 0
+                    || (side == Side::Canary
+                        && covers_failure(&route, choice, &last, &parcel.head)
+                        && shield::spend(worker, &route)));
+            if !may_cross {
                 return Err(last);
             }
-            rescuing = true;
+            crossed = true;
             side = refuge;
             continue;
         };
+        match side {
+            _ if crossed => {}
+            Side::Stable => shield::earn(worker, &route),
+            Side::Canary => shield::keep_body(&route, choice, &mut parcel),
+        }
         let endpoint = claim.endpoint().id;
         let failed = match attempt(worker, &route, claim, parcel, exchange).await {
-            Ok((head, incoming, held)) => {
-                if rescuing && side == Side::Stable {
-                    worker.count(Count::Rescued);
+            Ok(Arrived { head, incoming, held, again }) => {
+                let status = head.status;
+                let got = Answer { head, incoming, held, revision };
+                let Some(mut again) = again.filter(|_| !crossed) else {
+                    if crossed && side == Side::Stable && !status.is_server_error() {
+                        worker.count(Count::Rescued);
+                    }
+                    return Ok(got);
+                };
+                if status == StatusCode::NOT_FOUND {
+                    let found = by_other(worker, &route, got, side, choice, again, exchange);
+                    return Ok(Box::pin(found).await);
                 }
-                return Ok(Answer { head, incoming, held, revision, route });
+                if side != Side::Canary
+                    || !covers_status(&route, choice, status, &again.head)
+                    || !again.rewind()
+                    || !shield::spend(worker, &route)
+                {
+                    return Ok(got);
+                }
+                exchange.answered(&got.head, Kind::Plain);
+                exchange.complete();
+                dismiss(worker, got.held);
+                parcel = again;
+                (side, crossed) = (Side::Stable, true);
+                exchange.begin_again();
+                continue;
             }
             Err(failed) => failed,
         };
@@ -170,16 +232,93 @@ pub async fn forward(
             Fault::Downstream => exchange.abandon(),
             Fault::Proxy => exchange.forget(),
         }
-        let Some(again) = failed.parcel.filter(|_| retries > 0) else {
+        let Some(again) = failed.parcel else {
             return Err(failed.failure);
         };
-        retries -= 1;
-        worker.count(Count::Retries);
         tried.add(endpoint);
+        if retries > 0 && failed.failure.is_quick() {
+            retries -= 1;
+            worker.count(Count::Retries);
+        } else if side == Side::Canary
+            && !crossed
+            && covers_failure(&route, choice, &failed.failure, &again.head)
+            && shield::spend(worker, &route)
+        {
+            (side, crossed) = (Side::Stable, true);
+        } else {
+            return Err(failed.failure);
+        }
         exchange.begin_again();
         parcel = again;
         last = failed.failure;
     }
+}
+
+/// Asks the other revision for an asset that this one does not have. What it has not either stays the
+/// 404 that it was.
+async fn by_other(
+    worker: &Rc<Worker>,
+    route: &Route,
+    got: Answer,
+    side: Side,
+    choice: &Choice,
+    mut parcel: Box<Parcel>,
+    exchange: &Rc<Exchange>,
+) -> Answer {
+    let service = route.service();
+    let found = service.side(other(side)).or(service.warm.as_ref()).filter(|_| {
+        choice.is_observation()
+            && parcel.head.is_safe()
+            && service.settings.assets.covers(parcel.head.uri.path())
+    });
+    let Some(entry) = found else { return got };
+    let (revision, claim) = (entry.revision, entry.pool.claim(worker.random(), &[]));
+    let Some(claim) = claim.filter(|_| parcel.rewind()) else { return got };
+    let first = got.held.claim.endpoint().id;
+    exchange.answered(&got.head, Kind::Plain);
+    let aside = exchange.set_aside();
+    exchange.begin_again();
+    match attempt(worker, route, claim, parcel, exchange).await {
+        Ok(Arrived { head, incoming, held, .. }) if !head.status.is_client_error() => {
+            // It says nothing about either revision: the page came from the other one.
+            drop(aside);
+            dismiss(worker, got.held);
+            worker.count(Count::AssetsFound);
+            Answer { head, incoming, held, revision }
+        }
+        other => {
+            if let Ok(arrived) = other {
+                dismiss(worker, arrived.held);
+            }
+            aside.record();
+            exchange.begin_again();
+            exchange.begin(first, false);
+            got
+        }
+    }
+}
+
+/// Gives back what an answer came by that nobody wants.
+fn dismiss(worker: &Worker, held: Held) {
+    if let Some(Line::Own(mut connection)) = held.connection
+        && connection.skip_body()
+    {
+        worker.upstreams.give_back(held.claim.endpoint(), connection);
+    }
+}
+
+/// What is to be known of a request if it becomes an observation; nothing when it is none.
+#[inline]
+fn subject(route: &Route, choice: &Choice, parcel: &Parcel) -> Option<Subject> {
+    if !choice.is_observation() {
+        return None;
+    }
+    let service = route.service();
+    // Only a rollout asks where errors are, and only then a path is kept.
+    let path = service.canary.as_ref().and_then(|_| parcel.head.uri.path_and_query().cloned());
+    let exception = service.settings.exception(parcel.head.uri.path());
+    service.settings.rule(exception)?;
+    Some(Subject { exception, session: choice.session, path })
 }
 
 async fn attempt(
@@ -211,24 +350,32 @@ async fn by_http1(
                 Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
-        let websocket = parcel.asked.websocket;
+        let (websocket, replayable) = (parcel.asked.websocket, parcel.is_replayable());
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
         exchange.begin(claim.endpoint().id, uploads);
         let sent = connection.send(parcel, exchange).await;
         let stale = connection.is_used();
         match sent {
-            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !websocket => {
+            Ok((head, _)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !websocket => {
                 return Err(Failed { failure: Failure::Unasked, parcel: None });
             }
-            Ok(answered) => {
+            Ok((answered, sent)) => {
                 let (mut head, ()) = Response::new(()).into_parts();
                 (head.status, head.headers) = (answered.status, answered.headers);
-                let connection = Some(Line::Own(connection));
-                return Ok((head, None, Held { claim, connection }));
+                let again = if shield::is_doubtful(head.status) {
+                    replayable.then_some(sent)
+                } else {
+                    // The request is not needed any more, but its fields' room is.
+                    connection.recycle(sent.head.headers);
+                    None
+                };
+                let held = Held { claim, connection: Some(Line::Own(connection)) };
+                return Ok(Arrived { head, incoming: None, held, again });
             }
             Err(unanswered) => match judge(unanswered, exchange) {
                 // The peer closed it while it idled. Only a new connection says how the endpoint is.
                 Failed { failure: Failure::Broken(_), parcel: Some(again) } if stale => {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -256,14 +403,17 @@ async fn by_http2(
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
         exchange.begin(claim.endpoint().id, uploads);
         match connection.send(parcel, exchange).await {
-            Ok(response) => {
+            Ok((response, copy)) => {
                 let (head, incoming) = response.into_parts();
-                return Ok((head, Some(incoming), Held { claim, connection: None }));
+                let again = copy.filter(|_| shield::is_doubtful(head.status));
+                let held = Held { claim, connection: None };
+                return Ok(Arrived { head, incoming: Some(incoming), held, again });
             }
             Err(unanswered) => match judge(unanswered, exchange) {
                 Failed { failure: Failure::Broken(_), parcel: Some(again) }
                     if stale && connection.is_closed() =>
                 {
+                    exchange.begin_again();
                     parcel = again;
                 }
                 failed => return Err(failed),
@@ -275,13 +425,18 @@ async fn by_http2(
 /// What an unanswered request came to.
 fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     let (failure, parcel) = match unanswered {
-        Unanswered::Fired(Fired::Upstream) => (Failure::Timeout, None),
-        Unanswered::Fired(Fired::Downstream) => (Failure::UploadStall, None),
-        Unanswered::Fired(Fired::Cut) => (Failure::Cut, None),
-        _ if exchange.is_upload_broken() => (Failure::Upload, None),
+        Unanswered::Fired(Fired::Upstream, parcel) => (Failure::Timeout, parcel),
+        Unanswered::Fired(Fired::Downstream, _) => (Failure::UploadStall, None),
+        // Its instance is gone, or may take no more of our time; another one has time.
+        Unanswered::Fired(Fired::Cut, parcel) => (Failure::Cut, parcel),
+        _ if exchange.is_upload_broken() => match exchange.upload_refused() {
+            Some(reason) => (Failure::UploadRefused(reason), None),
+            None => (Failure::Upload, None),
+        },
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };
+    let parcel = parcel.and_then(|mut parcel| parcel.rewind().then_some(parcel));
     Failed { failure, parcel }
 }
 

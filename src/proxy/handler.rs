@@ -1,10 +1,10 @@
 //! A request's way through the proxy.
 //!
 //! ```text
-//! client ─▶ downstream (TLS, ALPN, hyper)
+//! client ─▶ downstream (TLS, ALPN, HTTP)
 //!              │ request
 //!              ▼
-//!           handle ─ look ─▶ check ──refused──▶ page 400 405 414 417 431
+//!           handle ─ look ─▶ check ──refused──▶ page 400 405 413 414 417 431 508
 //!              │ one look over the header fields
 //!              ▼
 //!           table.load() once ─▶ route(host, path) ──none──▶ page 404
@@ -31,18 +31,22 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue};
+use http::header::{
+    ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS, SEC_WEBSOCKET_KEY,
+};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
+use super::admission::Pressure;
 use super::affinity;
 use super::answer::{Given, answer};
 use super::body::{RequestBody, ResponseBody};
-use super::check::{Checked, check};
+use super::check::{self, Checked, check};
 use super::choice::{Asker, Choice};
 use super::downstream::Downstream;
+use super::downstream::upload::ClientBody;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Patience, Route};
 use super::forward::forward;
@@ -57,7 +61,7 @@ use super::tester;
 use super::tls::ACME_PATH;
 use super::worker::{Ongoing, Worker, limit};
 use crate::routing::table::ServiceEntry;
-use crate::telemetry::traffic::Count;
+use crate::telemetry::traffic::{Count, Reason};
 
 /// What the upstream is told of a client that named no host: HTTP/1.0 need not.
 const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -66,7 +70,7 @@ const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
 pub async fn handle(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     worker.count(Count::Requests);
     let multiplexed = request.version() == Version::HTTP_2;
@@ -80,17 +84,25 @@ pub async fn handle(
 async fn route(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let arrived = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
+    let upgrade = head.extensions.remove::<OnUpgrade>();
     let seen = Seen::look(&head.headers);
     let names = worker.names(seen.traceparent, seen.request_id.filter(|_| connection.trusted));
-    let host = match check(&head, &seen, &worker.settings.limits) {
-        Ok(Checked::Route(host)) => host,
+    if worker.pressure() == Pressure::Full {
+        return refuse(worker, connection, &head, Reason::Memory, names);
+    }
+    let (host, path) = match check(&head, &seen, &worker.settings.limits) {
+        Ok(Checked::Route(host, path)) => (host, path),
         Ok(Checked::Ping) => return ping(names),
-        Err(status) => return refuse(worker, &head, status, names),
+        Err(reason) => return refuse(worker, connection, &head, reason, names),
     };
+    if is_last_hop(&head) {
+        return ping(names);
+    }
     if let Some(tls) = &worker.settings.tls
         && head.uri.path().starts_with(ACME_PATH)
         && let Some(answer) = tls.challenges().answer(head.uri.path())
@@ -98,13 +110,18 @@ async fn route(
         return Response::new(ResponseBody::full(answer.into()));
     }
     let table = worker.table();
-    let Some(service) = table.service_of(host, head.uri.path()) else {
+    let Some(service) = table.service_of(host, &path) else {
         worker.count(Count::Unrouted);
         return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
     };
     let route = Route { table, service };
     if route.service().settings.client_certificate && connection.certificate.is_none() {
-        return refuse(worker, &head, StatusCode::FORBIDDEN, names);
+        return refuse(worker, connection, &head, Reason::Certificate, names);
+    }
+    let max_body = route.service().settings.max_body;
+    // Longer than it may be is told before anything of it is read.
+    if body.size_hint().lower() > max_body {
+        return refuse(worker, connection, &head, Reason::BodySize, names);
     }
     let (chain, client) = client(worker, connection, &head);
     let asker = Asker {
@@ -126,9 +143,11 @@ async fn route(
         secure: connection.secure,
         trusted: connection.trusted,
         strip_cookie: choice.strip_cookie,
+        max_body,
+        opens: upgrade.as_ref().map(|_| websocket_key(|| worker.random())),
     };
     let request_id = names.request_id.clone();
-    let ongoing = Ongoing::new(worker, exchange(worker, route.service(), arrived));
+    let ongoing = Ongoing::new(worker, exchange(worker, connection, route.service(), arrived));
     let mut parcel = rewriting.rewrite(head, body, names, &ongoing);
     if worker.settings.tls.as_ref().is_some_and(|tls| tls.asks_clients()) {
         tell_certificate(&mut parcel.head.headers, connection);
@@ -140,15 +159,19 @@ async fn route(
                 request_id: request_id.clone(),
                 set_cookie: choice.set_cookie,
                 revision: worker.settings.revision_header,
+                upgrade,
             };
             match answer(worker, connection, got, ongoing, given, asked) {
                 Ok(response) => response,
                 Err(failure) => {
-                    failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id)
+                    let format = Format::of_accept(accept.as_ref());
+                    failed(worker, connection, &failure, format, request_id)
                 }
             }
         }
-        Err(failure) => failed(worker, &failure, Format::of_accept(accept.as_ref()), request_id),
+        Err(failure) => {
+            failed(worker, connection, &failure, Format::of_accept(accept.as_ref()), request_id)
+        }
     }
 }
 
@@ -163,6 +186,10 @@ fn tell_certificate(headers: &mut HeaderMap, connection: &Downstream) {
     }
 }
 
+/// Marks the answer to a malformed request of HTTP/2: its stream is to be reset.
+#[derive(Debug, Clone, Copy)]
+pub struct Malformed;
+
 /// What is to be changed on a request's head, gathered while it can still be looked at.
 struct Rewriting {
     found: Found,
@@ -174,16 +201,33 @@ struct Rewriting {
     secure: bool,
     trusted: bool,
     strip_cookie: bool,
+    max_body: u64,
+    /// It opens a WebSocket on a stream of HTTP/2: with this key, in the words of HTTP/1.1.
+    opens: Option<HeaderValue>,
 }
 
 impl Rewriting {
-    fn rewrite(self, head: Parts, body: Incoming, names: Names, ongoing: &Ongoing) -> Box<Parcel> {
+    fn rewrite(
+        self,
+        head: Parts,
+        body: ClientBody,
+        names: Names,
+        ongoing: &Ongoing,
+    ) -> Box<Parcel> {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
-        let asked = strip_request(&mut head.headers, self.found);
+        let mut asked = strip_request(&mut head.headers, self.found);
+        if let Some(key) = self.opens {
+            asked.websocket = true;
+            head.method = Method::GET;
+            head.headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
         if self.found.has(Found::EXPECT) {
-            // Answered by hyper when the upstream's connection first asks for the body.
+            // Answered when the upstream's connection first asks for the body.
             head.headers.remove(EXPECT);
+        }
+        if head.method == Method::OPTIONS {
+            one_hop_less(&mut head.headers);
         }
         if self.crumbs {
             head.join_cookies();
@@ -203,10 +247,11 @@ impl Rewriting {
         let body = if body.is_end_stream() {
             RequestBody::Empty
         } else {
-            RequestBody::Stream { incoming: body, exchange: Rc::clone(ongoing.exchange()) }
+            let exchange = Rc::clone(ongoing.exchange());
+            RequestBody::Stream { incoming: body, exchange, left: self.max_body }
         };
         // Boxed: it goes through many hands.
-        Box::new(Parcel { head, body, asked, added: Some(added) })
+        Box::new(Parcel { head, body, asked, added: Some(added), kept: None })
     }
 }
 
@@ -229,16 +274,22 @@ fn client(worker: &Worker, connection: &Downstream, head: &Parts) -> (HeaderValu
     }
 }
 
-fn exchange(worker: &Worker, service: &ServiceEntry, arrived: Instant) -> Exchange {
+fn exchange(
+    worker: &Worker,
+    connection: &Rc<Downstream>,
+    service: &ServiceEntry,
+    arrived: Instant,
+) -> Exchange {
     let (settings, limits) = (&service.settings, &worker.settings.limits);
     let patience = Patience {
         response: limit(settings.response_timeout),
         overdue: limit(service.overdue),
         idle: limit(settings.idle_timeout),
         upload: limit(limits.body_stall),
+        upload_rate: limits.body_rate,
         write: limit(limits.write_stall),
     };
-    Exchange::new(worker.clock.clone(), patience, arrived)
+    Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection))
 }
 
 fn unix_now() -> u64 {
@@ -255,16 +306,24 @@ fn ping(names: Names) -> Response<ResponseBody> {
 
 fn refuse(
     worker: &Worker,
+    connection: &Downstream,
     head: &Parts,
-    status: StatusCode,
+    reason: Reason,
     names: Names,
 ) -> Response<ResponseBody> {
-    worker.count(Count::Refused);
+    worker.refuse(reason, connection.peer);
+    let status = check::status(reason);
+    if head.version == Version::HTTP_2 && matches!(reason, Reason::Malformed | Reason::Host) {
+        let mut response = Response::new(ResponseBody::Empty);
+        response.extensions_mut().insert(Malformed);
+        return response;
+    }
     let mut response = page(status, Format::of(&head.headers), names.request_id);
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(ALLOW, methods);
-    } else if head.version != Version::HTTP_2 {
+    }
+    if head.version != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -272,14 +331,49 @@ fn refuse(
 
 fn failed(
     worker: &Worker,
+    connection: &Downstream,
     failure: &Failure,
     format: Format,
     request_id: HeaderValue,
 ) -> Response<ResponseBody> {
-    if failure.fault() == Fault::Downstream {
-        worker.count(Count::Refused);
-    } else {
-        worker.count(Count::Synthetic);
+    match failure.refusal() {
+        Some(reason) => worker.refuse(reason, connection.peer),
+        None if failure.fault() == Fault::Downstream => {}
+        None => worker.count(Count::Synthetic),
     }
     page(failure.status(), format, request_id)
+}
+
+/// What stands for 16 random bytes in Base64 (RFC 6455, 4.1): the last of 22 digits has two bits.
+fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = *b"AAAAAAAAAAAAAAAAAAAAAA==";
+    for digits in key[..20].chunks_mut(10) {
+        let mut bits = random();
+        for digit in digits {
+            *digit = DIGITS[(bits & 63) as usize];
+            bits >>= 6;
+        }
+    }
+    HeaderValue::from_bytes(&key).unwrap_or(NO_HOST)
+}
+
+/// The answer to who has more done for it than it may.
+pub fn turn_away() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+/// Whether an OPTIONS request is to go no further than here (RFC 9110, 7.6.2).
+fn is_last_hop(head: &Parts) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.get(MAX_FORWARDS).is_some_and(|hops| hops.as_bytes() == b"0")
+}
+
+fn one_hop_less(headers: &mut HeaderMap) {
+    let hops = headers.get(MAX_FORWARDS).and_then(|hops| hops.to_str().ok()?.parse::<u32>().ok());
+    if let Some(hops) = hops {
+        headers.insert(MAX_FORWARDS, HeaderValue::from(hops.saturating_sub(1)));
+    }
 }

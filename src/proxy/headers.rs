@@ -2,14 +2,19 @@
 //!
 //! Hop-by-hop fields (RFC 9110, 7.6.1) are those of one connection and never pass: `Connection` and
 //! what it names, `Keep-Alive`, `Proxy-*`, `TE` but for `trailers`, `Transfer-Encoding`, `Upgrade`.
-//! `Trailer` passes, because hyper sends only the trailers that it announces. A `Connection` field
+//! `Trailer` passes, because an instance is sent only those that it announces. A `Connection` field
 //! cannot name away the fields on which others rely (see [`is_protected`]).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 
+/// `cdn-loop`, which each proxy of our kind adds, so that a request that comes round is noticed
+/// (RFC 8586).
+pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// What we write into it.
+pub const PASS: &str = "switchback";
 /// `keep-alive`
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// `proxy-connection`
@@ -98,10 +103,8 @@ pub struct Seen<'a> {
     pub request_id: Option<&'a HeaderValue>,
     /// `traceparent`
     pub traceparent: Option<&'a HeaderValue>,
-    /// `Transfer-Encoding`; the last of several.
-    pub transfer_encoding: Option<&'a HeaderValue>,
-    /// How many `Transfer-Encoding` fields there are.
-    pub transfer_encodings: u32,
+    /// How often it came through a proxy of our kind.
+    pub passes: u32,
     /// How many fields there are.
     pub count: usize,
     /// Bytes in names and values.
@@ -137,6 +140,11 @@ impl<'a> Seen<'a> {
             6 if name == "accept" => self.accept = Some(value),
             6 if name == "expect" => self.found.add(Found::EXPECT),
             7 if name == "upgrade" => self.found.add(Found::UPGRADE),
+            8 if name == "cdn-loop" => {
+                let ours = tokens(value)
+                    .filter(|token| token.split(';').next().is_some_and(|id| id.trim() == PASS));
+                self.passes += u32::try_from(ours.count()).unwrap_or(u32::MAX);
+            }
             10 if name == "connection" => self.found.add(Found::CONNECTION),
             10 if name == "keep-alive" => self.found.add(Found::KEEP_ALIVE),
             11 if name == "traceparent" => self.traceparent = Some(value),
@@ -144,11 +152,7 @@ impl<'a> Seen<'a> {
             14 if name == "content-length" => self.found.add(Found::CONTENT_LENGTH),
             16 if name == "proxy-connection" => self.found.add(Found::PROXY_CONNECTION),
             16 if name == "x-forwarded-host" => self.found.add(Found::FORWARDED_HOST),
-            17 if name == "transfer-encoding" => {
-                self.found.add(Found::TRANSFER_ENCODING);
-                self.transfer_encodings += 1;
-                self.transfer_encoding = Some(value);
-            }
+            17 if name == "transfer-encoding" => self.found.add(Found::TRANSFER_ENCODING),
             17 if name == "x-forwarded-proto" => self.found.add(Found::FORWARDED_PROTO),
             18 if name == "proxy-authenticate" => self.found.add(Found::PROXY_AUTHENTICATE),
             18 if name == "x-switchback-force" => self.found.add(Found::TESTER),
@@ -249,16 +253,9 @@ fn strip_rest(headers: &mut HeaderMap, found: Found) {
 
 /// Removes `Connection` and the fields that it names.
 fn strip_named(headers: &mut HeaderMap) {
-    let first = headers.remove(CONNECTION);
-    // Nearly always one value, and nearly always one of these.
-    let Some(first) = first else { return };
-    if matches!(
-        first.as_bytes(),
-        b"keep-alive" | b"close" | b"Keep-Alive" | b"Upgrade" | b"upgrade"
-    ) {
-        return;
-    }
-    for token in tokens(&first) {
+    let http::header::Entry::Occupied(entry) = headers.entry(CONNECTION) else { return };
+    let values: Vec<_> = entry.remove_entry_mult().1.filter(|value| !is_usual(value)).collect();
+    for token in values.iter().flat_map(tokens) {
         if !is_protected(token)
             && let Ok(name) = HeaderName::from_bytes(token.as_bytes())
         {
@@ -267,15 +264,22 @@ fn strip_named(headers: &mut HeaderMap) {
     }
 }
 
+/// Nearly always one value, and nearly always one of these: nothing else is named.
+fn is_usual(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), b"keep-alive" | b"close" | b"Keep-Alive" | b"Upgrade" | b"upgrade")
+}
+
 /// Fields that `Connection` may not name away: without them a request means something else, or
 /// says that it comes from somebody else.
 fn is_protected(name: &str) -> bool {
-    const PROTECTED: [&str; 8] = [
+    const PROTECTED: [&str; 10] = [
         "host",
         "authorization",
         "content-length",
         "transfer-encoding",
         "cookie",
+        "cdn-loop",
+        "expect",
         "forwarded",
         "x-request-id",
         "traceparent",
@@ -295,23 +299,46 @@ pub fn has_token(value: &HeaderValue, wanted: &str) -> bool {
 }
 
 /// Takes out of trailers what RFC 9110, 6.5.1 forbids there: framing, routing, authentication,
-/// and fields by which a message is processed.
+/// and fields by which a message is processed; and what the proxy vouches for, because some servers
+/// put trailers among the fields.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
-    const FORBIDDEN: [HeaderName; 12] = [
-        CONNECTION,
-        CONTENT_LENGTH,
-        TRANSFER_ENCODING,
-        TE,
-        UPGRADE,
-        http::header::TRAILER,
-        http::header::HOST,
-        http::header::AUTHORIZATION,
-        http::header::CONTENT_ENCODING,
-        http::header::CONTENT_TYPE,
-        http::header::CONTENT_RANGE,
-        http::header::SET_COOKIE,
+    const FORBIDDEN: [&str; 27] = [
+        "authorization",
+        "cache-control",
+        "cdn-loop",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "location",
+        "max-forwards",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "set-cookie",
+        "te",
+        "traceparent",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "www-authenticate",
+        "x-real-ip",
+        "x-request-id",
     ];
-    for name in FORBIDDEN {
+    let bad = |name: &str| {
+        FORBIDDEN.binary_search(&name).is_ok()
+            || name.starts_with("x-forwarded-")
+            || name.starts_with("x-switchback-")
+            || name.contains('_')
+    };
+    let found: Vec<_> = trailers.keys().filter(|name| bad(name.as_str())).cloned().collect();
+    for name in found {
         trailers.remove(name);
     }
 }

@@ -66,7 +66,11 @@ impl Mint {
 }
 
 fn value(bytes: Bytes) -> HeaderValue {
-    HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    let value = HeaderValue::from_maybe_shared(bytes);
+    let mut value = value.unwrap_or_else(|_| HeaderValue::from_static("-"));
+    // Never the same twice: in HTTP/2's table of fields it would only push out what comes again.
+    value.set_sensitive(true);
+    value
 }
 
 /// Sixteen hex digits.

@@ -18,13 +18,15 @@
 //! request; a client's connection is never ended for a change of the table.
 //!
 //! No `Via` is added: it is asked of gateways by RFC 9110, but switches compression off in common
-//! servers (nginx's `gzip_proxied`), and no peer adds it by default.
+//! servers (nginx's `gzip_proxied`), and no peer adds it by default. Loops are noticed by `CDN-Loop`.
 
+mod admission;
 mod affinity;
 mod answer;
 mod body;
 mod check;
 mod choice;
+mod chunked;
 mod clock;
 mod downstream;
 mod error;
@@ -33,14 +35,18 @@ mod forward;
 pub mod forwarded;
 mod handler;
 mod headers;
-mod ids;
+pub mod ids;
+mod kept;
 pub mod limits;
 pub mod listener;
+mod memory;
+mod observation;
 mod page;
 mod parcel;
-mod persistent;
+mod path;
+mod refusals;
+mod shield;
 mod slots;
-mod stream;
 mod tcp;
 pub mod tester;
 pub mod tls;
@@ -58,6 +64,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::admission::Admission;
 use self::limits::Limits;
 use self::listener::{BindError, listen};
 use self::tls::Certificates;
@@ -140,6 +147,8 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     for (address, service) in &settings.tcp {
         addresses.tcp.extend(take(&[*address], &Spoken::Tcp(service.clone()))?);
     }
+    let memory = settings.limits.memory.or_else(memory::available);
+    let admission = Arc::new(Admission::new(&settings.limits, memory));
     let settings = Arc::new(settings);
     let (commands, command) = watch::channel(Command::Run);
     let (alive, running) = watch::channel(0);
@@ -149,6 +158,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
         let start = Start {
             index,
             settings: Arc::clone(&settings),
+            admission: Arc::clone(&admission),
             live: live.clone(),
             traffic: Arc::clone(&traffic),
             listeners,

@@ -47,6 +47,8 @@ fn sentence(status: StatusCode) -> &'static str {
         414 => "The address is too long.",
         417 => "The expectation cannot be met.",
         431 => "The request's header is too large.",
+        501 => "This is not supported here.",
+        508 => "The request came round in a circle.",
         502 => "The application did not give a proper answer. Please try again.",
         503 => "The application is not available at the moment. Please try again shortly.",
         504 => "The application did not answer in time. Please try again.",

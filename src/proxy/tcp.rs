@@ -12,17 +12,19 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::admission::Admitted;
 use super::exchange::{Exchange, JUDGED_AFTER, Patience, Route, Stage};
+use super::observation::{Kind, Part, Subject};
 use super::upstream::connect;
 use super::worker::{Ongoing, Worker, limit};
-use crate::analysis::scorecard::Row;
 use crate::model::id::ServiceName;
 use crate::model::weight::Side;
 use crate::routing::endpoint::Claim;
@@ -34,7 +36,7 @@ use crate::telemetry::traffic::Count;
 const BUFFER: usize = 16 * 1024;
 
 /// Counts a connection's end, and whether it was a panic.
-struct Life(Rc<Worker>);
+struct Life(Rc<Worker>, #[expect(dead_code, reason = "held for its end")] Admitted);
 
 impl Drop for Life {
     fn drop(&mut self) {
@@ -49,12 +51,19 @@ impl Drop for Life {
 /// Serves a connection to a service in a task of its own.
 pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, service: &ServiceName) {
     worker.count(Count::Accepted);
-    worker.accepted();
+    let admitted = match worker.accepted(peer) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            worker.count(Count::Closed);
+            worker.refuse(reason, peer);
+            return;
+        }
+    };
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
     let (worker, service) = (Rc::clone(worker), service.clone());
     tokio::task::spawn_local(async move {
-        let life = Life(worker);
+        let life = Life(worker, admitted);
         serve(&life.0, stream, peer, &service).await;
         drop(life);
     });
@@ -71,12 +80,15 @@ async fn serve(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, name: &
     let settings = &route.service().settings;
     // While it is silent, nobody knows whose turn it is.
     let idle = limit(settings.idle_timeout);
-    let patience = Patience { response: idle, overdue: idle, idle, upload: idle, write: idle };
-    let exchange = Exchange::new(worker.clock.clone(), patience, arrived);
+    let patience =
+        Patience { response: idle, overdue: idle, idle, upload: idle, upload_rate: 0, write: idle };
+    let exchange = Exchange::new(worker.clock.clone(), patience, arrived, Weak::new());
     let ongoing = Ongoing::new(worker, exchange);
     let exchange = Rc::clone(ongoing.exchange());
-    let side = draw(worker, &route, peer.ip());
-    exchange.observe(route.clone(), side, worker.index);
+    let (side, session) = draw(worker, &route, peer.ip());
+    let part = Part { side, is_fresh: false };
+    let subject = Subject { exception: None, session, path: None };
+    exchange.observe(route.clone(), part, worker.index, subject);
     let Some((claim, upstream)) = dial(worker, &route, side, &exchange).await else {
         exchange.fault();
         worker.count(Count::Synthetic);
@@ -85,7 +97,9 @@ async fn serve(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, name: &
     };
     worker.upstreams.watch(claim.endpoint());
     exchange.begin(claim.endpoint().id, false);
-    exchange.answered(Row::Success, false);
+    // As if it had been answered well: a fault says otherwise.
+    let (well, ()) = Response::new(()).into_parts();
+    exchange.answered(&well, Kind::Plain);
     exchange.tunnel();
     worker.count(Count::Tunnels);
     carry(client, upstream, &exchange).await;
@@ -93,24 +107,25 @@ async fn serve(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, name: &
     drop(ongoing);
 }
 
-/// The side of a connection: a coin, or the client's address.
-fn draw(worker: &Worker, route: &Route, client: IpAddr) -> Side {
+/// The side of a connection: a coin, or the client's address, with the hash of what keeps it there.
+fn draw(worker: &Worker, route: &Route, client: IpAddr) -> (Side, Option<u32>) {
     let service = route.service();
     if service.canary.is_none() {
-        return Side::Stable;
+        return (Side::Stable, None);
     }
-    let ticket = match (&service.settings.affinity, client.to_canonical()) {
-        (Affinity::ClientAddress, IpAddr::V4(address)) => {
-            Ticket::of_key(super::affinity::key(&address.octets()), service.salt)
-        }
-        (Affinity::ClientAddress, IpAddr::V6(address)) => {
-            Ticket::of_key(super::affinity::key(&address.octets()[..8]), service.salt)
-        }
-        _ => Ticket::random((worker.random() >> 32) as u32),
+    let of = |key: &[u8]| {
+        let (ticket, session) = Ticket::of_key(super::affinity::key(key), service.salt);
+        (ticket, Some(session))
+    };
+    let (ticket, session) = match (&service.settings.affinity, client.to_canonical()) {
+        (Affinity::ClientAddress, IpAddr::V4(address)) => of(&address.octets()),
+        // A household has a /64, and its devices change the rest at will.
+        (Affinity::ClientAddress, IpAddr::V6(address)) => of(&address.octets()[..8]),
+        _ => (Ticket::random((worker.random() >> 32) as u32), None),
     };
     match (ticket.side(service.canary_weight), service.stable.is_some()) {
-        (Side::Stable, false) => Side::Canary,
-        (side, _) => side,
+        (Side::Stable, false) => (Side::Canary, session),
+        (side, _) => (side, session),
     }
 }
 

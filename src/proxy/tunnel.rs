@@ -1,7 +1,7 @@
 //! Bytes both ways after a 101: WebSockets.
 //!
-//! Nothing of the client's goes to the instance before its 101, because hyper keeps what it read
-//! behind the request until the tunnel begins. A tunnel holds its claim; it ends when either side
+//! Nothing of the client's goes to the instance before its 101: what was read behind the request waits
+//! until the tunnel begins. A tunnel holds its claim; it ends when either side
 //! ends, when nothing moves for the service's idle timeout, and when its endpoint is cut.
 
 use std::io;
@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Stage};
-use super::stream::Io;
 use super::worker::Ongoing;
 
 /// Bytes per direction. WebSocket messages are small; 16 KiB is one TLS record.
@@ -32,7 +31,10 @@ pub struct Tunnel {
 }
 
 /// Moves bytes both ways until an end.
-pub async fn run(mut client: Io, behind: Bytes, tunnel: Tunnel) {
+pub async fn run<C>(mut client: C, behind: Bytes, tunnel: Tunnel)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
     let exchange = Rc::clone(tunnel.ongoing.exchange());
     let mut upstream = Watched { stream: tunnel.stream, exchange: Rc::clone(&exchange) };
     let mut moving = pin!(Box::pin(async {

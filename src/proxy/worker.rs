@@ -4,31 +4,52 @@
 //! tick, every 100 ms, watches deadlines, closes idle connections and cuts what must end.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Settings;
+use super::admission::{Admission, Admitted, Pressure};
 use super::clock::{Clock, TICK, Tick, ticks};
 use super::downstream::{self, Downstream, Secure};
 use super::exchange::{Exchange, Held, Snapshot};
+use super::forwarded::is_trusted;
 use super::ids::{Mint, Names};
+use super::memory;
+use super::refusals::Refusals;
 use super::slots::Slots;
 use super::tcp;
 use super::upstream::Upstreams;
 use crate::model::id::ServiceName;
 use crate::routing::live::{Live, Reader};
-use crate::telemetry::traffic::{Count, Traffic};
+use crate::telemetry::traffic::{Count, Reason, Traffic};
 
 /// Ticks between two looks at the clients' connections: their deadlines are seconds.
 const CONNECTION_TICKS: Tick = if cfg!(test) { 1 } else { 10 };
+/// Ticks between two lines about refusals: an attack must not fill a disk.
+const REFUSAL_TICKS: Tick = 100;
+/// Ticks between two looks at the memory that is used. Envoy looks every 250 ms.
+const MEMORY_TICKS: Tick = 3;
+/// Bytes of a date as HTTP writes it.
+const DATE: usize = 29;
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The moment as answers tell it (RFC 9110, 5.6.7).
+fn date() -> [u8; DATE] {
+    let mut text = [b' '; DATE];
+    let date = httpdate::HttpDate::from(SystemTime::now()).to_string();
+    for (place, byte) in text.iter_mut().zip(date.bytes()) {
+        *place = byte;
+    }
+    text
+}
 
 /// What the proxy asks of its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +78,8 @@ pub struct Start {
     pub index: usize,
     /// How it works.
     pub settings: Arc<Settings>,
+    /// Who may connect; shared by all workers.
+    pub admission: Arc<Admission>,
     /// The door by which decisions come.
     pub live: Live,
     /// Where it counts.
@@ -74,6 +97,8 @@ pub struct Worker {
     pub index: usize,
     /// How it works.
     pub settings: Arc<Settings>,
+    admission: Arc<Admission>,
+    pressure: Cell<Pressure>,
     /// Its coarse clock.
     pub clock: Clock,
     /// Its connections to endpoints.
@@ -85,6 +110,8 @@ pub struct Worker {
     mint: RefCell<Mint>,
     exchanges: RefCell<Slots<Rc<Exchange>>>,
     connections: RefCell<Slots<Rc<Downstream>>>,
+    refusals: RefCell<Refusals>,
+    date: Cell<[u8; DATE]>,
     /// Connections from their accept to their end.
     open: Cell<usize>,
     draining: Cell<bool>,
@@ -101,6 +128,8 @@ impl Worker {
         Rc::new(Self {
             index: start.index,
             settings: Arc::clone(&start.settings),
+            admission: Arc::clone(&start.admission),
+            pressure: Cell::default(),
             upstreams: Upstreams::new(clock.clone()),
             clock,
             traffic: Arc::clone(&start.traffic),
@@ -110,6 +139,8 @@ impl Worker {
             mint: RefCell::default(),
             exchanges: RefCell::default(),
             connections: RefCell::default(),
+            refusals: RefCell::default(),
+            date: Cell::new(date()),
             open: Cell::new(0),
             draining: Cell::new(false),
             drain_began: Notify::new(),
@@ -121,6 +152,17 @@ impl Worker {
     #[inline]
     pub fn count(&self, count: Count) {
         self.traffic.add(self.index, count);
+    }
+
+    /// Counts a refusal, and remembers it for the log.
+    pub fn refuse(&self, reason: Reason, peer: SocketAddr) {
+        self.traffic.refuse(self.index, reason);
+        self.refusals.borrow_mut().note(reason, peer);
+    }
+
+    /// The moment as answers tell it, to the second.
+    pub fn date(&self) -> [u8; DATE] {
+        self.date.get()
     }
 
     /// The live table. One atomic load and a compare while nothing changed.
@@ -165,9 +207,18 @@ impl Worker {
         }
     }
 
-    /// A connection was accepted.
-    pub fn accepted(&self) {
+    /// A connection was accepted: it is admitted, or the reason why not.
+    pub fn accepted(&self, peer: SocketAddr) -> Result<Admitted, Reason> {
+        let exempt = is_trusted(&self.settings.trusted_proxies, peer.ip());
+        let admitted = self.admission.admit(peer.ip(), exempt)?;
         self.open.set(self.open.get() + 1);
+        Ok(admitted)
+    }
+
+    /// How pressed for memory the process is.
+    #[inline]
+    pub fn pressure(&self) -> Pressure {
+        self.pressure.get()
     }
 
     /// A connection to be watched; the slot is to be given to [`Self::closed`].
@@ -192,9 +243,20 @@ impl Worker {
         for exchange in self.exchanges.borrow().iter() {
             exchange.tick(&is_cut);
         }
+        self.date.set(date());
+        if self.index == 0
+            && self.clock.now().is_multiple_of(MEMORY_TICKS)
+            && let Some(used) = memory::used()
+        {
+            self.admission.uses(used);
+        }
+        self.pressure.set(self.admission.pressure());
+        if self.clock.now().is_multiple_of(REFUSAL_TICKS) {
+            self.refusals.borrow_mut().tell();
+        }
         if self.clock.now().is_multiple_of(CONNECTION_TICKS) {
             for connection in self.connections.borrow().iter() {
-                connection.tick();
+                connection.tick(self.pressure.get());
             }
         }
     }

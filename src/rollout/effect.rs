@@ -19,6 +19,8 @@ pub enum Effect {
     Launch,
     /// Ask the canary's instances whether they are healthy. Answered by `Ready`.
     Probe,
+    /// Put the canary through its smoke tests. Answered by `Smoked`.
+    Smoke,
     /// Give the canary this weight.
     Shift(Weight),
     /// Give the canary no new requests and wait for those in flight. Answered by `Drained`.
@@ -27,7 +29,7 @@ pub enum Effect {
     /// not `Launched` told of them. Answered by `Stopped`.
     Stop,
     /// Make the canary stable, the former stable warm. Answered by `Switched`. Doing it twice changes
-    /// nothing. The former stable may be stopped once the rollout [is done], not before.
+    /// nothing. In a return to what still runs it may be done before anything is written. The former stable may be stopped once the rollout [is done], not before.
     ///
     /// [is done]: super::machine::Rollout::is_done
     Switch,

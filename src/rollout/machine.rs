@@ -1,8 +1,8 @@
 //! The rollout machine: the whole law in one match.
 //!
 //! ```text
-//! Launching → Probing → Baking{0} → … → Baking{last} → Promoting → Promoted
-//!      └────────┴────────────┴──── any failure ────┴─▶ RollingBack → RolledBack
+//! Launching → Probing → [Smoke] → Baking{0} → … → Baking{last} → Promoting → Promoted
+//!      └────────┴─────────┴──────────┴──── any failure ────┴─▶ RollingBack → RolledBack
 //!                       Paused{i} ⇄ Baking{i}
 //! ```
 //!
@@ -13,8 +13,8 @@
 //! Invariants, asserted after every step in debug builds and swept by the simulator:
 //! * the canary has weight only while Baking, Paused or Promoting, and 0 in RollingBack;
 //! * its weight never rises without a pass, a person, or a plan that says to advance;
-//! * a Shift upwards and a Switch are preceded by a checkpoint they depend on; a Shift downwards
-//!   waits for no disk;
+//! * a Shift upwards and a Switch are preceded by a checkpoint they depend on; what leads back, a
+//!   Shift downwards or the Switch of a return to what still runs, waits for no disk;
 //! * nothing is stopped that was not shifted to 0 and drained first (or timed out);
 //! * every phase but Paused and the ends has a deadline, and does something when it passes;
 //! * once the promotion's checkpoint is written there is no way to RollingBack.
@@ -83,7 +83,8 @@ pub struct Rollout {
     pub settled: Weight,
     /// What became of this phase's checkpoint.
     pub(super) record: Record,
-    /// The promotion is on disk, so the canary may hold all the traffic already: no way back.
+    /// The promotion is on disk, or is a return that needs not be: the canary may hold all the traffic
+    /// already, so there is no way back.
     pub(super) committed: bool,
 }
 
@@ -137,8 +138,9 @@ impl Rollout {
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let longest = match &self.phase {
-            Phase::Launching => self.plan.launch_deadline,
+            Phase::Launching => self.plan.launch_within(),
             Phase::Probing => self.plan.probe_deadline,
+            Phase::Smoke => self.plan.smoke_within(),
             Phase::Baking { .. } => self.plan.bake_max,
             Phase::Promoting => PROMOTE_DEADLINE,
             Phase::RollingBack { .. } => self.plan.drain_deadline + STOP_SLACK,
@@ -152,7 +154,7 @@ impl Rollout {
     pub fn step(&mut self, event: Event, now: Moment) -> Step {
         let before = self.settled;
         let step = self.law(event, now);
-        debug_assert!(self.invariants(before, &step), "{self:?} {step:?}");
+        debug_assert!(self.holds(before, &step), "{self:?} {step:?}");
         step
     }
 
@@ -184,13 +186,25 @@ impl Rollout {
                 self.roll_back(Cause::LaunchFailed { sentence }, now)
             }
             (Phase::Launching, Event::Tick { diagnosis }) if self.is_late(now) => {
-                let late = format!("not started within {:?}", self.plan.launch_deadline);
+                let late = format!("not started within {:?}", self.plan.launch_within());
                 let sentence = diagnosis.map_or(late.clone(), |said| format!("{late}: {said}"));
                 self.roll_back(Cause::LaunchFailed { sentence }, now)
             }
 
-            (Phase::Probing, Event::Ready { .. }) if self.is_direct() => self.promote(now),
-            (Phase::Probing, Event::Ready { .. }) => self.bake(0, now),
+            (Phase::Probing, Event::Ready { .. }) if self.is_smoked() => self.enter(
+                Phase::Smoke,
+                vec![Effect::Checkpoint { must: false }, Effect::Smoke],
+                now,
+            ),
+            (Phase::Probing, Event::Ready { .. })
+            | (Phase::Smoke, Event::Smoked { failure: None, .. }) => self.begin_traffic(now),
+            (Phase::Smoke, Event::Smoked { failure: Some(sentence), .. }) => {
+                self.roll_back(Cause::SmokeFailed { sentence }, now)
+            }
+            (Phase::Smoke, Event::Tick { .. }) if self.is_late(now) => {
+                let sentence = format!("not done within {:?}", self.plan.smoke_within());
+                self.roll_back(Cause::SmokeFailed { sentence }, now)
+            }
             (Phase::Probing, Event::Tick { diagnosis }) if self.is_late(now) => {
                 let late = format!("not healthy within {:?}", self.plan.probe_deadline);
                 let sentence = diagnosis.map_or(late.clone(), |said| format!("{late}: {said}"));
@@ -200,9 +214,10 @@ impl Rollout {
                 self.roll_back(Cause::NeverHealthy { sentence }, now)
             }
 
-            (Phase::Baking { .. } | Phase::Paused { .. }, Event::Lost { sentence }) => {
-                self.roll_back(Cause::Lost { sentence }, now)
-            }
+            (
+                Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. },
+                Event::Lost { sentence },
+            ) => self.roll_back(Cause::Lost { sentence }, now),
             (Phase::Baking { step }, Event::Sampled(verdict)) => self.weigh(*step, &verdict, now),
             (Phase::Paused { step, reason, .. }, Event::Sampled(verdict)) => {
                 match (verdict.result, reason) {
@@ -344,12 +359,17 @@ impl Rollout {
         }
     }
 
+    /// The canary is as ready as it can be without visitors.
+    fn begin_traffic(&mut self, now: Moment) -> Step {
+        if self.is_direct() { self.promote(now) } else { self.bake(0, now) }
+    }
+
     fn advance(&mut self, step: usize, now: Moment) -> Step {
         if self.plan.steps.is_last(step) { self.promote(now) } else { self.bake(step + 1, now) }
     }
 
     fn bake(&mut self, step: usize, now: Moment) -> Step {
-        self.weight = self.plan.steps.weight(step);
+        self.weight = self.plan.weight(step);
         let effects = vec![Effect::Checkpoint { must: true }, Effect::Shift(self.weight)];
         self.enter(Phase::Baking { step }, effects, now)
     }
@@ -430,6 +450,11 @@ impl Rollout {
         self.kind == Kind::Direct || self.stable.is_none()
     }
 
+    /// Whether smoke tests come before visitors: not for a kept revision that served before.
+    fn is_smoked(&self) -> bool {
+        !self.plan.smoke.is_empty() && (self.kind == Kind::Canary || self.stable.is_none())
+    }
+
     fn is_silent(&self, now: Moment) -> bool {
         self.deadline().is_some_and(|deadline| now >= deadline.after(VERDICT_SLACK))
     }
@@ -443,6 +468,7 @@ impl Rollout {
             Event::Launched { attempt, .. }
             | Event::LaunchFailed { attempt, .. }
             | Event::Ready { attempt }
+            | Event::Smoked { attempt, .. }
             | Event::Drained { attempt }
             | Event::Stopped { attempt }
             | Event::Switched { attempt }
@@ -452,28 +478,5 @@ impl Rollout {
                 false
             }
         }
-    }
-
-    fn invariants(&self, before: Weight, step: &Step) -> bool {
-        let has_weight = matches!(
-            self.phase,
-            Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting | Phase::Promoted
-        );
-        let goes_back = matches!(self.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. });
-        let does = |wanted: fn(&Effect, Weight) -> bool| {
-            step.effects.iter().any(|effect| wanted(effect, before))
-        };
-        let rises = does(|effect, before| matches!(effect, Effect::Shift(to) if *to > before));
-        let switches = does(|effect, _| *effect == Effect::Switch);
-        let stops = does(|effect, _| *effect == Effect::Stop);
-        let saved_first = matches!(step.effects.first(), Some(Effect::Checkpoint { must: true }));
-        (has_weight || (self.weight == Weight::ZERO && self.settled == Weight::ZERO))
-            && (!rises || saved_first)
-            && (!switches || saved_first || self.committed)
-            && (!stops || matches!(self.phase, Phase::RollingBack { drained: true, .. }))
-            && !(self.committed && goes_back)
-            && (self.phase.is_over()
-                || matches!(self.phase, Phase::Paused { .. })
-                || self.deadline().is_some())
     }
 }

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod effect;
 pub mod event;
+mod invariants;
 pub mod machine;
 pub mod phase;
 pub mod plan;

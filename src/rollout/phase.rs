@@ -14,6 +14,8 @@ pub enum Phase {
     Launching,
     /// Instances run and are asked whether they are healthy.
     Probing,
+    /// Instances are healthy and go through the smoke tests, with no visitor.
+    Smoke,
     /// The canary takes its step's weight and evidence is gathered.
     Baking {
         /// The step.
@@ -90,6 +92,11 @@ pub enum Cause {
         /// What the last probe said.
         sentence: String,
     },
+    /// A smoke test failed.
+    SmokeFailed {
+        /// Which, and what was answered.
+        sentence: String,
+    },
     /// A person aborted.
     Aborted,
     /// A step lasted its longest, nothing was shown, and the plan says to go back.
@@ -105,6 +112,7 @@ impl fmt::Display for Cause {
             Self::Regression { sentence } | Self::Lost { sentence } => f.write_str(sentence),
             Self::LaunchFailed { sentence } => write!(f, "could not start: {sentence}"),
             Self::NeverHealthy { sentence } => write!(f, "never became healthy: {sentence}"),
+            Self::SmokeFailed { sentence } => write!(f, "smoke test failed: {sentence}"),
             Self::Aborted => f.write_str("aborted by a person"),
             Self::Inconclusive { sentence } => {
                 write!(f, "nothing was shown in the time allowed: {sentence}")
@@ -130,6 +138,7 @@ impl Phase {
         match self {
             Self::Launching => "launching",
             Self::Probing => "probing",
+            Self::Smoke => "smoke",
             Self::Baking { .. } => "baking",
             Self::Paused { .. } => "paused",
             Self::Promoting => "promoting",

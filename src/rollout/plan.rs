@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::criteria::Criteria;
+use crate::model::hook::{Hooks, Smoke};
 use crate::model::revision::duration_millis;
 use crate::model::weight::{InvalidWeight, Weight};
 
@@ -35,9 +36,55 @@ pub struct Plan {
     /// How long the former revision stays up after promotion.
     #[serde(with = "duration_millis")]
     pub keep_warm: Duration,
+    /// What stable keeps at the last step, until the promotion: something to compare with.
+    #[serde(default)]
+    pub hold_back: Weight,
+    /// Whether one more instance of stable is started with the canary, to compare with.
+    #[serde(default)]
+    pub fresh_baseline: bool,
+    /// Whether what the rollout is judged by is recorded.
+    #[serde(default)]
+    pub record: bool,
     /// What is held against the canary.
     pub criteria: Criteria,
+    /// What must go well on the canary before any visitor meets it.
+    #[serde(default)]
+    pub smoke: Vec<Smoke>,
+    /// What is run around the rollout.
+    #[serde(default)]
+    pub hooks: Hooks,
 }
+
+impl Plan {
+    /// The canary's weight at a step, counted from 0: at the last one less what stable keeps, but
+    /// never less than at the step before.
+    #[must_use]
+    pub fn weight(&self, step: usize) -> Weight {
+        let weight = self.steps.weight(step);
+        if !self.steps.is_last(step) {
+            return weight;
+        }
+        let before = step.checked_sub(1).map_or(Weight::ZERO, |before| self.steps.weight(before));
+        weight.min(self.hold_back.complement()).max(before)
+    }
+
+    /// How long launching may take, with the hook before it.
+    #[must_use]
+    pub fn launch_within(&self) -> Duration {
+        let hook = self.hooks.before_deploy.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
+        self.launch_deadline.saturating_add(hook)
+    }
+
+    /// How long the smoke tests may take: instances are tested at the same time, tests in order.
+    #[must_use]
+    pub fn smoke_within(&self) -> Duration {
+        let each = self.smoke.iter().map(Smoke::longest);
+        each.fold(SMOKE_SLACK, Duration::saturating_add)
+    }
+}
+
+/// What smoke tests may take beyond their own limits, on a busy machine.
+const SMOKE_SLACK: Duration = Duration::from_secs(10);
 
 impl Default for Plan {
     fn default() -> Self {
@@ -50,7 +97,12 @@ impl Default for Plan {
             probe_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(30),
             keep_warm: Duration::from_secs(10 * 60),
+            hold_back: Weight::ZERO,
+            fresh_baseline: false,
+            record: false,
             criteria: Criteria::default(),
+            smoke: Vec::new(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -185,6 +237,17 @@ impl fmt::Display for Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stable_keeps_a_part_at_the_last_step() {
+        let weight = |percent: f64| Weight::from_percent(percent).expect("a weight");
+        let plan = Plan { hold_back: weight(5.0), ..Plan::default() };
+        let weights: Vec<Weight> = (0..4).map(|step| plan.weight(step)).collect();
+        assert_eq!(weights, [5.0, 25.0, 50.0, 95.0].map(weight));
+        let steps = "50% 98% 100%".parse().expect("steps");
+        assert_eq!(Plan { steps, ..plan }.weight(2), weight(98.0));
+        assert_eq!(Plan::default().weight(3), Weight::FULL);
+    }
 
     #[test]
     fn steps_rise_to_the_whole() {

@@ -14,15 +14,21 @@ use crate::model::weight::Weight;
 
 impl Rollout {
     /// Begins a rollout. The effects launch the canary. Where the checkpoint has instances that
-    /// already run, a direct rollout switches to them at once, and a canary is probed.
+    /// already run, they are probed, unless it says that they are to be promoted: that is a return to
+    /// healthy instances of a revision that was stable before. Its switch leads back, so it waits for
+    /// no disk, and there is no way back from it.
     #[must_use]
     pub fn begin(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
         let mut rollout = Self::restore(checkpoint, now);
         let must = Effect::Checkpoint { must: true };
-        let step = match (rollout.instances.is_empty(), rollout.kind) {
+        let returns = rollout.kind == Kind::Direct && rollout.phase == Phase::Promoting;
+        let step = match (rollout.instances.is_empty(), returns) {
             (true, _) => rollout.enter(Phase::Launching, vec![must, Effect::Launch], now),
-            (false, Kind::Direct) => rollout.promote(now),
-            (false, Kind::Canary) => rollout.enter(Phase::Probing, vec![must, Effect::Probe], now),
+            (false, true) => {
+                rollout.committed = true;
+                rollout.promote(now)
+            }
+            (false, false) => rollout.enter(Phase::Probing, vec![must, Effect::Probe], now),
         };
         (rollout, step.effects)
     }
@@ -35,9 +41,13 @@ impl Rollout {
         rollout.attempt = 1;
         let effects = match &mut rollout.phase {
             Phase::Launching => vec![Effect::Launch],
-            Phase::Probing => vec![Effect::Probe],
+            // What was found healthy by another process is asked again before it is tested again.
+            Phase::Probing | Phase::Smoke => {
+                rollout.phase = Phase::Probing;
+                vec![Effect::Probe]
+            }
             Phase::Baking { step } => {
-                rollout.weight = rollout.plan.steps.weight(*step);
+                rollout.weight = rollout.plan.weight(*step);
                 vec![Effect::Shift(rollout.weight)]
             }
             Phase::Paused { weight, .. } => {

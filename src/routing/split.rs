@@ -20,14 +20,23 @@ impl Ticket {
         Self(((u64::from(bits) * u64::from(Weight::WHOLE)) >> 32) as u16)
     }
 
-    /// The ticket of a user's key in one rollout. `salt` differs between rollouts, so that it is not
+    /// The ticket of a user's key in one rollout, and a hash of the key that is independent of the
+    /// ticket. `salt` differs between rollouts, so that it is not
     /// always the same users who meet a new revision first. The hash is versioned and portable, so
     /// that tickets survive an upgrade.
     #[must_use]
-    pub fn of_key(key: &[u8], salt: u64) -> Self {
+    pub fn of_key(key: &[u8], salt: u64) -> (Self, u32) {
         let secrets = rapidhash::v3::RapidSecrets::seed(salt);
         let hash = rapidhash::v3::rapidhash_v3_seeded(key, &secrets);
-        Self::random((hash >> 32) as u32)
+        (Self::random((hash >> 32) as u32), hash as u32)
+    }
+
+    /// Whether the ticket is among the highest, of which a part of stable's traffic is made: apart from
+    /// the canary's, which are the lowest, for as long as the two weights fit into the whole.
+    #[inline]
+    #[must_use]
+    pub fn is_among_highest(self, weight: Weight) -> bool {
+        self.0 >= weight.complement().basis_points()
     }
 
     /// The side that this ticket falls on when the canary has this weight.
@@ -49,7 +58,7 @@ mod tests {
     #[test]
     fn a_key_on_the_canary_stays_there_as_the_weight_rises() {
         for user in 0..2_000_u32 {
-            let ticket = Ticket::of_key(&user.to_le_bytes(), 42);
+            let (ticket, _) = Ticket::of_key(&user.to_le_bytes(), 42);
             let mut on_canary = false;
             for basis_points in (0..=10_000).step_by(50) {
                 let now = ticket.side(weight(basis_points)) == Side::Canary;
@@ -68,11 +77,36 @@ mod tests {
         };
         for basis_points in [500, 2_500, 5_000] {
             let wanted = f64::from(basis_points) / 1e4;
-            let by_key = share(&|n| Ticket::of_key(&n.to_le_bytes(), 7), basis_points);
+            let by_key = share(&|n| Ticket::of_key(&n.to_le_bytes(), 7).0, basis_points);
             let by_coin = share(&|n| Ticket::random(n.wrapping_mul(0x9E37_79B9)), basis_points);
             assert!((by_key - wanted).abs() < 0.006, "{by_key}");
             assert!((by_coin - wanted).abs() < 0.006, "{by_coin}");
         }
+    }
+
+    #[test]
+    fn the_canary_and_a_part_of_stable_share_no_ticket() {
+        let (canary, part) = (weight(4_000), weight(2_500));
+        let (mut of_part, all) = (0, 10_000_u32);
+        for n in 0..all {
+            let ticket = Ticket::random(((u64::from(n) << 32) / u64::from(all)) as u32 + 1);
+            let is_part = ticket.is_among_highest(part);
+            assert!(!(is_part && ticket.side(canary) == Side::Canary));
+            of_part += u32::from(is_part);
+        }
+        assert_eq!(of_part, 2_500);
+        assert!(!Ticket::random(u32::MAX).is_among_highest(Weight::ZERO));
+    }
+
+    #[test]
+    fn the_hash_of_a_key_says_nothing_of_its_side() {
+        let canary = weight(2_500);
+        let of = |n: u32| Ticket::of_key(&n.to_le_bytes(), 7);
+        let low = |n: &u32| of(*n).1.is_multiple_of(2);
+        let on_canary = |n: &u32| of(*n).0.side(canary) == Side::Canary;
+        let count = (0..100_000_u32).filter(low).count() as f64;
+        let both = (0..100_000_u32).filter(low).filter(on_canary).count() as f64;
+        assert!((both / count - 0.25).abs() < 0.01, "{both} of {count}");
     }
 
     #[test]
@@ -87,8 +121,8 @@ mod tests {
     fn another_rollout_chooses_other_users() {
         let first = weight(500);
         let both = (0..100_000_u32)
-            .filter(|n| Ticket::of_key(&n.to_le_bytes(), 1).side(first) == Side::Canary)
-            .filter(|n| Ticket::of_key(&n.to_le_bytes(), 2).side(first) == Side::Canary)
+            .filter(|n| Ticket::of_key(&n.to_le_bytes(), 1).0.side(first) == Side::Canary)
+            .filter(|n| Ticket::of_key(&n.to_le_bytes(), 2).0.side(first) == Side::Canary)
             .count();
         assert!((150..350).contains(&both), "{both}");
     }

@@ -14,7 +14,8 @@ use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Source};
 
-/// What every id begins with; the address follows.
+/// What every id begins with; the revision's number and the address follow. The same address may
+/// serve two revisions, and these are two instances.
 const PREFIX: &str = "static-";
 
 /// Hands out given addresses.
@@ -22,18 +23,19 @@ const PREFIX: &str = "static-";
 pub struct FixedRuntime;
 
 impl FixedRuntime {
-    fn nth(spec: &RevisionSpec, replica: u32) -> Result<Instance, RuntimeError> {
+    fn nth(spec: &RevisionSpec, ownership: &Ownership) -> Result<Instance, RuntimeError> {
         let addresses = addresses(spec)?;
-        let nth = usize::try_from(replica).ok().and_then(|nth| addresses.get(nth));
+        let Ownership { revision, replica, .. } = ownership;
+        let nth = usize::try_from(*replica).ok().and_then(|nth| addresses.get(nth));
         let address = *nth.ok_or_else(|| {
             RuntimeError::NotFound(format!(
                 "there are {} endpoints, so no number {}: set replicas to {} or leave it out",
                 addresses.len(),
-                u64::from(replica) + 1,
+                u64::from(*replica) + 1,
                 addresses.len(),
             ))
         })?;
-        Ok(Instance { id: InstanceId::new(&format!("{PREFIX}{address}")), address })
+        Ok(Instance { id: InstanceId::new(&format!("{PREFIX}{revision}-{address}")), address })
     }
 }
 
@@ -64,7 +66,7 @@ impl Runtime for FixedRuntime {
         spec: &'a RevisionSpec,
         ownership: &'a Ownership,
     ) -> BoxFuture<'a, Result<Instance, RuntimeError>> {
-        Box::pin(ready(Self::nth(spec, ownership.replica)))
+        Box::pin(ready(Self::nth(spec, ownership)))
     }
 
     fn stop<'a>(
@@ -84,7 +86,7 @@ impl Runtime for FixedRuntime {
         instance: &'a InstanceId,
     ) -> BoxFuture<'a, Result<State, RuntimeError>> {
         let address =
-            instance.0.strip_prefix(PREFIX).and_then(|text| text.parse::<SocketAddr>().ok());
+            instance.0.rsplit('-').next().and_then(|text| text.parse::<SocketAddr>().ok());
         let state = address.map_or(State::Gone, |address| State::Running {
             instance: Instance { id: instance.clone(), address },
             health: None,
@@ -151,7 +153,7 @@ mod tests {
         let spec = runtime.prepare(&spec(&["10.0.0.5:3000", "[fd00::1]:80"])).await.unwrap();
         assert_eq!(spec.replicas, 2);
         let second = runtime.launch(&spec, &replica(1)).await.unwrap();
-        assert_eq!(second.id.0.as_ref(), "static-[fd00::1]:80");
+        assert_eq!(second.id.0.as_ref(), "static-1-[fd00::1]:80");
         let State::Running { instance, health: None } = runtime.inspect(&second.id).await.unwrap()
         else {
             panic!()

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::id::{RevisionId, ServiceName};
+use crate::model::hook::{Hook, HookMoment};
+use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
+use crate::model::revision::Revision;
 use crate::rollout::checkpoint::Checkpoint;
 
 /// What a service has.
@@ -15,6 +17,24 @@ pub struct ServiceRecord {
     pub warm: Option<Warm>,
     /// The number that the next revision gets, less one.
     pub last_revision: u32,
+    /// Hooks at the end of rollouts that have yet to run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<PendingHook>,
+}
+
+/// A hook that is to run, with all that it needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingHook {
+    /// The rollout that ended.
+    pub rollout: RolloutId,
+    /// The revision that it is about.
+    pub revision: RevisionId,
+    /// Which hook.
+    pub moment: HookMoment,
+    /// What to run.
+    pub hook: Hook,
+    /// Why the rollout went back.
+    pub cause: Option<String>,
 }
 
 /// A revision and where it runs.
@@ -122,4 +142,19 @@ pub struct AuthorityRecord {
     pub certificate: String,
     /// Its private key, PEM.
     pub key: Hidden,
+}
+
+/// The format of an export.
+pub const EXPORT: u32 = 1;
+
+/// A daemon's own state, to be taken to another host. Rollouts under way stay behind: what is stable
+/// is taken along.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The services.
+    pub services: Vec<(ServiceName, ServiceRecord)>,
+    /// Their revisions.
+    pub revisions: Vec<(ServiceName, Revision)>,
+    /// Their past rollouts.
+    pub history: Vec<RolloutEntry>,
 }

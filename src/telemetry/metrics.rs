@@ -14,7 +14,7 @@ use std::fmt::{Display, Write};
 use metrics::Label;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use super::traffic::{Count, Traffic};
+use super::traffic::{Count, Reason, Traffic};
 use crate::analysis::histogram::{Histogram, lower_bound, upper_bound};
 use crate::analysis::scorecard::{Row, Sample};
 use crate::model::id::{RevisionId, ServiceName};
@@ -72,10 +72,12 @@ metrics! {
     TLS_RESUMED Counter "tls_resumed_total" "TLS handshakes that resumed an earlier session, by a ticket.";
     RECEIVED Counter "received_requests_total" "Requests received, of any kind.";
     UNROUTED Counter "unrouted_requests_total" "Requests that matched no route.";
-    REFUSED Counter "refused_requests_total" "Requests refused as malformed or over a limit.";
+    REFUSED Counter "refused_total" "Requests and connections refused as malformed or over a limit, by reason.";
     CONNECTS Counter "upstream_connects_total" "Connections to instances, by result.";
     RETRIES Counter "retries_total" "Requests tried again on another endpoint.";
     RESCUED Counter "rescued_requests_total" "Failures of a canary that no visitor saw, because stable answered instead.";
+    ASSETS Counter "assets_found_total" "Assets that one revision did not have and the other one did.";
+    SHIELDED Counter "shielded_requests_total" "Failures of a canary that the shield sent to stable, and those beyond its budget, by result.";
     SYNTHETIC Counter "synthetic_responses_total" "Answers that the proxy made itself: 502, 503, 504.";
     TUNNELS Counter "tunnels_total" "Tunnels opened, such as WebSockets.";
     PANICS Counter "panics_total" "Panics caught in a connection; each is a mistake of ours.";
@@ -142,10 +144,12 @@ impl Page {
         let revision = revision.to_string();
         let labels =
             [("service", service.as_str()), ("revision", &revision), ("side", side.as_str())];
-        for row in Row::ALL {
+        // That a client met an error before matters to the analysis only.
+        for row in Row::ALL.into_iter().filter(|row| *row != Row::Repeated) {
             let [service, revision, side] = labels;
             let labels = [service, revision, side, ("outcome", row.as_str())];
-            self.add(&REQUESTS, &labels, sample.count(row));
+            let repeated = if row == Row::Failure { sample.count(Row::Repeated) } else { 0 };
+            self.add(&REQUESTS, &labels, sample.count(row) + repeated);
         }
         let mut durations = Histogram::default();
         for row in Row::ALL.into_iter().filter(|row| *row != Row::Abandoned) {
@@ -189,11 +193,11 @@ impl Page {
             (&TLS_RESUMED, &[], Count::TlsResumed),
             (&RECEIVED, &[], Count::Requests),
             (&UNROUTED, &[], Count::Unrouted),
-            (&REFUSED, &[], Count::Refused),
             (&CONNECTS, &ok, Count::UpstreamConnects),
             (&CONNECTS, &failed, Count::UpstreamConnectFailures),
             (&RETRIES, &[], Count::Retries),
             (&RESCUED, &[], Count::Rescued),
+            (&ASSETS, &[], Count::AssetsFound),
             (&SYNTHETIC, &[], Count::Synthetic),
             (&TUNNELS, &[], Count::Tunnels),
             (&PANICS, &[], Count::Panics),
@@ -203,6 +207,9 @@ impl Page {
         self.add(&OPEN, &[], traffic.total(Count::Accepted).saturating_sub(closed));
         for (metric, labels, count) in counters {
             self.add(metric, labels, traffic.total(count));
+        }
+        for reason in Reason::ALL {
+            self.add(&REFUSED, &[("reason", reason.label())], traffic.refused(reason));
         }
     }
 

@@ -18,7 +18,7 @@ use switchback::demo::image;
 use switchback::runtime::docker::DockerRuntime;
 use tempfile::TempDir;
 
-use super::engine::{DockerHost, engine, on_a_runtime};
+use super::engine::{DockerHost, engine, on_a_runtime, remove_tags};
 use super::http::{Answer, Connection, get};
 
 /// Longer than anything here takes, on a busy machine.
@@ -414,6 +414,10 @@ impl Drop for Daemon {
             self.terminate();
         }
         self.remove_containers();
+        if let Some(host) = &self.engine {
+            let daemon = rapidhash::v3::rapidhash_v3(self.state_text().as_bytes());
+            remove_tags(host, &format!("-{daemon:016x}"));
+        }
         let begun = Instant::now();
         let mut left = self.processes();
         while !left.is_empty() && !failed && begun.elapsed() < Duration::from_secs(10) {
@@ -436,7 +440,11 @@ impl Drop for Daemon {
 
 /// The program with no variables of ours.
 pub fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    without_variables(Command::new(PROGRAM))
+}
+
+/// A command with no variables of ours.
+pub fn without_variables(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         if name_text.starts_with("SWITCHBACK_") || name_text == "DOCKER_HOST" {

@@ -1,11 +1,13 @@
 //! What the stories stand on.
 
+pub mod app;
 pub mod daemon;
 pub mod engine;
 pub mod fake_engine;
 pub mod http;
 pub mod line;
 pub mod load;
+pub mod registry;
 
 use std::path::PathBuf;
 

@@ -5,6 +5,7 @@
 //! with exit code 2 before anything happens.
 
 pub mod daemon;
+pub mod keeping;
 pub mod offline;
 
 use std::path::PathBuf;
@@ -30,6 +31,10 @@ use crate::config::scalar;
     max_term_width = 100
 )]
 pub struct Args {
+    /// The configuration; may stand before the verb or after it
+    // Verbs have this one under the same name, and clap hands a value given here down to them.
+    #[arg(short, long, value_name = "FILE", global = true, help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use super::{Output, Source};
+use crate::analysis::criteria::Criteria;
 use crate::cli::exit::EXIT_CODES;
 
 /// Verbs that need no daemon.
@@ -17,6 +18,9 @@ pub enum Offline {
     /// Shows the configuration in effect, or the schema of the file
     #[command(display_order = 22, subcommand_required = true, arg_required_else_help = true)]
     Config(Config),
+    /// Judges a recorded rollout again, perhaps by other limits
+    #[command(display_order = 44, long_about = ANALYZE)]
+    Analyze(Analyze),
     /// Writes a commented switchback.toml to start from
     #[command(display_order = 23, long_about = INIT)]
     Init(Init),
@@ -43,6 +47,46 @@ Reads the configuration without starting anything.
 
 Everything that is wrong is said at once, with file, line and column. Exit code 7 when the
 configuration is not valid, 0 when it is, even if there are warnings.";
+
+const ANALYZE: &str = "\
+Judges a recorded rollout again, as it was judged or by other limits, and needs no daemon.
+
+  switchback analyze < samples.jsonl
+  switchback analyze /var/lib/switchback/recordings/web/7.jsonl
+  switchback analyze --plan 'errors > 0.5% or p99 > 2x' < samples.jsonl
+  switchback analyze -o json < samples.jsonl              a line for each second
+
+A service with `record = true` records its rollouts. Per second it says what each part of the evidence
+is worth: below 1 speaks for the canary, at 100 it is taken back (at 1/alpha). The first line of the
+file says by which limits it was judged; then there is an object for each poll:
+
+  {\"at\":41200,\"epoch\":1,\"weight\":500,\"stable\":{\"success\":[[412,90]]},\"canary\":{\"failure\":[[96,1]]}}
+
+in milliseconds, basis points, and pairs of latency bucket and count by row (success, rejected,
+failure, fault, abandoned, repeated). Bucket b begins at b microseconds below 32, else at
+(32 + b % 32) << (b / 32 - 1). Exit code 3 when it ends in a rollback, else 0.";
+
+/// `analyze`
+#[derive(Debug, Args)]
+pub struct Analyze {
+    /// The recording [default: stdin]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Judges by these limits, as `abort` takes them, instead of those it was judged by
+    #[arg(long, visible_alias = "abort", value_name = "LIMITS")]
+    pub plan: Option<Criteria>,
+    /// The chance of a false rollback to allow, instead of that it was judged with
+    #[arg(long, value_name = "CHANCE", value_parser = chance)]
+    pub alpha: Option<f64>,
+    /// How data is written.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+fn chance(text: &str) -> Result<f64, String> {
+    let chance = text.parse().ok().filter(|chance: &f64| *chance > 0.0 && *chance < 1.0);
+    chance.ok_or_else(|| "expected a chance between 0 and 1, such as 0.01".to_owned())
+}
 
 /// `check`
 #[derive(Debug, Args)]

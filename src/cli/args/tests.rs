@@ -30,8 +30,8 @@ fn a_deploy_says_what_and_how() {
     else {
         panic!("a deploy")
     };
-    assert_eq!(deploy.target.service.as_str(), "web");
-    assert_eq!(deploy.target.tag.as_deref(), Some("v2"));
+    assert_eq!(deploy.services[0].service.as_str(), "web");
+    assert_eq!(deploy.services[0].tag.as_deref(), Some("v2"));
     assert_eq!(deploy.steps.map(|steps| steps.count()), Some(2));
     assert_eq!(deploy.bake, Some(Duration::from_secs(300)));
     assert!(deploy.detach && deploy.output.is_json());
@@ -85,4 +85,14 @@ fn help_shows_examples_first_and_exit_codes() {
     }
     let help = Line::command().render_help().to_string();
     assert!(!help.contains("instance-shim") && !help.contains("sample-app"), "{help}");
+}
+
+#[test]
+fn the_configuration_may_stand_before_the_verb() {
+    for line in ["switchback -c a.toml status", "switchback status -c a.toml"] {
+        let args = super::Args::try_parse_from(line.split(' ')).expect("a command line");
+        let super::Verb::Daemon(Daemon::Status(status)) = args.verb else { panic!("a status") };
+        assert_eq!(status.client.config.as_deref(), Some(std::path::Path::new("a.toml")), "{line}");
+    }
+    super::Args::command().debug_assert();
 }

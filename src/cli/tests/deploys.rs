@@ -107,11 +107,12 @@ async fn deploy_on_a_terminal_draws_a_picture() {
  ✔ errors    errors 0.03 % of 18210, at most 1 %
  ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
  ◌ p95 needs about 400 more requests
+   most errors  /checkout 4 (stable 1)
  Ctrl-C leaves it running
 ";
     assert!(err.contains(picture), "{err}");
-    // The picture of eight lines is taken back before anything stays.
-    assert!(err.contains("\x1b[8A\r\x1b[J ✔ "), "{err}");
+    // The picture of nine lines is taken back before anything stays.
+    assert!(err.contains("\x1b[9A\r\x1b[J ✔ "), "{err}");
     assert!(err.contains(" ✔ promoted       revision 4 is stable"), "{err}");
     assert!(!err.contains("\x1b[3"), "no colour was asked for: {err}");
 }
@@ -132,7 +133,14 @@ async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let options = deploy::Options { dry_run: true, steps: "10% 100%".parse().ok(), ..web("v4") };
     assert_eq!(shell.deploy(options).await, Exit::Done);
     let (out, err) = shell.said();
-    assert_eq!(out, "web: revision 3 → a new one (web:v4)\ncanary 10% → 100%\n");
+    let expected = "\
+web: revision 3 → a new one (web:v4)
+canary 10% → 100%
+  step  canary requests   time  catches errors from  catches slower from
+   10%        about 890  2m58s                 1.2%                1.34x
+  100%                –      –                    –                    –
+";
+    assert_eq!(out, expected);
     let expected = "not now: a rollout of web is under way (baking); `switchback abort web` ends it\n\
         nothing was done\n";
     assert_eq!(err, expected);

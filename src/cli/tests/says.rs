@@ -110,6 +110,7 @@ async fn status_shows_sides_instances_verdict_and_notes() {
   ✔ errors    errors 0.03 % of 18210, at most 1 %
   ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
   ◌ p95 needs about 400 more requests
+    most errors  /checkout 4 (stable 1)
   ! the split is set by hand
 
 ✔ api  idle   for AGE   rollout 11
@@ -128,13 +129,14 @@ async fn status_shows_sides_instances_verdict_and_notes() {
     shell.levers().set(|services| {
         let canary = services[0].canary.as_mut().expect("a canary");
         canary.instances[0].healthy = false;
+        canary.instances[0].id = "df4dd3448657".to_owned() + &"0".repeat(52);
         canary.instances[0].diagnosis = Some("GET /up answered 500\n\u{1b}[2J".to_owned());
     });
     let (exit, out, _) = shell.status(Some("web"), false).await;
     assert_eq!(exit, Exit::Error);
     assert!(
         out.contains(
-            "     `- x web-4-1  172.17.0.2:3000  not healthy, 4 in flight: GET /up answered 500 \n"
+            "     `- x df4dd3448657  172.17.0.2:3000  not healthy, 4 in flight: GET /up answered 500 \n"
         ),
         "{out}"
     );
@@ -249,6 +251,7 @@ what the evidence said at last: nothing shown yet
   ✔ errors    errors 0.03 % of 18210, at most 1 %
   ◌ p95       p95 66 ms, stable 61 ms, at most 92 ms
   ◌ p95 needs about 400 more requests
+    most errors  /checkout 4 (stable 1)
 
           canary  stable  limit  requests
   errors   0.03%   0.02%     1%     18210

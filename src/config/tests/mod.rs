@@ -106,6 +106,13 @@ fn every_key_means_what_it_says() {
         on_inconclusive = "rollback"
         affinity = "header:X-User"
         errors = ["5xx", 429]
+        route_errors = { "/search" = "5xx, 404 429" }
+        ignore_routes = ["/search/health/", "/up"]
+        warm_up = "1m"
+        hold_back = "2.5%"
+        fresh_baseline = true
+        compare_instances = true
+        record = true
         tester_secret = "0123456789abcdef"
         [service.web.probe]
         path = "/up"
@@ -141,6 +148,15 @@ fn every_key_means_what_it_says() {
     assert_eq!(web.settings.affinity, Affinity::Header("x-user".to_owned()));
     assert_eq!((web.plan.criteria.unit, old.plan.criteria.unit), (Unit::Session, Unit::Request));
     assert_eq!(web.settings.errors, ErrorRule::of((500..600).chain([429])));
+    let rule = |path: &str| web.settings.rule(web.settings.exception(path));
+    assert_eq!(rule("/search/x"), Some(&ErrorRule::of((500..600).chain([404, 429]))));
+    assert_eq!(
+        (rule("/search/health"), rule("/up/a"), rule("/upper")),
+        (None, None, Some(&web.settings.errors))
+    );
+    let Plan { hold_back, fresh_baseline, record, criteria, .. } = &web.plan;
+    assert_eq!((hold_back.basis_points(), *fresh_baseline, *record), (250, true, true));
+    assert_eq!((criteria.warm_up, criteria.compares_instances), (Duration::from_secs(60), true));
     assert_eq!((api.template.port, &api.template.probe.kind), (0, &ProbeKind::Tcp));
     assert_eq!(api.settings.affinity, Affinity::Cookie("switchback-api".to_owned()));
     let address = "10.0.0.5:3000".parse().expect("an address");
@@ -258,10 +274,13 @@ fn the_commented_example_shows_every_key_with_its_default() {
         // What plain TCP shares with a service is shown there.
         let shared = path.starts_with("tcp.*.probe.")
             || path.starts_with("tcp.") && keys::SERVICE.iter().any(|one| one.doc == key.doc);
-        if key.shape.keys().is_some() || file || shared {
+        // Shown once: further tests and hooks have the same keys.
+        let is_shown = [".smoke.", ".after_promote.", ".on_rollback."];
+        let is_shown = is_shown.iter().any(|part| path.contains(part));
+        if key.shape.keys().is_some() || file || shared || is_shown {
             continue;
         }
-        let service = if key.name == "command" { "api" } else { "web" };
+        let service = if path == "service.*.command" { "api" } else { "web" };
         let service = if key.name == "endpoints" { "old" } else { service };
         let service = if path.starts_with("tcp.") { "db" } else { service };
         let parts: Vec<String> = path.replace('*', service).split('.').map(str::to_owned).collect();
@@ -364,4 +383,54 @@ fn plain_tcp_is_a_service_that_listens() {
         let said = said(&text);
         assert!(said.contains(words), "{text}: {said}");
     }
+}
+
+#[test]
+fn what_is_kept_and_built_is_read() {
+    let config = read(
+        r#"
+        [state]
+        dir = "var"
+        checkpoints = "/backup"
+        [service.web]
+        host = "*"
+        image = "web"
+        port = 3000
+        pull = "always"
+        volumes = ["data:/data", "/srv/up:/up:ro"]
+        keep_revisions = 4
+        checkpoint = "auto"
+        paths = ["backend/**", "Cargo.lock"]
+        [service.web.backup]
+        volumes = ["data", "/up"]
+        command = ["pg_dump", "shop"]
+        timeout = "5m"
+        keep = 3
+        max_age = "7d"
+        [service.web.build]
+        context = "backend"
+        dockerfile = "deploy/Dockerfile"
+        args = { VERSION = "1" }
+        [service.api]
+        host = "api.example.com"
+        command = ["./api", "{port}"]
+        "#,
+    );
+    assert_eq!(config.state.checkpoints, Path::new("/backup"));
+    let [web, api] = &config.services[..] else { panic!("two services") };
+    assert!(web.template.container.pull_always && !api.template.container.pull_always);
+    let keeping = &web.keeping;
+    assert_eq!((keeping.revisions, keeping.auto, keeping.archives), (4, true, 3));
+    assert_eq!(keeping.volumes, ["data", "/up"]);
+    assert_eq!(keeping.command, ["pg_dump", "shop"]);
+    assert_eq!(keeping.timeout, Duration::from_secs(300));
+    assert_eq!(keeping.max_age, Duration::from_secs(7 * 24 * 60 * 60));
+    let build = &web.build;
+    assert_eq!((&*build.context, &*build.dockerfile), ("backend", "deploy/Dockerfile"));
+    assert_eq!(build.args.get("VERSION").map(String::as_str), Some("1"));
+    assert_eq!(build.paths, ["backend/**", "Cargo.lock"]);
+    assert_eq!((api.keeping.revisions, api.keeping.auto, api.keeping.archives), (10, false, 10));
+    assert_eq!((&*api.build.context, &*api.build.dockerfile), (".", "Dockerfile"));
+    let plain = read(WEB);
+    assert_eq!(plain.state.checkpoints, Path::new("/var/lib/switchback/checkpoints"));
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::*;
 use crate::model::weight::Side;
-use crate::proxy::upstream::chunked::{Decoder, Piece};
+use crate::proxy::chunked::{Decoder, Piece};
 
 /// A chunked body's bytes.
 fn whole(chunks: &[u8]) -> Vec<u8> {

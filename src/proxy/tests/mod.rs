@@ -1,13 +1,19 @@
 //! Stories of the data plane, told with real sockets.
 
-mod support;
+pub(crate) mod support;
 
 mod basics;
+mod counting;
 mod edge;
 mod failures;
+mod killed;
 mod life;
 mod lines;
 mod plain;
 mod protocols;
+mod quotas;
+mod rules;
 mod secure;
+mod shield;
 mod sides;
+mod streams;

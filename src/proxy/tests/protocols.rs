@@ -97,7 +97,7 @@ async fn many_streams_at_once() {
 }
 
 /// An HTTP/2 origin that echoes bodies, with trailers that say how long they were.
-async fn echoing_h2c() -> std::net::SocketAddr {
+pub async fn echoing_h2c() -> std::net::SocketAddr {
     let listener = TcpListener::bind(any()).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -208,9 +208,11 @@ async fn a_body_is_asked_for_only_when_it_can_be_sent() {
 }
 
 #[tokio::test]
-async fn informational_answers_are_swallowed() {
+async fn informational_answers_are_passed_on() {
     let address = answering(|_, _| {
-        let mut answer = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".to_vec();
+        let mut answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\
+            connection: x-hop\r\nx-hop: 1\r\ncontent-length: 5\r\nlink: </x>\r\n\r\n"
+            .to_vec();
         answer.extend_from_slice(b"HTTP/1.1 102 Processing\r\n\r\n");
         answer.extend_from_slice(&ok("final"));
         answer
@@ -219,9 +221,33 @@ async fn informational_answers_are_swallowed() {
     let rig = Rig::new(side(1, &[endpoint(address)]));
     let mut client = Client::new(rig.http()).await;
     for _ in 0..3 {
-        let (head, body) = client.get("/").await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let hints = client.read_head().await;
+        assert_eq!(hints, "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n");
+        assert_eq!(client.read_head().await, "HTTP/1.1 102 Processing\r\n\r\n");
+        let (head, body) = client.read().await;
         assert_eq!((status(&head), body.as_str()), (200, "final"));
     }
+    // HTTP/1.0 knows no interim answers.
+    client.send("GET / HTTP/1.0\r\n\r\n").await;
+    let all = client.read_to_end().await;
+    assert!(all.starts_with("HTTP/1.0 200 OK") && all.ends_with("final"), "{all}");
+}
+
+#[tokio::test]
+async fn interim_answers_have_an_end() {
+    let address = answering(|_, _| {
+        let mut answer = b"HTTP/1.1 102 Processing\r\n\r\n".repeat(17);
+        answer.extend_from_slice(&ok("final"));
+        answer
+    })
+    .await;
+    let rig = Rig::new(side(1, &[endpoint(address)]));
+    let mut client = Client::new(rig.http()).await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let all = client.read_to_end().await;
+    assert_eq!(all.matches("HTTP/1.1 102").count(), 16);
+    assert!(all.contains("HTTP/1.1 502 ") && !all.contains("final"), "{all}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
 use crate::proxy::{Proxy, Settings, bind};
+use crate::routing::budget::Budget;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
@@ -43,6 +44,7 @@ pub fn side(revision: u32, endpoints: &[Arc<Endpoint>]) -> SideEntry {
         revision: RevisionId(revision),
         pool: Arc::new(Pool::new(RevisionId(revision), endpoints.to_vec())),
         scorecard: Arc::new(Scorecard::new(8)),
+        instances: None,
     }
 }
 
@@ -77,8 +79,12 @@ impl Rig {
             salt: 7,
             overdue: Duration::from_secs(60),
             stable: Some(stable),
+            budget: canary.is_some().then(|| Arc::new(Budget::new(8))),
             canary,
+            warm: None,
+            fresh: None,
         };
+        watch_log();
         let live = Live::default();
         let traffic = Arc::new(Traffic::new(settings.workers.max(1)));
         let proxy = bind(settings, live.clone(), Arc::clone(&traffic)).expect("a free port");
@@ -103,15 +109,50 @@ impl Rig {
         entry.side(side).expect("this side").scorecard.sample().count(row)
     }
 
-    /// The rows of a side, in order, once they add up to `total`.
-    pub async fn rows(&self, side: Side, total: u64) -> [u64; Row::COUNT] {
+    /// The rows of a side, in order, once they add up to `total`; no client is kept on a side here, so
+    /// that no error is repeated.
+    pub async fn rows(&self, side: Side, total: u64) -> [u64; Row::COUNT - 1] {
         until(|| Row::ALL.iter().map(|row| self.count(side, *row)).sum::<u64>() >= total).await;
-        Row::ALL.map(|row| self.count(side, row))
+        assert_eq!(self.count(side, Row::Repeated), 0);
+        std::array::from_fn(|row| self.count(side, Row::ALL[row]))
     }
 
     pub fn total(&self, count: Count) -> u64 {
         self.traffic.total(count)
     }
+}
+
+/// Every story also tells that nothing went wrong that nobody looked for.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.total(Count::Panics), 0, "a connection panicked");
+            assert_eq!(ERRORS.load(Ordering::Relaxed), 0, "the proxy logged an error");
+        }
+    }
+}
+
+/// Lines of level ERROR that the proxy logged, in any story.
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+
+struct Errors;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let about = event.metadata();
+        if *about.level() == tracing::Level::ERROR && about.target().contains("::proxy") {
+            ERRORS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn watch_log() {
+    use tracing_subscriber::layer::SubscriberExt;
+    static WATCHING: std::sync::Once = std::sync::Once::new();
+    WATCHING.call_once(|| {
+        let watching = tracing_subscriber::registry().with(Errors);
+        tracing::subscriber::set_global_default(watching).expect("the first to watch");
+    });
 }
 
 pub fn table(entry: &ServiceEntry) -> RoutingTable {

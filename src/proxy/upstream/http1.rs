@@ -13,21 +13,23 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Method;
 use http::header::HeaderMap;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame};
+use socket2::SockRef;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use super::chunked::{Decoder, Piece, write_end, write_size};
 use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
 use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
+use crate::proxy::chunked::{Decoder, Piece, write_end, write_size};
 use crate::proxy::clock::Tick;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parcel::Parcel;
@@ -43,6 +45,9 @@ const LEAST_ROOM: usize = 1024;
 const GATHER: usize = 16 * 1024;
 /// Pieces up to this size are copied behind the head; larger ones are written from where they are.
 const COPIED: usize = 4 * 1024;
+
+/// Interim responses to one request: each costs the client a write.
+const MOST_INTERIMS: u32 = 16;
 
 /// A request's body on its way.
 #[derive(Debug)]
@@ -83,6 +88,8 @@ pub struct Connection {
     upload: Option<Upload>,
     state: State,
     keep_alive: bool,
+    /// Interim responses to the request that is on its way.
+    interims: u32,
     /// What the peer did to our sending; it may have answered all the same.
     refused: Option<io::Error>,
     /// An empty map of the last exchange, for its room.
@@ -112,6 +119,7 @@ impl Connection {
             upload: None,
             state: State::Idle,
             keep_alive: true,
+            interims: 0,
             refused: None,
             spare: HeaderMap::new(),
             grown: false,
@@ -154,9 +162,15 @@ impl Connection {
         self.idle_since = now;
         self.used = true;
         if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
-            self.read = BytesMut::new();
-            self.out = Vec::new();
+            self.give_buffers_back();
         }
+    }
+
+    /// It was not used for a while: it keeps nothing but its socket.
+    pub fn give_buffers_back(&mut self) {
+        self.read = BytesMut::new();
+        self.out = Vec::new();
+        self.spare = HeaderMap::new();
     }
 
     /// Since when it idles.
@@ -164,14 +178,15 @@ impl Connection {
         self.idle_since
     }
 
-    /// Sends a request and waits for the response's head, or for the exchange to be ended.
+    /// Sends a request and waits for the response's head, or for the exchange to be ended. The request
+    /// comes back: its fields' room is of use ([`Self::recycle`]), or it is sent once more elsewhere.
     ///
     /// Cancel safety: dropped midway, the connection must be dropped too.
     pub async fn send(
         &mut self,
         mut parcel: Box<Parcel>,
         exchange: &Exchange,
-    ) -> Result<ResponseHead, Unanswered> {
+    ) -> Result<(ResponseHead, Box<Parcel>), Unanswered> {
         let replayable = parcel.is_replayable();
         let mut begun = false;
         let answered = poll_fn(|context| {
@@ -179,13 +194,13 @@ impl Connection {
                 return Poll::Ready(Err(Some(fired)));
             }
             if !begun {
-                if self.used && !self.is_quiet(context) {
+                if self.used && !self.is_quiet(context, replayable) {
                     return Poll::Ready(Err(None));
                 }
                 begun = true;
                 self.begin(&mut parcel);
             }
-            let polled = self.poll_head(&parcel.head.method, context);
+            let polled = self.poll_head(&parcel.head.method, exchange, context);
             if polled.is_pending() {
                 exchange.park(context);
             }
@@ -193,25 +208,41 @@ impl Connection {
         })
         .await;
         match answered {
-            Ok(Ok(head)) => {
-                // The request is not needed any more, but its fields' room is.
-                self.spare = parcel.head.headers;
-                self.spare.clear();
-                Ok(head)
-            }
+            Ok(Ok(head)) => Ok((head, parcel)),
             Ok(Err(broken)) => {
                 self.state = State::Broken;
                 Err(Unanswered::Broken(replayable.then_some(parcel), broken))
             }
-            Err(Some(fired)) => Err(Unanswered::Fired(fired)),
+            Err(Some(fired)) => {
+                Err(Unanswered::Fired(fired, (replayable || !begun).then_some(parcel)))
+            }
             Err(None) => Err(Unanswered::NotSent(parcel, Broken::Closed)),
         }
     }
 
+    /// Takes a map that is not needed any more, for its room.
+    pub fn recycle(&mut self, mut spare: HeaderMap) {
+        spare.clear();
+        self.spare = spare;
+    }
+
+    /// Reads what is left of an answer that nobody wants, if all of it is here already. Says whether
+    /// the connection can be used again.
+    pub fn skip_body(&mut self) -> bool {
+        while matches!(self.take_piece(), Ok(Piece::Data(_) | Piece::Trailers(_))) {}
+        self.is_ready()
+    }
+
     /// Whether the peer neither closed it nor said what nobody asked for. Costs no system call while
-    /// nothing is known to have come.
-    fn is_quiet(&mut self, context: &mut Context<'_>) -> bool {
-        self.poll_fill(context, ROOM).is_pending()
+    /// nothing is known to have come; a request that may be sent only once is worth one, because the
+    /// close of an instance that died may have arrived since the worker last looked.
+    pub fn is_quiet(&mut self, context: &mut Context<'_>, replayable: bool) -> bool {
+        if self.poll_fill(context, ROOM).is_ready() {
+            return false;
+        }
+        let waits = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let peek = || SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        replayable || peek().is_err_and(waits)
     }
 
     fn begin(&mut self, parcel: &mut Parcel) {
@@ -219,6 +250,7 @@ impl Connection {
         self.written = 0;
         let sending = write_request(parcel, &mut self.out);
         self.state = State::Waiting;
+        self.interims = 0;
         if sending != Sending::Nothing {
             let body = std::mem::replace(&mut parcel.body, RequestBody::Empty);
             self.upload = Some(Upload { body, sending });
@@ -228,6 +260,7 @@ impl Connection {
     fn poll_head(
         &mut self,
         method: &Method,
+        exchange: &Exchange,
         context: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, Broken>> {
         if self.is_sending()
@@ -240,7 +273,15 @@ impl Connection {
                 let head = read_response(&mut self.read, method, &mut self.spare);
                 match head.map_err(Broken::Malformed)? {
                     Some(mut head) if is_interim(&head) => {
-                        // Nobody is told: the client was answered by its own connection.
+                        self.interims += 1;
+                        if self.interims > MOST_INTERIMS {
+                            let what = "it sent too many interim responses";
+                            return Poll::Ready(Err(Broken::Malformed(what)));
+                        }
+                        // Its 100 is told nobody: the client's own connection says when to go on.
+                        if head.status != StatusCode::CONTINUE {
+                            exchange.interim(head.status, &mut head.headers);
+                        }
                         head.headers.clear();
                         self.spare = head.headers;
                         continue;
@@ -422,7 +463,9 @@ impl Connection {
                 match &upload.sending {
                     Sending::Length(1..) => return Err(Broken::Upload),
                     Sending::Chunked(announced) => {
-                        write_end(trailers.as_ref(), announced, &mut self.out);
+                        let trailers = trailers.iter().flatten();
+                        let announced = trailers.filter(|(name, _)| announced.contains(name));
+                        write_end(announced, &mut self.out);
                     }
                     Sending::Length(0) | Sending::Nothing => {}
                 }
@@ -464,7 +507,7 @@ impl Connection {
 }
 
 fn is_interim(head: &ResponseHead) -> bool {
-    head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS
+    head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The line's end behind a chunk.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Plan;
+use crate::model::hook::{Smoke, SmokeAct};
 use crate::rollout::plan::OnInconclusive;
 
 pub(super) struct Chance(u64);
@@ -31,6 +32,12 @@ impl Chance {
     }
 }
 
+/// A smoke test.
+pub(super) fn smoke() -> Smoke {
+    let act = SmokeAct::Command(vec!["true".to_owned()]);
+    Smoke { act, timeout: Duration::from_secs(5), retries: 1 }
+}
+
 /// Some plan.
 pub(super) fn plan(chance: &mut Chance) -> Plan {
     let steps = ["5% 25% 50% 100%", "100%", "1% 100%", "0.5% 10% 99% 100%"];
@@ -40,6 +47,7 @@ pub(super) fn plan(chance: &mut Chance) -> Plan {
         bake: Duration::from_secs(chance.below(30)),
         bake_max: Duration::from_secs(30 + chance.below(60)),
         on_inconclusive: *chance.pick(&on_inconclusive),
+        smoke: if chance.one_in(3) { vec![smoke()] } else { Vec::new() },
         ..Plan::default()
     }
 }

@@ -120,14 +120,35 @@ fn a_promotion_that_cannot_be_written_waits() {
 #[test]
 fn a_direct_switch_that_cannot_be_written_is_tried_again() {
     let direct = Checkpoint { kind: Kind::Direct, ..checkpoint(Phase::Probing) };
-    let (mut rollout, effects) = Rollout::begin(direct, seconds(0));
-    assert_eq!(effects, [MUST, Effect::Switch]);
+    let mut rollout = Rollout::resume(direct, seconds(0)).0;
+    let step = rollout.step(Event::Ready { attempt: 1 }, seconds(0));
+    assert_eq!(step.effects, [MUST, Effect::Switch]);
     assert!(unsaved(&mut rollout, seconds(1)).effects.is_empty());
     assert_eq!(rollout.phase, Phase::Promoting);
     assert!(rollout.step(tick(), Moment(1_999)).effects.is_empty());
     assert_eq!(rollout.step(tick(), seconds(2)).effects, [MUST, Effect::Switch]);
     // A disk that never answers.
     assert_eq!(rollout.step(tick(), seconds(32)).effects, [MUST, Effect::Switch]);
+}
+
+#[test]
+fn a_return_to_what_still_runs_works_on_a_full_disk() {
+    let back = Checkpoint { kind: Kind::Direct, ..checkpoint(Phase::Promoting) };
+    let (mut rollout, effects) = Rollout::begin(back, seconds(0));
+    assert_eq!(effects, [Effect::Switch]);
+    // Whatever is heard of it now, the traffic may be there.
+    assert!(rollout.step(Event::Lost { sentence: said("gone") }, seconds(0)).ignored);
+    assert!(rollout.step(Event::Command(Command::Abort), seconds(0)).ignored);
+    // A switch that nobody heard of is done again, and again without a disk.
+    assert_eq!(rollout.step(tick(), seconds(30)).effects, [Effect::Switch]);
+    let step = rollout.step(Event::Switched { attempt: rollout.attempt }, seconds(31));
+    assert_eq!((&rollout.phase, &step.effects[..]), (&Phase::Promoted, &[MAY][..]));
+    assert_eq!(rollout.settled, Weight::FULL);
+    let _ = unsaved(&mut rollout, seconds(32));
+    assert!(!rollout.is_done(), "what was left must not be stopped yet");
+    assert_eq!(rollout.step(tick(), seconds(33)).effects, [MAY]);
+    let _ = saved(&mut rollout);
+    assert!(rollout.is_done());
 }
 
 #[test]

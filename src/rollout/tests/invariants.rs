@@ -16,6 +16,7 @@ impl World {
             Phase::Promoting | Phase::Promoted => assert_eq!(self.weight, Weight::ZERO),
             Phase::Launching
             | Phase::Probing
+            | Phase::Smoke
             | Phase::RollingBack { .. }
             | Phase::RolledBack { .. } => {
                 assert_eq!(self.weight, Weight::ZERO, "weight in {:?}", rollout.phase);
@@ -56,11 +57,12 @@ impl World {
 /// The most weight that a checkpoint allows.
 pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
     match &checkpoint.phase {
-        Phase::Baking { step } => checkpoint.plan.steps.weight(*step),
+        Phase::Baking { step } => checkpoint.plan.weight(*step),
         Phase::Paused { weight, .. } => *weight,
         Phase::Promoting | Phase::Promoted => Weight::FULL,
         Phase::Launching
         | Phase::Probing
+        | Phase::Smoke
         | Phase::RollingBack { .. }
         | Phase::RolledBack { .. } => Weight::ZERO,
     }
@@ -87,7 +89,9 @@ impl Before {
         let plan = &after.plan;
         if after.weight > before.weight.max(before.settled) {
             let has_reason = match event {
-                Event::Ready { .. } | Event::Command(_) => true,
+                Event::Ready { .. } | Event::Smoked { failure: None, .. } | Event::Command(_) => {
+                    true
+                }
                 Event::Sampled(verdict) if verdict.hold.is_some() => false,
                 Event::Sampled(verdict) => match (verdict.result, &before.phase) {
                     (Finding::Pass, Phase::Paused { reason, .. }) => {
@@ -112,7 +116,11 @@ impl Before {
         {
             let by_verdict = matches!(event, Event::Sampled(_));
             assert!(
-                by_verdict || matches!(event, Event::Ready { .. } | Event::Command(_)),
+                by_verdict
+                    || matches!(
+                        event,
+                        Event::Ready { .. } | Event::Smoked { .. } | Event::Command(_)
+                    ),
                 "{event:?}"
             );
         }

@@ -86,6 +86,50 @@ fn probing() {
 }
 
 #[test]
+fn smoke_comes_before_the_first_visitor() {
+    let mut plan = Plan { smoke: vec![super::chance::smoke()], ..Plan::default() };
+    let begin = |plan: &Plan, kind, stable| {
+        let checkpoint =
+            Checkpoint { kind, stable, plan: plan.clone(), ..checkpoint(Phase::Probing) };
+        let mut rollout = Rollout::resume(checkpoint, Moment(0)).0;
+        let step = rollout.step(Event::Ready { attempt: 1 }, seconds(1));
+        (rollout, step)
+    };
+    let three = Some(RevisionId(3));
+    let well = || Event::Smoked { attempt: 2, failure: None };
+    let (mut rollout, step) = begin(&plan, Kind::Canary, three);
+    assert_eq!((rollout.phase.as_str(), rollout.weight), ("smoke", Weight::ZERO));
+    assert_eq!(step.effects, [MAY, Effect::Smoke]);
+    assert!(rollout.step(sampled(Finding::Pass), seconds(1)).ignored);
+    assert!(rollout.step(Event::Smoked { attempt: 1, failure: None }, seconds(1)).ignored);
+    assert_eq!(rollout.step(well(), seconds(2)).effects, [MUST, Effect::Shift(percent(5))]);
+    // The first revision too, before it takes everything; a kept one served before.
+    let (mut rollout, _) = begin(&plan, Kind::Direct, None);
+    assert_eq!(rollout.step(well(), seconds(2)).effects, [MUST, Effect::Switch]);
+    assert_eq!(begin(&plan, Kind::Direct, three).0.phase, Phase::Promoting);
+
+    let failures = [
+        (
+            Event::Smoked { attempt: 2, failure: Some(said("GET / answered 500")) },
+            Cause::SmokeFailed { sentence: said("GET / answered 500") },
+        ),
+        (Event::Lost { sentence: said("gone") }, Cause::Lost { sentence: said("gone") }),
+        (Event::Command(Command::Abort), Cause::Aborted),
+    ];
+    for (event, cause) in failures {
+        let (mut rollout, _) = begin(&plan, Kind::Canary, three);
+        assert_eq!(rollout.step(event, seconds(2)).effects, BACK);
+        assert_eq!(rollout.phase, going_back(cause));
+    }
+    // Two tries of 5 s with a second behind each, and 10 s for a busy machine.
+    let (mut rollout, _) = begin(&plan, Kind::Canary, three);
+    assert!(rollout.step(tick(), seconds(22)).effects.is_empty());
+    assert_eq!(rollout.step(tick(), seconds(23)).effects, BACK);
+    plan.smoke.clear();
+    assert_eq!(begin(&plan, Kind::Canary, three).0.phase, baking(0));
+}
+
+#[test]
 fn all_at_once_when_healthy() {
     for (kind, stable) in [
         (Kind::Direct, Some(RevisionId(3))),

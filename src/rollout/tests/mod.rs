@@ -14,6 +14,7 @@ use crate::model::weight::Weight;
 
 mod admission;
 mod chance;
+mod crash;
 mod disk;
 mod invariants;
 mod law;

@@ -5,18 +5,29 @@ use crate::rollout::plan::OnInconclusive;
 
 #[test]
 fn a_rollout_begins() {
-    let with = |kind, instances| Checkpoint { kind, instances, ..checkpoint(Phase::Launching) };
+    let with = |kind, instances, phase| Checkpoint { kind, instances, ..checkpoint(phase) };
+    let launch = (Phase::Launching, vec![MUST, Effect::Launch]);
+    let probe = (Phase::Probing, vec![MUST, Effect::Probe]);
     let rows = [
-        (Kind::Canary, vec![], Phase::Launching, [MUST, Effect::Launch]),
-        (Kind::Direct, vec![], Phase::Launching, [MUST, Effect::Launch]),
+        (Kind::Canary, vec![], Phase::Launching, launch.clone()),
+        (Kind::Direct, vec![], Phase::Launching, launch.clone()),
+        (Kind::Direct, vec![], Phase::Promoting, launch),
         // A return to what is warm needs nothing but the switch.
-        (Kind::Direct, vec![instance(1)], Phase::Promoting, [MUST, Effect::Switch]),
+        (
+            Kind::Direct,
+            vec![instance(1)],
+            Phase::Promoting,
+            (Phase::Promoting, vec![Effect::Switch]),
+        ),
+        // Unless nobody knows how it is.
+        (Kind::Direct, vec![instance(1)], Phase::Probing, probe.clone()),
         // Running is not good enough.
-        (Kind::Canary, vec![instance(1)], Phase::Probing, [MUST, Effect::Probe]),
+        (Kind::Canary, vec![instance(1)], Phase::Probing, probe.clone()),
+        (Kind::Canary, vec![instance(1)], Phase::Promoting, probe),
     ];
-    for (kind, instances, phase, effects) in rows {
-        let (rollout, done) = Rollout::begin(with(kind, instances), seconds(5));
-        assert_eq!((&rollout.phase, &done[..]), (&phase, &effects[..]));
+    for (kind, instances, from, (phase, effects)) in rows {
+        let (rollout, done) = Rollout::begin(with(kind, instances, from), seconds(5));
+        assert_eq!((&rollout.phase, &done), (&phase, &effects));
         assert_eq!((rollout.attempt, rollout.since), (1, seconds(5)));
         assert_eq!(rollout.settled, Weight::ZERO);
     }
@@ -44,6 +55,12 @@ fn a_rollout_comes_back() {
         assert_eq!(rollout.since, seconds(7), "a phase begins its time anew");
         assert_eq!(rollout.phase.as_str(), phase.as_str());
     }
+}
+
+#[test]
+fn what_was_being_smoked_is_probed_first() {
+    let (rollout, effects) = Rollout::resume(checkpoint(Phase::Smoke), seconds(0));
+    assert_eq!((rollout.phase, effects), (Phase::Probing, vec![Effect::Probe]));
 }
 
 #[test]

@@ -19,20 +19,22 @@ const TRACE: usize = 60;
 #[test]
 fn no_seed_breaks_the_law() {
     if let Ok(seed) = std::env::var("SWITCHBACK_SEED") {
-        let (ended, promoted) = live(seed.parse().expect("a seed is a number"));
+        let [ended, promoted, _] = live(seed.parse().expect("a seed is a number"));
         println!("{ended} rollouts ended, {promoted} of them promoted");
         return;
     }
-    let (mut ended, mut promoted) = (0, 0);
+    let mut all = [0; 3];
     for seed in 0..SEEDS {
-        let (more_ended, more_promoted) = live(seed);
-        ended += more_ended;
-        promoted += more_promoted;
+        for (sum, more) in all.iter_mut().zip(live(seed)) {
+            *sum += more;
+        }
     }
+    let [ended, promoted, forgotten] = all;
     // A simulator in which nothing ever happens proves nothing.
-    println!("{ended} rollouts ended, {promoted} of them promoted");
+    println!("{ended} rollouts ended, {promoted} of them promoted, {forgotten} returns forgotten");
     assert!(u64::from(promoted) > 4 * SEEDS, "only {promoted} promoted");
     assert!(u64::from(ended - promoted) > 4 * SEEDS, "only {} went back", ended - promoted);
+    assert!(u64::from(forgotten) > SEEDS / 8, "only {forgotten} returns were forgotten");
 }
 
 /// What was done, told when the seed fails.
@@ -111,7 +113,7 @@ const ACTS: [(Act, u64); 13] = [
     (Act::Crash, 2),
 ];
 
-fn live(seed: u64) -> (u32, u32) {
+fn live(seed: u64) -> [u32; 3] {
     let mut chance = Chance::new(seed);
     let mut world = World::new();
     let mut trace = Trace { seed, lines: VecDeque::new() };
@@ -135,7 +137,7 @@ fn live(seed: u64) -> (u32, u32) {
         world.sweep();
     }
     finish(&mut world, &mut trace, &mut chance);
-    (world.ended, world.promoted)
+    [world.ended, world.promoted, world.forgotten]
 }
 
 fn happen(world: &mut World, act: Act, chance: &mut Chance) {
@@ -199,7 +201,7 @@ fn forge(world: &mut World, chance: &mut Chance) {
         _ => rollout.attempt + 1,
     };
     let sentence = "forged".to_owned();
-    let event = match chance.below(8) {
+    let event = match chance.below(9) {
         0 => Event::Launched { attempt, instances: Vec::new() },
         1 => Event::LaunchFailed { attempt, sentence },
         2 => Event::Ready { attempt },
@@ -207,6 +209,7 @@ fn forge(world: &mut World, chance: &mut Chance) {
         4 => Event::Stopped { attempt },
         5 => Event::Switched { attempt },
         6 => Event::Saved { attempt },
+        7 => Event::Smoked { attempt, failure: None },
         _ => Event::Unsaved { attempt, sentence },
     };
     assert!(!world.step(event.clone(), chance), "{event:?} was not ignored");

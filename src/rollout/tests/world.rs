@@ -27,16 +27,16 @@ pub(super) struct Copy {
 
 /// A checkpoint on its way to the disk, and what waits for it.
 #[derive(Debug)]
-struct Write {
-    rollout: RolloutId,
-    attempt: Attempt,
-    checkpoint: Checkpoint,
-    tail: Vec<Effect>,
+pub(super) struct Write {
+    pub(super) rollout: RolloutId,
+    pub(super) attempt: Attempt,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) tail: Vec<Effect>,
 }
 
 /// A launch that was cancelled or goes on; it creates its instances when it completes.
 #[derive(Debug)]
-struct Launch {
+pub(super) struct Launch {
     attempt: Attempt,
     cancelled: bool,
 }
@@ -52,25 +52,29 @@ pub(super) struct World {
     pub(super) delivered: Option<Event>,
     pub(super) ended: u32,
     pub(super) promoted: u32,
+    /// Returns that were done and not written when the daemon died.
+    pub(super) forgotten: u32,
     pub(super) instances: BTreeMap<u32, Copy>,
     pub(super) stable: Option<RevisionId>,
     /// The instances that stable's traffic goes to.
     pub(super) stable_instances: Vec<Instance>,
     /// The stable before that, and its instances.
-    former: Option<(RevisionId, Vec<Instance>)>,
+    pub(super) former: Option<(RevisionId, Vec<Instance>)>,
     pub(super) warm: Option<RevisionId>,
     pub(super) weight: Weight,
-    drain: Option<Moment>,
-    is_drained: bool,
+    pub(super) drain: Option<Moment>,
+    pub(super) is_drained: bool,
     pub(super) switched: bool,
-    is_stop_asked: bool,
-    launch: Option<Launch>,
-    writes: VecDeque<Write>,
-    disk: Option<Checkpoint>,
+    pub(super) is_stop_asked: bool,
+    pub(super) launch: Option<Launch>,
+    pub(super) writes: VecDeque<Write>,
+    pub(super) disk: Option<Checkpoint>,
     /// What the disk said it has.
-    acknowledged: Option<Checkpoint>,
-    next: u32,
-    revisions: u32,
+    pub(super) acknowledged: Option<Checkpoint>,
+    /// What the disk has of stable and warm while a return that was done is not written.
+    pub(super) unwritten: Option<(Option<RevisionId>, Vec<Instance>, Option<RevisionId>)>,
+    pub(super) next: u32,
+    pub(super) revisions: u32,
 }
 
 impl World {
@@ -82,6 +86,7 @@ impl World {
             delivered: None,
             ended: 0,
             promoted: 0,
+            forgotten: 0,
             instances: BTreeMap::new(),
             stable: None,
             stable_instances: Vec::new(),
@@ -96,6 +101,7 @@ impl World {
             writes: VecDeque::new(),
             disk: None,
             acknowledged: None,
+            unwritten: None,
             next: 0,
             revisions: 0,
         }
@@ -116,6 +122,8 @@ impl World {
             Some(revision) => self.running(revision),
             None => Vec::new(),
         };
+        // A return to what is known to be healthy is done before it is written.
+        let at_once = !instances.is_empty() && chance.one_in(2);
         self.next += 1;
         let id = RolloutId(u64::from(self.next));
         for copy in self.instances.values_mut() {
@@ -130,13 +138,16 @@ impl World {
             stable: self.stable,
             canary,
             plan: plan(chance),
-            phase: Phase::Launching,
+            phase: if at_once { Phase::Promoting } else { Phase::Launching },
             instances,
             memory: None,
             started: 0,
         };
         self.writes.clear();
         self.leave_rollout();
+        if at_once {
+            self.unwritten = Some((self.stable, self.stable_instances.clone(), self.warm));
+        }
         let (rollout, effects) = Rollout::begin(checkpoint, self.now);
         self.rollout = Some(rollout);
         self.perform(effects, chance);
@@ -153,7 +164,7 @@ impl World {
         !step.ignored
     }
 
-    fn perform(&mut self, effects: Vec<Effect>, chance: &mut Chance) {
+    pub(super) fn perform(&mut self, effects: Vec<Effect>, chance: &mut Chance) {
         let mut effects = effects.into_iter();
         while let Some(effect) = effects.next() {
             match effect {
@@ -168,6 +179,12 @@ impl World {
                 Effect::Probe => {
                     let attempt = self.current().attempt;
                     self.complete(Event::Ready { attempt }, chance, 12);
+                }
+                Effect::Smoke => {
+                    assert_eq!(self.weight, Weight::ZERO, "what is smoked has visitors");
+                    let attempt = self.current().attempt;
+                    let failure = chance.one_in(6).then(|| "GET / answered 500".to_owned());
+                    self.complete(Event::Smoked { attempt, failure }, chance, 12);
                 }
                 Effect::Shift(weight) => self.shift(weight),
                 Effect::Drain => {
@@ -266,8 +283,12 @@ impl World {
     fn switch(&mut self, chance: &mut Chance) {
         let rollout = self.current();
         let (canary, attempt) = (rollout.canary, rollout.attempt);
-        let stored = self.acknowledged.as_ref().expect("a switch was written first");
-        assert_eq!((stored.id, &stored.phase), (rollout.id, &Phase::Promoting));
+        if self.unwritten.is_none() {
+            let stored = self.acknowledged.as_ref().expect("a switch was written first");
+            assert_eq!((stored.id, &stored.phase), (rollout.id, &Phase::Promoting));
+        } else {
+            assert_eq!(rollout.kind, Kind::Direct, "only a return is not written first");
+        }
         assert!(self.drain.is_none(), "what becomes stable is being drained");
         assert!(self.serves(&rollout.instances), "what becomes stable was stopped");
         let instances = rollout.instances.clone();
@@ -290,6 +311,7 @@ impl World {
         if fails {
             if chance.one_in(5) {
                 self.disk = Some(checkpoint);
+                self.unwritten = None;
             }
             if self.rollout.as_ref().is_some_and(|current| current.id == rollout) {
                 self.step(Event::Unsaved { attempt, sentence: "disk full".to_owned() }, chance);
@@ -298,6 +320,7 @@ impl World {
         }
         self.disk = Some(checkpoint.clone());
         self.acknowledged = Some(checkpoint);
+        self.unwritten = None;
         if self.rollout.as_ref().is_some_and(|current| current.id == rollout)
             && self.step(Event::Saved { attempt }, chance)
         {
@@ -339,69 +362,8 @@ impl World {
         }
     }
 
-    /// The daemon dies at this moment, and another takes up what the disk has.
-    pub(super) fn crash(&mut self, chance: &mut Chance) {
-        // Of the writes under way, the first few may have arrived.
-        for write in std::mem::take(&mut self.writes) {
-            if chance.one_in(2) {
-                break;
-            }
-            self.disk = Some(write.checkpoint);
-        }
-        let was_saved = self.acknowledged.take();
-        self.leave_rollout();
-        self.rollout = None;
-        let Some(stored) = &self.disk else {
-            assert!(was_saved.is_none());
-            self.stable = None;
-            self.warm = None;
-            self.sweep_orphans(None);
-            return;
-        };
-        // What a disk has is text.
-        let text = serde_json::to_string(stored).expect("it is written");
-        let checkpoint: Checkpoint = serde_json::from_str(&text).expect("it is read");
-        self.acknowledged = Some(checkpoint.clone());
-        let is_promoted = checkpoint.phase == Phase::Promoted;
-        self.warm = if is_promoted { checkpoint.stable } else { self.warm };
-        self.stable = if is_promoted { Some(checkpoint.canary) } else { checkpoint.stable };
-        self.warm = self.warm.filter(|revision| Some(*revision) != self.stable);
-        let most = allowed(&checkpoint);
-        self.sweep_orphans(Some(&checkpoint));
-        if !is_promoted {
-            self.stable_instances = self.former(checkpoint.stable);
-        }
-        assert!(self.serves(&self.stable_instances), "stable was stopped too early");
-        let (mut rollout, mut effects) = Rollout::resume(checkpoint, self.now);
-        let is_gone = self.running(rollout.canary).is_empty();
-        let needs = matches!(
-            rollout.phase,
-            Phase::Probing | Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting
-        );
-        if chance.one_in(4) && needs {
-            self.kill(&rollout);
-        }
-        if needs && (is_gone || self.running(rollout.canary).is_empty()) {
-            let step = rollout.step(Event::Lost { sentence: "gone".to_owned() }, self.now);
-            assert!(!step.ignored, "a canary that is gone is not ignored");
-            effects = step.effects;
-        }
-        self.switched = rollout.phase == Phase::Promoted;
-        self.rollout = Some(rollout);
-        self.perform(effects, chance);
-        assert!(self.weight <= most, "{} after a crash, {most} was written", self.weight);
-    }
-
-    fn kill(&mut self, rollout: &Rollout) {
-        for copy in self.instances.values_mut() {
-            if copy.revision == rollout.canary && copy.life == Life::Running {
-                copy.life = Life::Dead;
-            }
-        }
-    }
-
     /// What a rollout leaves in the controller's memory is forgotten with it.
-    fn leave_rollout(&mut self) {
+    pub(super) fn leave_rollout(&mut self) {
         // Its task ends with the process, or was cancelled by Stop; either way nothing comes.
         self.launch = None;
         self.completions.clear();
@@ -414,7 +376,7 @@ impl World {
     }
 
     /// Recovery: what runs and belongs to nobody is stopped.
-    fn sweep_orphans(&mut self, checkpoint: Option<&Checkpoint>) {
+    pub(super) fn sweep_orphans(&mut self, checkpoint: Option<&Checkpoint>) {
         let canary = checkpoint.filter(|found| !found.phase.is_over()).map(|found| found.canary);
         for copy in self.instances.values_mut() {
             let kept = [self.stable, self.warm, canary].contains(&Some(copy.revision));
@@ -464,14 +426,14 @@ impl World {
     }
 
     /// What the stable before a switch ran on.
-    fn former(&self, stable: Option<RevisionId>) -> Vec<Instance> {
+    pub(super) fn former(&self, stable: Option<RevisionId>) -> Vec<Instance> {
         if self.former.as_ref().is_some_and(|(revision, _)| Some(*revision) == stable) {
             return self.former.as_ref().map(|(_, list)| list.clone()).unwrap_or_default();
         }
         if stable.is_none() { Vec::new() } else { self.stable_instances.clone() }
     }
 
-    fn running(&self, revision: RevisionId) -> Vec<Instance> {
+    pub(super) fn running(&self, revision: RevisionId) -> Vec<Instance> {
         let of = |(number, copy): (&u32, &Copy)| {
             (copy.revision == revision && copy.life == Life::Running).then(|| instance(*number))
         };

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, HealthStatusEnum, HostConfig,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, EndpointSettings,
+    HealthStatusEnum, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
@@ -24,10 +24,13 @@ const REPLICA: &str = "io.switchback.replica";
 const PORT: &str = "io.switchback.port";
 
 /// The network that Docker joins a container to when nobody says otherwise.
-const BRIDGE: &str = "bridge";
+pub const BRIDGE: &str = "bridge";
 
 /// Docker counts CPU in billionths of a core.
 const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// What is told of the output of a health check.
+const LINE: usize = 200;
 
 /// Above 128, an exit code in a container stands for 128 plus a signal, as in a shell.
 const SIGNALLED: i64 = 128;
@@ -59,6 +62,8 @@ pub fn body(
         (DAEMON.to_owned(), daemon.to_owned()),
         (PORT.to_owned(), spec.port.to_string()),
     ]);
+    let adopted = adopted(spec);
+    let host = adopted.host_config.clone().unwrap_or_default();
     let limit = |amount: u64| (amount > 0).then(|| i64::try_from(amount).unwrap_or(i64::MAX));
     ContainerCreateBody {
         image: Some(image.to_owned()),
@@ -77,10 +82,24 @@ pub fn body(
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
-            ..HostConfig::default()
+            ..host
         }),
-        ..ContainerCreateBody::default()
+        networking_config: endpoint(spec, network(spec)).map(|endpoint| NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network(spec).to_owned(), endpoint)])),
+        }),
+        ..adopted
     }
+}
+
+/// What a container was told that the revision was adopted from; nothing for all others.
+fn adopted(spec: &RevisionSpec) -> ContainerCreateBody {
+    let adopted = spec.container.adopted.clone();
+    adopted.and_then(|adopted| serde_json::from_value(adopted).ok()).unwrap_or_default()
+}
+
+/// What is said when a network is joined: the aliases of a revision that was adopted.
+pub fn endpoint(spec: &RevisionSpec, network: &str) -> Option<EndpointSettings> {
+    adopted(spec).networking_config?.endpoints_config?.remove(network)
 }
 
 /// The network on which an instance is reached.
@@ -151,6 +170,27 @@ fn health(state: &ContainerState) -> Option<bool> {
     }
 }
 
+/// What the image's HEALTHCHECK last found, in a sentence; none when there is none, or it passes.
+pub fn ailment(found: &ContainerInspectResponse) -> Option<String> {
+    let health = found.state.as_ref()?.health.as_ref()?;
+    let says = match health.status? {
+        HealthStatusEnum::STARTING => "has not passed yet",
+        HealthStatusEnum::UNHEALTHY => "fails",
+        HealthStatusEnum::EMPTY | HealthStatusEnum::NONE | HealthStatusEnum::HEALTHY => {
+            return None;
+        }
+    };
+    let Some(last) = health.log.as_ref().and_then(|log| log.last()) else {
+        return Some(format!("the image's HEALTHCHECK {says}: it has not run so far"));
+    };
+    let line =
+        last.output.as_deref().and_then(|out| out.lines().map(str::trim).find(|l| !l.is_empty()));
+    let line = line.map(|line| line.chars().take(LINE).collect::<String>());
+    let code = last.exit_code.unwrap_or_default();
+    let said = line.map_or_else(String::new, |line| format!(" ({line})"));
+    Some(format!("the image's HEALTHCHECK {says}: it exited with code {code}{said}"))
+}
+
 fn address(found: &ContainerInspectResponse) -> Option<SocketAddr> {
     let port = labels(found).get(PORT)?.parse().ok()?;
     let mode = found.host_config.as_ref().and_then(|host| host.network_mode.as_deref());
@@ -176,6 +216,26 @@ mod tests {
         assert_eq!(exit_of(137), Exit { code: Some(137), signal: Some(9), out_of_memory: false });
         assert_eq!(exit_of(139).to_string(), "was ended by signal 11");
         assert_eq!(exit_of(130).to_string(), "exited with code 130");
+    }
+
+    #[test]
+    fn a_health_check_that_does_not_pass_says_why() {
+        let with = |status: &str, log: &str| {
+            let state =
+                format!(r#"{{"State": {{"Health": {{"Status": "{status}", "Log": {log}}}}}}}"#);
+            ailment(&serde_json::from_str(&state).unwrap())
+        };
+        let failed =
+            r#"[{"ExitCode": 7, "Output": ""}, {"ExitCode": 1, "Output": "\n no database \n"}]"#;
+        let says = |text: &str| Some(format!("the image's HEALTHCHECK {text}"));
+        assert_eq!(with("unhealthy", failed), says("fails: it exited with code 1 (no database)"));
+        assert_eq!(
+            with("starting", r#"[{"ExitCode": 7, "Output": ""}]"#),
+            says("has not passed yet: it exited with code 7")
+        );
+        assert_eq!(with("starting", "[]"), says("has not passed yet: it has not run so far"));
+        assert_eq!(with("healthy", failed), None);
+        assert_eq!(ailment(&ContainerInspectResponse::default()), None);
     }
 
     #[test]

@@ -8,10 +8,15 @@
 //! launch leaves no container; an engine that is gone, hung or strange makes calls fail within their
 //! deadlines and nothing else.
 
+mod adopt;
+pub mod build;
 mod client;
 mod container;
+pub mod data;
 mod image;
+pub mod keep;
 mod labelled;
+mod once;
 mod watch;
 
 use std::collections::HashMap;
@@ -31,10 +36,12 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
+use super::hook::Ran;
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::labelled::Labelled;
+use crate::model::progress::Listener;
 use crate::model::revision::{RevisionSpec, Source};
 
 /// What creating or starting a container may take: a fraction of a second, on a busy disk more.
@@ -47,8 +54,8 @@ const REMOVE: Duration = Duration::from_secs(60);
 const STOP_SLACK: Duration = Duration::from_secs(20);
 
 /// How often a name that somebody takes at this moment is looked at, and the pause between: an engine
-/// creates a container within a fraction of a second.
-const NAME_TRIES: u32 = 20;
+/// creates a container within a fraction of a second, on a busy disk within a few.
+const NAME_TRIES: u32 = 100;
 const NAME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Lines of output that a failed launch carries.
@@ -100,6 +107,24 @@ impl DockerRuntime {
         image::import(&self.client, name, root, program).await
     }
 
+    async fn resolved(
+        &self,
+        spec: &RevisionSpec,
+        told: &Listener,
+    ) -> Result<RevisionSpec, RuntimeError> {
+        let always = spec.container.pull_always;
+        let mut prepared = spec.clone();
+        if let Some(id) = &spec.container.image_id {
+            // What was prepared before is this image, whatever its name means by now.
+            image::resolve(&self.client, id, false, told).await?;
+            return Ok(prepared);
+        }
+        let found = image::resolve(&self.client, image(spec)?, always, told).await?;
+        prepared.container.image_id = Some(found.id);
+        prepared.container.digest = found.digest;
+        Ok(prepared)
+    }
+
     async fn start(
         &self,
         spec: &RevisionSpec,
@@ -141,6 +166,7 @@ impl DockerRuntime {
         let typed = image(spec)?;
         let image = spec.container.image_id.as_deref().unwrap_or(typed);
         let plain = container::name(ownership);
+        let mut fetched = false;
         for name in [plain.clone(), format!("{plain}-{}", self.daemon)] {
             for _ in 0..NAME_TRIES {
                 if let Some(found) = self.look(&name).await? {
@@ -172,11 +198,11 @@ impl DockerRuntime {
                     // Somebody has the name: another daemon that was a moment faster, or a launch of
                     // ours that was cut short and is still under way. The next look tells.
                     Err(Trouble::Refused { status: 409, .. }) => sleep(NAME_PAUSE).await,
-                    Err(Trouble::Refused { status: 404, .. }) => {
-                        return Err(RuntimeError::NotFound(format!(
-                            "image {typed} is not on this engine any more: deploy it again"
-                        )));
+                    Err(Trouble::Refused { status: 404, .. }) if !fetched => {
+                        fetched = true;
+                        self.fetch_again(typed, spec).await?;
                     }
+                    Err(Trouble::Refused { status: 404, .. }) => return Err(gone(typed, "")),
                     Err(trouble) => return Err(trouble.into()),
                 }
             }
@@ -184,6 +210,16 @@ impl DockerRuntime {
         Err(RuntimeError::Failed(format!(
             "a container named {plain} exists and is not ours: remove or rename it"
         )))
+    }
+
+    /// Pulls the image of a revision that somebody removed from the engine, by its digest.
+    async fn fetch_again(&self, typed: &str, spec: &RevisionSpec) -> Result<(), RuntimeError> {
+        let Some(digest) = &spec.container.digest else { return Err(gone(typed, "")) };
+        let (name, _) = image::split(typed.split('@').next().unwrap_or(typed));
+        let exactly = format!("{name}@{digest}");
+        tracing::info!(image = exactly, "pulling what was removed from the engine");
+        let pulled = image::resolve(&self.client, &exactly, false, &Listener::default()).await;
+        pulled.map(drop).map_err(|error| gone(typed, &format!(" ({error})")))
     }
 
     fn is_of(&self, found: &ContainerInspectResponse, ownership: &Ownership) -> bool {
@@ -203,7 +239,8 @@ impl DockerRuntime {
             return Ok(());
         }
         for network in spec.container.networks.iter().skip(1) {
-            let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: None };
+            let endpoint_config = container::endpoint(spec, network);
+            let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config };
             let join =
                 |docker: Docker| async move { docker.connect_network(network, request).await };
             match self.client.call("joining a network", START, join).await {
@@ -326,9 +363,20 @@ impl DockerRuntime {
 
     /// Looks at the listening sockets in the container, when the engine runs on this machine.
     async fn explain(&self, instance: &Instance) -> Option<String> {
+        let found = self.look(&instance.id.0).await.ok()??;
+        let ailment = container::ailment(&found);
+        self.in_the_way(instance, &found).await.or(ailment)
+    }
+
+    /// What is in the way of a connection, as seen in the container's network namespace.
+    async fn in_the_way(
+        &self,
+        instance: &Instance,
+        found: &ContainerInspectResponse,
+    ) -> Option<String> {
         let Host::Unix(_) = self.client.host() else { return None };
         let id = instance.id.0.to_string();
-        let pid = self.look(&id).await.ok()??.state?.pid.filter(|pid| *pid > 0)?;
+        let pid = found.state.as_ref()?.pid.filter(|pid| *pid > 0)?;
         let (pid, wanted) = (i32::try_from(pid).ok()?, instance.address);
         let look = move || {
             // From within another pid namespace, the number may be somebody else's.
@@ -351,13 +399,15 @@ impl Runtime for DockerRuntime {
         &'a self,
         spec: &'a RevisionSpec,
     ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>> {
-        async move {
-            let id = image::resolve(&self.client, image(spec)?).await?;
-            let mut prepared = spec.clone();
-            prepared.container.image_id = Some(id);
-            Ok(prepared)
-        }
-        .boxed()
+        async move { self.resolved(spec, &Listener::default()).await }.boxed()
+    }
+
+    fn prepare_telling<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        told: &'a Listener,
+    ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>> {
+        self.resolved(spec, told).boxed()
     }
 
     fn launch<'a>(
@@ -403,6 +453,18 @@ impl Runtime for DockerRuntime {
         self.explain(instance).boxed()
     }
 
+    fn run_once<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        ownership: &'a Ownership,
+        what: &'a str,
+        command: &'a [String],
+        env: &'a std::collections::BTreeMap<String, String>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Ran, RuntimeError>> {
+        Box::pin(self.once(spec, ownership, what, command, env, limit))
+    }
+
     fn watch(&self, events: mpsc::Sender<RuntimeEvent>) {
         let client = Arc::clone(&self.client);
         self.tasks.spawn(watch::watch(client, self.daemon.clone(), events));
@@ -417,6 +479,13 @@ fn image(spec: &RevisionSpec) -> Result<&str, RuntimeError> {
             spec.source
         ))),
     }
+}
+
+fn gone(image: &str, why: &str) -> RuntimeError {
+    RuntimeError::NotFound(format!(
+        "image {image} is not on this engine any more{why}: deploy it again, or restore a checkpoint \
+         that has it (`docker image prune -a` takes every image without a container)"
+    ))
 }
 
 fn no_network(name: &str) -> RuntimeError {

@@ -13,12 +13,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::tether::{Tether, bury};
-use super::{ProcessRuntime, START_DEADLINE, address, command, ended, id, tail};
+use super::{
+    CONNECT_POLL, ProcessRuntime, START_DEADLINE, address, command, ended, id, lock, tail,
+};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Exit, Instance, Ownership};
 use crate::model::revision::RevisionSpec;
 use crate::runtime::RuntimeError;
-use crate::runtime::shim::record::{Record, Spec};
+use crate::runtime::shim::record::{MARKER, Record, Spec};
 use crate::runtime::shim::wire::{self, Report};
 
 /// How long a new instance is watched for ending at once (a wrong flag, a missing file), so that
@@ -31,9 +33,6 @@ const LOG_BYTES: u64 = 1024 * 1024;
 /// Lines of output that a failed launch carries.
 const LAST_LINES: usize = 50;
 
-/// Between tries to connect to a shim that is starting.
-const CONNECT_POLL: Duration = Duration::from_millis(5);
-
 impl ProcessRuntime {
     pub(super) async fn start(
         &self,
@@ -43,8 +42,13 @@ impl ProcessRuntime {
         let command = command(spec)?;
         let id = id(ownership);
         let gate = self.gate(&id).await;
-        let tether = match self.tether(&id).await {
-            Some(tether) if !ended(&tether.report()) => tether,
+        let known = self.tether(&id).await;
+        if let Some(leaving) = known.as_ref().filter(|tether| tether.is_stopping()) {
+            // What was told to stop is not the answer; what does not stop in time is ended by `make`.
+            let _late = timeout(START_DEADLINE, leaving.wait_for(ended)).await;
+        }
+        let tether = match known {
+            Some(tether) if !tether.is_stopping() && !ended(&tether.report()) => tether,
             _ => match self.make(&id, spec, command, ownership).await {
                 Ok(tether) => tether,
                 Err(error) => {
@@ -122,6 +126,7 @@ impl ProcessRuntime {
             ))
         };
         make_dir(&dir).map_err(unwritable)?;
+        let lock = lock::take(&dir).map_err(unwritable)?;
         spec.write(&dir).map_err(unwritable)?;
         let log = fs::File::create(dir.join("shim.log")).map_err(unwritable)?;
         let output = log.try_clone().map_err(unwritable)?;
@@ -129,7 +134,10 @@ impl ProcessRuntime {
         let mut shim = tokio::process::Command::new(&self.program)
             .args(["instance-shim".as_ref(), "--dir".as_ref(), dir.as_os_str()])
             .process_group(0)
-            .stdin(Stdio::null())
+            // For a daemon that finds it between its fork and its first word.
+            .env(MARKER, &dir)
+            // Ours is closed with this statement.
+            .stdin(Stdio::from(lock))
             .stdout(output)
             .stderr(log)
             .spawn()

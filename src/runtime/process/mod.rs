@@ -5,12 +5,14 @@
 //!
 //! Invariants: one directory per instance under `<state>/instances`, named after its ownership, which
 //! makes launching idempotent; only through its gate is a directory made, judged or removed, so one slow
-//! instance holds up no other; dropping the runtime stops nothing, and what is not taken over within
-//! `orphan_grace` stops by itself.
+//! instance holds up no other; a directory in which a [shim is there or comes](lock) is neither judged
+//! nor removed, so that what a daemon began in its last moment is found or ended, never doubled;
+//! dropping the runtime stops nothing, and what is not taken over within `orphan_grace` stops by itself.
 
 mod launch;
+mod lock;
 mod port;
-mod program;
+pub(crate) mod program;
 mod tether;
 
 use std::collections::{HashMap, HashSet};
@@ -49,6 +51,13 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 
 /// Events that a slow listener may fall behind before it is told to list again.
 const EVENTS: usize = 256;
+
+/// Between tries to connect to a shim that is starting.
+const CONNECT_POLL: Duration = Duration::from_millis(5);
+
+/// What a shim that said its last word may take to leave: its own farewell, and the output of an app
+/// that closed late.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// Between tries to remove a directory that a leaving shim still writes to.
 const REMOVE_POLL: Duration = Duration::from_millis(20);
@@ -110,10 +119,13 @@ impl ProcessRuntime {
         gate.lock_owned().await
     }
 
-    /// Reserves a free port until the instance is forgotten.
+    /// Reserves a free port until the instance is forgotten. One that is written down for another
+    /// instance is not free, even while nobody listens on it.
     fn reserve_port(&self, id: &InstanceId) -> Result<u16, RuntimeError> {
         let mut ports = whole(&self.ports);
-        let taken: HashSet<u16> = ports.values().copied().collect();
+        let mut taken: HashSet<u16> = ports.values().copied().collect();
+        let others = fs::read_dir(&self.instances).into_iter().flatten().flatten();
+        taken.extend(others.filter_map(|other| Some(Spec::read(&other.path()).ok()?.port)));
         let port = port::choose(&taken)
             .map_err(|error| RuntimeError::Failed(format!("no free port on loopback: {error}")))?;
         ports.insert(id.clone(), port);
@@ -150,7 +162,7 @@ impl ProcessRuntime {
         }
         let dir = self.dir(id)?;
         let port = Spec::read(&dir).ok()?.port;
-        let stream = wire::connect(&dir).await.ok()?;
+        let stream = reach(&dir).await?;
         let tether = self.tie(id, dir, port, stream);
         let up = tether.wait_for(|report| !matches!(report, Report::Starting));
         let _late = timeout(START_DEADLINE, up).await;
@@ -196,7 +208,9 @@ impl ProcessRuntime {
             let Ok(spec) = Spec::read(&entry.path()) else {
                 // A daemon died while it made the directory, and no shim was started; or the instance
                 // was removed while we waited.
-                remove(&entry.path()).await?;
+                if !lock::held(&entry.path()) {
+                    remove(&entry.path()).await?;
+                }
                 continue;
             };
             let state = self.state(&id).await;
@@ -209,15 +223,22 @@ impl ProcessRuntime {
     async fn end(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
         let Some(dir) = self.dir(id) else { return Ok(()) };
         let gate = self.gate(id).await;
-        let tether = self.tether(id).await;
+        let stopped = self.tether(id).await;
         drop(gate);
-        if let Some(tether) = tether {
+        if let Some(tether) = &stopped {
             tether.stop(grace).await;
             if timeout(grace + STOP_SLACK, tether.wait_for(ended)).await.is_err() {
                 tracing::warn!(instance = %id, "the shim did not stop its instance: killing both");
             }
         }
         let _gate = self.gate(id).await;
+        let now = self.tethers().get(id).map(Arc::clone);
+        if let Some(now) = now
+            && !stopped.is_some_and(|stopped| Arc::ptr_eq(&stopped, &now))
+        {
+            // Launched again since then.
+            return Ok(());
+        }
         if dir.is_dir() {
             bury(&dir).await;
         }
@@ -226,6 +247,14 @@ impl ProcessRuntime {
 
     async fn forget(&self, id: &InstanceId, dir: &Path) -> Result<(), RuntimeError> {
         self.tethers().remove(id);
+        let waited = dir.to_owned();
+        // Only an absent async runtime keeps the wait from being joined.
+        let free = tokio::task::spawn_blocking(move || lock::free(&waited, LEAVING)).await;
+        if matches!(free, Ok(false)) {
+            return Err(RuntimeError::Failed(format!(
+                "the process that watches over {id} does not end, even killed: a disk or the machine hangs"
+            )));
+        }
         whole(&self.ports).remove(id);
         remove(dir).await
     }
@@ -360,6 +389,24 @@ fn command(spec: &RevisionSpec) -> Result<&[String], RuntimeError> {
             "{} is not a command, and the runtime process runs nothing else",
             spec.source
         ))),
+    }
+}
+
+/// Connects to the shim of a directory; waits for one that is still to come. None when there is none
+/// and none will be, or when it hangs.
+async fn reach(dir: &Path) -> Option<tokio::net::UnixStream> {
+    let deadline = tokio::time::Instant::now() + START_DEADLINE;
+    loop {
+        // In this order: who listens after the look had the lock at the look.
+        let held = lock::held(dir);
+        if let Ok(stream) = wire::connect(dir).await {
+            return Some(stream);
+        }
+        let over = |record: Record| record.exit.is_some() || record.failure.is_some();
+        if !held || Record::read(dir).is_ok_and(over) || tokio::time::Instant::now() > deadline {
+            return None;
+        }
+        sleep(CONNECT_POLL).await;
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::task::TaskTracker;
 
+use super::lock;
 use crate::model::id::InstanceId;
 use crate::model::instance::Exit;
 use crate::runtime::RuntimeEvent;
@@ -43,6 +45,7 @@ pub struct Tether {
     pub port: u16,
     reports: watch::Receiver<Report>,
     commands: mpsc::Sender<Command>,
+    stopping: AtomicBool,
 }
 
 impl Tether {
@@ -66,7 +69,7 @@ impl Tether {
                 let _unwatched = events.send(RuntimeEvent::Ended { instance: id, exit });
             }
         });
-        Self { dir, port, reports, commands }
+        Self { dir, port, reports, commands, stopping: AtomicBool::new(false) }
     }
 
     /// The last report.
@@ -86,10 +89,16 @@ impl Tether {
         }
     }
 
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Asks the shim to stop its instance. Nothing happens when it already ended.
     ///
     /// Cancel safety: dropped midway, the command may not have been sent.
     pub async fn stop(&self, grace: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
         let _ended = self.commands.send(Command::Stop { grace }).await;
     }
 }
@@ -149,16 +158,27 @@ async fn broken(dir: &Path) -> Result<UnixStream, Report> {
     Err(Report::Ended(bury(dir).await))
 }
 
-/// Ends what is left of an instance whose shim vanished, and records it. Says how it ended, as far
-/// as anybody can tell.
+/// Ends what is left of an instance whose shim vanished, hangs, or never came so far; records it.
+/// Says how it ended, as far as anybody can tell. No shim of it is left, and none comes.
 ///
 /// Cancel safety: runs to its end in the background when dropped.
 pub async fn bury(dir: &Path) -> Exit {
     let dir = dir.to_owned();
     let burial = move || -> io::Result<Exit> {
         let marker = marker(&dir);
+        let before = Record::read(&dir).ok();
+        if let Some(exit) = before.as_ref().and_then(|record| record.exit.clone()) {
+            return Ok(exit);
+        }
+        if let Some(record) = &before {
+            record.shim.signal(Signal::KILL);
+        }
+        if !lock::free(&dir, Duration::ZERO) {
+            tracing::warn!(dir = %dir.display(), "a shim does not end, even killed");
+        }
+        // Read again: until its death the shim may have written whom it started, or the end.
         let Ok(mut record) = Record::read(&dir) else {
-            kill_marked(&marker);
+            end_marked(&marker);
             return Ok(Exit::default());
         };
         if let Some(exit) = record.exit {
@@ -169,7 +189,7 @@ pub async fn bury(dir: &Path) -> Exit {
         if let Some(child) = &record.child {
             child.signal_group(Signal::KILL);
         }
-        kill_marked(&marker);
+        end_marked(&marker);
         // SIGKILL takes effect when the kernel gets to it.
         let patience = std::time::Instant::now() + PATIENCE;
         while record.child.as_ref().is_some_and(Identity::runs)
@@ -191,4 +211,12 @@ pub async fn bury(dir: &Path) -> Exit {
         }
         Err(_) => Exit::default(),
     }
+}
+
+/// Kills the processes of an instance, twice: one that just becomes another program shows no
+/// environment for a moment.
+fn end_marked(marker: &str) {
+    kill_marked(marker);
+    std::thread::sleep(POLL);
+    kill_marked(marker);
 }

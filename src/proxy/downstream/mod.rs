@@ -5,14 +5,24 @@
 //!            (both under one deadline)                  └▶ HTTP/2
 //! ```
 //!
-//! hyper reads and writes; here are the deadlines that it does not have, the drain, and the end: an
-//! answer to a malformed request is not lost to a reset, because what the client still sends is read
-//! for a while. A panic ends one connection and is counted.
+//! HTTP/1.1 is read and written here ([`persistent`] and what it uses); HTTP/2 is hyper's, beside a gauge
+//! of the frames that come. Here are the deadlines, the drain, and the end: an answer to a malformed
+//! request is not lost to a reset, because what the client still sends is read for a while. A panic
+//! ends one connection and is counted.
+
+mod framing;
+mod gauge;
+mod head;
+mod opening;
+mod persistent;
+mod reply;
+pub mod stream;
+pub mod upload;
+pub mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,28 +31,29 @@ use http::HeaderValue;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::HandshakeKind;
 use tokio::net::TcpStream;
 
+use self::gauge::{Gauge, Wrong};
+use self::opening::{Opened, open};
+use self::stream::{Io, Transport};
+use self::upload::ClientBody;
+use self::wire::Wire;
+use super::admission::{Admitted, Pressure};
 use super::clock::{Clock, Tick};
 use super::forwarded::{address_value, is_trusted};
 use super::handler;
 use super::limits::Limits;
-use super::persistent;
-use super::stream::{Io, Transport};
-use super::tls::{ACME_ALPN, Certificates, ClientCertificate, client_of};
+use super::tls::{Certificates, ClientCertificate};
 use super::tunnel::Tunnel;
 use super::upstream::http2::Local;
 use super::worker::{Worker, limit};
-use crate::telemetry::traffic::Count;
+use crate::telemetry::traffic::{Count, Reason};
 
-/// What every HTTP/2 connection with prior knowledge begins with.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How often a preface that has begun is looked at again.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 /// HTTP/2 flow control: bytes a client may send ahead on a stream, and in all. Envoy's at the edge.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a stream's response that may wait for its client.
+const SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2 pings that find dead peers: every 30 s, answered within 20 s.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -56,7 +67,7 @@ pub type Secure = Arc<Certificates>;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub enum Phase {
     /// Between requests.
     Idle,
     /// A request's head has begun and is not complete. HTTP/1.1 only.
@@ -67,10 +78,17 @@ pub(super) enum Phase {
 
 /// Why a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doom {
+pub enum Doom {
+    /// Nothing was said for too long.
     Idle,
+    /// A head, or a header block, is not complete in time.
     Head,
+    /// The client takes nothing of what waits for it.
     Stalled,
+    /// A flood of frames. HTTP/2 only.
+    Flood,
+    /// A frame that is none. HTTP/2 only.
+    Malformed,
 }
 
 /// What is known about a client's connection, shared by its parts.
@@ -88,7 +106,14 @@ pub struct Downstream {
     pub certificate: Option<Rc<ClientCertificate>>,
     /// Set by the handler with a 101; taken when hyper has let go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
+    /// Where interim answers are written; only HTTP/1.1 has them here.
+    wire: RefCell<Weak<Wire>>,
+    takes_interim: Cell<bool>,
     multiplexed: bool,
+    /// How the client behaves. HTTP/2 only.
+    gauge: Option<RefCell<Gauge>>,
+    /// When it is old enough to end.
+    old_at: Tick,
     clock: Clock,
     limits: Deadlines,
     /// What it is doing.
@@ -133,7 +158,11 @@ impl Downstream {
             secure: matches!(opened.transport, Transport::Tls(_)),
             certificate: opened.certificate(),
             tunnel: RefCell::new(None),
+            wire: RefCell::default(),
+            takes_interim: Cell::new(false),
             multiplexed,
+            gauge: multiplexed.then(|| RefCell::new(Gauge::new(worker.clock.now()))),
+            old_at: worker.clock.now() + old_age(worker),
             clock: worker.clock.clone(),
             limits: Deadlines::of(&worker.settings.limits, multiplexed),
             phase: Cell::new(Phase::Idle),
@@ -147,18 +176,47 @@ impl Downstream {
         })
     }
 
+    /// An instance sent an interim answer. Whoever cannot take it does without (RFC 9110, 15.2).
+    pub fn interim(&self, status: http::StatusCode, headers: &http::HeaderMap) {
+        if self.takes_interim.get()
+            && let Some(wire) = self.wire.borrow().upgrade()
+        {
+            wire.write(|out| reply::write_interim(status, headers, out.bytes));
+        }
+    }
+
     /// Does something else from now on.
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.clock.now());
     }
 
-    /// Bytes came.
+    /// These bytes came. The error is why the client is to be sent away.
     #[inline]
-    pub fn read(&self) {
-        if self.phase.get() == Phase::Idle && !self.multiplexed {
+    pub fn read(&self, bytes: &[u8]) -> Result<(), Wrong> {
+        if let Some(gauge) = &self.gauge {
+            if let Err(wrong) = gauge.borrow_mut().came(bytes, self.clock.now()) {
+                let flood = wrong == Wrong::Flood;
+                self.doom.set(Some(if flood { Doom::Flood } else { Doom::Malformed }));
+                return Err(wrong);
+            }
+        } else if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head);
         }
+        Ok(())
+    }
+
+    /// These bytes went.
+    #[inline]
+    pub fn went(&self, bytes: &[u8]) {
+        if let Some(gauge) = &self.gauge {
+            gauge.borrow_mut().went(bytes);
+        }
+    }
+
+    /// Whether a frame of our own can be sent. HTTP/2 only.
+    pub fn is_between_frames(&self) -> bool {
+        self.gauge.as_ref().is_some_and(|gauge| gauge.borrow().is_between())
     }
 
     /// Bytes went, or would not go.
@@ -173,15 +231,27 @@ impl Downstream {
 
     /// Whether this is the connection's last request.
     pub fn is_last(&self) -> bool {
-        self.served.get() >= self.limits.requests
+        self.served.get() >= self.limits.requests || self.is_old()
+    }
+
+    fn is_old(&self) -> bool {
+        self.clock.now() >= self.old_at
     }
 
     /// One look of the worker's tick.
-    pub fn tick(&self) {
+    pub fn tick(&self, pressure: Pressure) {
         let now = self.clock.now();
         let quiet = now.saturating_sub(self.since.get());
+        // Pressed for memory, nobody may idle for long.
+        let share = if pressure == Pressure::None { 1 } else { 8 };
+        let incomplete = self.gauge.as_ref().and_then(|gauge| gauge.borrow().incomplete_since());
         let doom = match self.phase.get() {
-            Phase::Idle if quiet >= self.limits.keep_alive => Doom::Idle,
+            _ if incomplete
+                .is_some_and(|since| now.saturating_sub(since) >= self.limits.header_read) =>
+            {
+                Doom::Head
+            }
+            Phase::Idle if quiet >= self.limits.keep_alive / share || self.is_old() => Doom::Idle,
             Phase::Head if quiet >= self.limits.header_read => Doom::Head,
             _ => match self.blocked.get() {
                 Some(since) if now.saturating_sub(since) >= self.limits.write_stall => {
@@ -197,6 +267,12 @@ impl Downstream {
         };
         self.doom.set(Some(doom));
         self.wake();
+    }
+
+    /// Whether more is done for this client than its streams account for: those that were reset may
+    /// still be worked on (CVE-2025-8671).
+    fn is_overworked(&self, streams: u32) -> bool {
+        self.active.get() > streams.saturating_mul(2)
     }
 
     /// Whether nothing was said for so long that its buffers are better given back.
@@ -222,6 +298,13 @@ impl Downstream {
     }
 }
 
+/// Ticks after which a connection is old: less up to a tenth, so that those that began together do
+/// not end together.
+fn old_age(worker: &Worker) -> Tick {
+    let age = limit(worker.settings.limits.max_age);
+    age - worker.random() % (age / 10 + 1)
+}
+
 /// A request is being served on a connection, until its response's body is dropped.
 #[derive(Debug)]
 pub struct Busy(Rc<Downstream>);
@@ -229,8 +312,13 @@ pub struct Busy(Rc<Downstream>);
 impl Busy {
     /// A request begins on this connection.
     pub fn new(connection: &Rc<Downstream>) -> Self {
-        connection.active.set(connection.active.get() + 1);
         connection.served.set(connection.served.get().saturating_add(1));
+        Self::more(connection)
+    }
+
+    /// What a request began goes on.
+    pub fn more(connection: &Rc<Downstream>) -> Self {
+        connection.active.set(connection.active.get() + 1);
         connection.phase.set(Phase::Busy);
         Self(Rc::clone(connection))
     }
@@ -250,6 +338,7 @@ impl Drop for Busy {
 struct Life {
     worker: Rc<Worker>,
     slot: Option<usize>,
+    _admitted: Admitted,
 }
 
 impl Drop for Life {
@@ -265,16 +354,32 @@ impl Drop for Life {
 /// Serves a connection in a task of its own.
 pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<&Secure>) {
     worker.count(Count::Accepted);
-    worker.accepted();
+    let admitted = match worker.accepted(peer) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            worker.count(Count::Closed);
+            worker.refuse(reason, peer);
+            return;
+        }
+    };
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, secure.cloned()));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, secure.cloned(), admitted));
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<Secure>) {
-    let mut life = Life { worker: Rc::clone(&worker), slot: None };
+async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    secure: Option<Secure>,
+    admitted: Admitted,
+) {
+    let mut life = Life { worker: Rc::clone(&worker), slot: None, _admitted: admitted };
     let opening = Box::pin(open(&worker, stream, secure));
     let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
+    if opened.is_err() {
+        worker.refuse(Reason::HandshakeTime, peer);
+    }
     let Ok(Some(opened)) = opened else { return };
     let connection = Downstream::new(&worker, peer, &opened);
     let Opened { transport, multiplexed } = opened;
@@ -287,78 +392,27 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: 
     }
 }
 
-/// A connection that may be served.
-struct Opened {
-    transport: Transport,
-    /// Whether it speaks HTTP/2.
-    multiplexed: bool,
-}
-
-impl Opened {
-    fn certificate(&self) -> Option<Rc<ClientCertificate>> {
-        match &self.transport {
-            Transport::Plain(_) => None,
-            Transport::Tls(stream) => client_of(stream.get_ref().1),
-        }
-    }
-}
-
-/// The transport and what it speaks. `None` when there is nothing to serve.
-async fn open(worker: &Worker, stream: TcpStream, secure: Option<Secure>) -> Option<Opened> {
-    let Some(certificates) = secure else {
-        let multiplexed = tokio::select! {
-            biased;
-            sniffed = sniff(&stream) => sniffed?,
-            () = worker.drain_began() => return None,
-        };
-        return Some(Opened { transport: Transport::Plain(stream), multiplexed });
-    };
-    match certificates.accept(stream).await {
-        Ok(stream) => {
-            worker.count(Count::TlsHandshakes);
-            let session = stream.get_ref().1;
-            if session.handshake_kind() == Some(HandshakeKind::Resumed) {
-                worker.count(Count::TlsResumed);
-            }
-            let protocol = session.alpn_protocol();
-            if protocol == Some(ACME_ALPN) {
-                // The handshake was the question, and the answer.
-                return None;
-            }
-            let multiplexed = protocol == Some(b"h2".as_slice());
-            Some(Opened { transport: Transport::Tls(Box::new(stream)), multiplexed })
-        }
-        Err(_) => {
-            worker.count(Count::TlsFailures);
-            None
-        }
-    }
-}
-
-/// Looks at the first bytes without taking them: HTTP/2 begins with its preface.
-async fn sniff(stream: &TcpStream) -> Option<bool> {
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut first).await.ok().filter(|seen| *seen > 0)?;
-        if first[..seen] != PREFACE[..seen] {
-            return Some(false);
-        }
-        if seen == PREFACE.len() {
-            return Some(true);
-        }
-        tokio::time::sleep(PREFACE_PAUSE).await;
-    }
-}
-
 async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: TokioIo<Io>) {
     let (sharer, shared) = (Rc::clone(worker), Rc::clone(connection));
     let service = service_fn(move |request| {
         let (worker, connection) = (Rc::clone(&sharer), Rc::clone(&shared));
         let busy = Busy::new(&connection);
-        async move {
-            let response = handler::handle(&worker, &connection, request).await;
-            Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
-        }
+        // Boxed: on its way into a task of its own it is moved many times.
+        Box::pin(async move {
+            let request = request.map(ClientBody::Http2);
+            let response = if connection.is_overworked(worker.settings.limits.streams) {
+                connection.doom.set(Some(Doom::Flood));
+                connection.wake();
+                handler::turn_away()
+            } else {
+                handler::handle(&worker, &connection, request).await
+            };
+            if response.extensions().get::<handler::Malformed>().is_some() {
+                // RFC 9113, 8.1.1.
+                return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
+            }
+            Ok(response.map(|body| super::body::Outgoing::new(body, busy)))
+        })
     });
     let limits = &worker.settings.limits;
     let http = http2::Builder::new(Local)
@@ -367,17 +421,21 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .enable_connect_protocol()
         .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(io, service);
     let mut http = std::pin::pin!(http);
     let mut told = false;
-    std::future::poll_fn(|context| {
+    let doom = std::future::poll_fn(|context| {
         match connection.doom.take() {
             // A second time: the client does not hang up although it was told to.
-            Some(Doom::Idle) if told => return Poll::Ready(()),
-            Some(Doom::Stalled | Doom::Head) => return Poll::Ready(()),
+            Some(Doom::Idle) if told => return Poll::Ready(None),
+            Some(doom @ (Doom::Stalled | Doom::Head | Doom::Flood | Doom::Malformed)) => {
+                return Poll::Ready(Some(doom));
+            }
             Some(Doom::Idle) => {
                 told = true;
                 http.as_mut().graceful_shutdown();
@@ -389,7 +447,14 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
             http.as_mut().graceful_shutdown();
         }
         connection.park(context);
-        http.as_mut().poll(context).map(|_| ())
+        http.as_mut().poll(context).map(|_| connection.doom.take())
     })
     .await;
+    match doom {
+        Some(Doom::Head) => worker.refuse(Reason::HeaderTime, connection.peer),
+        Some(Doom::Stalled) => worker.refuse(Reason::WriteTime, connection.peer),
+        Some(Doom::Flood) => worker.refuse(Reason::Flood, connection.peer),
+        Some(Doom::Malformed) => worker.refuse(Reason::Malformed, connection.peer),
+        Some(Doom::Idle) | None => {}
+    }
 }

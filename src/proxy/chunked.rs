@@ -48,9 +48,15 @@ pub enum Piece {
 pub struct Decoder {
     state: State,
     extensions: usize,
+    strict: bool,
 }
 
 impl Decoder {
+    /// One for clients: no space where the grammar has none. Some old servers pad their sizes.
+    pub fn strict() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
     /// Whether the body's end was seen.
     pub fn is_end(&self) -> bool {
         self.state == State::End
@@ -69,7 +75,7 @@ impl Decoder {
                     let Some((line, length)) = line(read, LONGEST_LINE)? else {
                         return Ok(Piece::Wanting);
                     };
-                    let (size, extension) = size(line)?;
+                    let (size, extension) = size(line, self.strict)?;
                     self.extensions += extension;
                     if self.extensions > LONGEST_EXTENSIONS {
                         return Err(MALFORMED);
@@ -109,6 +115,10 @@ impl Decoder {
     fn trailers(&mut self, read: &mut BytesMut) -> Result<Piece, &'static str> {
         let mut fields = [httparse::EMPTY_HEADER; MOST_TRAILERS];
         match httparse::parse_headers(read, &mut fields) {
+            // The parser takes a bare line feed for a line's end; we do not.
+            Ok(httparse::Status::Complete((length, _))) if has_bare_feed(&read[..length]) => {
+                Err(MALFORMED)
+            }
             Ok(httparse::Status::Complete((length, fields))) => {
                 let mut trailers = HeaderMap::with_capacity(fields.len());
                 for field in fields {
@@ -140,16 +150,26 @@ fn line(read: &BytesMut, longest: usize) -> Result<Option<(&[u8], usize)>, &'sta
     }
 }
 
+/// Whether a line ends with a line feed alone.
+pub fn has_bare_feed(lines: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', lines).any(|at| at == 0 || lines[at - 1] != b'\r')
+}
+
 /// A chunk's size, and the bytes of its extension.
-fn size(line: &[u8]) -> Result<(u64, usize), &'static str> {
+fn size(line: &[u8], strict: bool) -> Result<(u64, usize), &'static str> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     if !(1..=16).contains(&digits) || line.contains(&b'\r') {
         return Err(MALFORMED);
     }
     let (number, rest) = line.split_at(digits);
-    // Spaces before an extension are tolerated, as by everybody.
-    let extension = rest.trim_ascii_start();
-    if !extension.is_empty() && extension[0] != b';' {
+    // White space is for before an extension (RFC 9112, 7.1.1); in the lines of servers also alone.
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let good = match rest.get(blanks) {
+        None => blanks == 0 || !strict,
+        Some(first) => *first == b';',
+    };
+    let is_text = |byte: &u8| !byte.is_ascii_control() || *byte == b'\t';
+    if !good || !rest.iter().all(is_text) {
         return Err(MALFORMED);
     }
     let number =
@@ -165,16 +185,17 @@ pub fn write_size(size: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the end of a chunked body, with those trailers that were announced.
-pub fn write_end(trailers: Option<&HeaderMap>, announced: &[HeaderName], out: &mut Vec<u8>) {
+/// Writes the end of a chunked body, with its trailers.
+pub fn write_end<'a>(
+    trailers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.into_iter().flatten() {
-        if announced.contains(name) {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+    for (name, value) in trailers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -247,6 +268,14 @@ mod tests {
             "1;a\rb\r\nx",
             "0\r\nno colon\r\n\r\n",
             "0\r\n: x\r\n\r\n",
+            "0\r\nx: y\n\r\n",
+            "0\r\nx: y\r\n\n",
+            "0\r\n\n",
+            "0\r\nx: y\r\n z\r\n\r\n",
+            "1\u{b}\r\nx\r\n",
+            "1;a\0b\r\nx\r\n",
+            "1;a\nb\r\nx\r\n",
+            "1\n\r\nx\r\n",
         ] {
             for step in 1..=bad.len() {
                 assert_eq!(decode(bad, step), Err(MALFORMED), "{bad:?} by {step}");
@@ -260,6 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn only_servers_may_pad() {
+        for padded in ["1 \r\nx\r\n", "1\t\r\nx\r\n"] {
+            let mut read = BytesMut::from(padded);
+            assert!(matches!(Decoder::default().next(&mut read), Ok(Piece::Data(_))));
+            let mut read = BytesMut::from(padded);
+            assert_eq!(Decoder::strict().next(&mut read), Err(MALFORMED));
+        }
+        let mut read = BytesMut::from("1 ;a=b\r\nx\r\n");
+        assert!(matches!(Decoder::strict().next(&mut read), Ok(Piece::Data(_))));
+    }
+
+    #[test]
     fn what_is_written_can_be_read() {
         for size in [1, 9, 10, 15, 16, 255, 256, 4_096, 65_535] {
             let mut out = Vec::new();
@@ -268,8 +309,7 @@ mod tests {
             out.extend_from_slice(b"\r\n");
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sum", HeaderValue::from_static("1"));
-            trailers.insert("x-other", HeaderValue::from_static("2"));
-            write_end(Some(&trailers), &[HeaderName::from_static("x-sum")], &mut out);
+            write_end(&trailers, &mut out);
             let text = String::from_utf8(out).expect("text");
             let (body, trailers, _) = decode(&text, 1_000).expect("a body");
             assert_eq!((body.len(), trailers.expect("trailers").len()), (size, 1));

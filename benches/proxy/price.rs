@@ -1,0 +1,175 @@
+//! The price of each feature, in user instructions per request: with it and without.
+//!
+//! A feature is an entry in [`FEATURES`]. What no setting switches off is run alone, outside of a
+//! proxy ([`alone`]). Looking up a route is timed too, because a big table misses caches.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use switchback::analysis::scorecard::{Row, Scorecard};
+use switchback::model::id::ServiceName;
+use switchback::model::weight::Weight;
+use switchback::proxy::ids::Mint;
+use switchback::routing::table::{HostPattern, Route, RoutingTable, ServiceEntry};
+
+use crate::callgrind::{self, per_request};
+use crate::peers::{Kind, Setup, Site};
+use crate::report::{Better, Report, Series};
+use crate::texts::host;
+use crate::{Options, Result};
+
+/// The section's title.
+pub const SECTION: &str =
+    "The price of features: instructions, and per cent of a request to a single fixed pool";
+/// What a bar is about.
+const TOGETHER: &str = "split, affinity cookie and scorecards";
+/// Its row, in per cent.
+pub const TOGETHER_PART: &str = "split, affinity cookie and scorecards, part";
+/// The look-up that a bar is about.
+pub const LOOKUP: &str = "looking up a route among 10,000, against 10";
+
+/// A feature that a setting switches on.
+struct Feature {
+    name: &'static str,
+    /// Lines in the service's table.
+    service: &'static str,
+    /// Tables of its own. `{here}` is a folder to write to.
+    tables: &'static str,
+    /// What requests bring along for it.
+    fields: &'static [&'static str],
+    /// What it is compared with: a split, or a single pool.
+    on_split: bool,
+}
+
+const FEATURES: [Feature; 1] = [Feature {
+    name: "affinity cookie",
+    service: "affinity = \"cookie:user\"\n",
+    tables: "",
+    fields: &["Cookie: user=0123456789abcdef"],
+    on_split: true,
+}];
+
+/// Measures all of them.
+pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
+    report.section(SECTION);
+    let count = |setup: &Setup, fields: &[&str]| per_request(options, site, setup, fields);
+    let ours = Setup::of(Kind::Switchback);
+    let single = Setup { split: false, ..ours.clone() };
+    let (base, split) = (count(&single, &[])?, count(&ours, &[])?);
+    let price = |report: &mut Report, name: &str, instructions: f64| {
+        let mut series = Series::new(name, "", Better::Lower);
+        series.add(Kind::Switchback, instructions);
+        report.add(series);
+        let mut part = Series::new(&format!("{name}, part"), "%", Better::Lower);
+        part.add(Kind::Switchback, 100.0 * instructions / base);
+        report.add(part);
+    };
+    price(report, "split", split - base);
+    let mut together = split - base;
+    for feature in &FEATURES {
+        let pools = if feature.on_split { &ours } else { &single };
+        let setup = Setup {
+            service: feature.service.to_owned(),
+            tables: feature.tables.replace("{here}", &site.file("").display().to_string()),
+            ..pools.clone()
+        };
+        // Against the same request without the feature, not against a shorter one.
+        let without = count(pools, feature.fields)?;
+        let instructions = count(&setup, feature.fields)? - without;
+        if feature.name == "affinity cookie" {
+            together += instructions;
+        }
+        price(report, feature.name, instructions);
+    }
+    let scorecards = callgrind::alone(site, "scorecard")?;
+    price(report, "scorecards", scorecards);
+    price(report, "request id and trace context", callgrind::alone(site, "names")?);
+    price(report, TOGETHER, together + scorecards);
+    lookups(options, report);
+    Ok(())
+}
+
+/// Nanoseconds per look-up.
+fn lookups(options: &Options, report: &mut Report) {
+    let mut times = Series::new("nanoseconds to look up a route among 10", "ns", Better::Lower);
+    let mut many = Series::new("nanoseconds to look up a route among 10,000", "ns", Better::Lower);
+    let mut ratio = Series::new(LOOKUP, "×", Better::Lower);
+    let (small, large) = (table(10), table(10_000));
+    let (few_hosts, all_hosts) = (hosts(10), hosts(10_000));
+    for _ in 0..options.rounds {
+        let (a, b) = (lookup(&small, &few_hosts), lookup(&large, &all_hosts));
+        times.add(Kind::Switchback, a);
+        many.add(Kind::Switchback, b);
+        ratio.add(Kind::Switchback, b / a);
+    }
+    [times, many, ratio].into_iter().for_each(|series| report.add(series));
+}
+
+/// A table whose services have a route each.
+fn table(routes: usize) -> RoutingTable {
+    let service = |number: usize| {
+        let entry = ServiceEntry {
+            name: ServiceName::new(&format!("app-{number}")).unwrap_or_else(|_| unreachable!()),
+            settings: Arc::default(),
+            canary_weight: Weight::ZERO,
+            salt: 0,
+            overdue: Duration::from_secs(1),
+            stable: None,
+            canary: None,
+            warm: None,
+            budget: None,
+            fresh: None,
+        };
+        let host = HostPattern::Exact(host(number));
+        (entry, vec![Route { host, path: "/".to_owned() }])
+    };
+    RoutingTable::new(1, (0..routes).map(service).collect())
+}
+
+/// Hosts in an order that no prefetcher guesses.
+fn hosts(routes: usize) -> Vec<String> {
+    (0..10_000).map(|turn| host((turn * 7_919) % routes)).collect()
+}
+
+fn lookup(table: &RoutingTable, hosts: &[String]) -> f64 {
+    const ROUNDS: usize = 100;
+    let began = Instant::now();
+    for _ in 0..ROUNDS {
+        for host in hosts {
+            black_box(table.service_of(black_box(host), black_box("/a/b?c")));
+        }
+    }
+    began.elapsed().as_secs_f64() * 1e9 / (ROUNDS * hosts.len()) as f64
+}
+
+/// Turns of one part alone, for callgrind.
+pub fn alone(mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    let part = arguments.next().unwrap_or_default();
+    let turns = arguments.next().and_then(|text| text.parse::<u64>().ok());
+    let turns = turns.ok_or("--alone needs a part and a number of turns")?;
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        seed
+    };
+    match part.as_str() {
+        "scorecard" => {
+            let card = Scorecard::new(1);
+            for _ in 0..turns {
+                // One clock more than a proxy without scorecards would read.
+                let micros = Instant::now().elapsed().as_micros() as u64 + (random() >> 50);
+                card.record(0, black_box(Row::Success), micros);
+            }
+            black_box(card.sample());
+        }
+        "names" => {
+            let mut mint = Mint::default();
+            for _ in 0..turns {
+                black_box(mint.names(None, None, &mut random));
+            }
+        }
+        other => return Err(format!("{other} is no part that is run alone")),
+    }
+    Ok(())
+}
