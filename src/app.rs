@@ -9,13 +9,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::certificates::keeper::{self, Times};
 use crate::config::{Config, FileText, RotateEvery};
 use crate::controller::archivist::Archivist;
 use crate::controller::driver::{Driver, Leave, Parts, Reload};
 use crate::controller::handle::Handle;
 use crate::controller::runtimes::Runtimes;
+use crate::model::id::ServiceName;
 use crate::proxy;
-use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
+use crate::proxy::tls::{Certificates, TlsError};
 use crate::routing::live::Live;
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
@@ -30,6 +32,8 @@ use crate::telemetry::access_log::{self, AccessLog, Destination, Every};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
+/// Lists of containers that may wait: each holds all, so the last one counts.
+const LABELLED: usize = 4;
 /// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
 /// milliseconds, on a busy machine within some hundred.
 const LOCKED: Duration = Duration::from_secs(3);
@@ -95,22 +99,47 @@ impl House {
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
         let dir = config.state.dir.clone();
         let mut store = open_store(&dir).await?;
-        let everything = store.load()?;
+        let mut everything = store.load()?;
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
         let (runtimes, images) = runtimes(&config, program)?;
+        let (containers, labelled) = if config.runtime.labels {
+            let (changes, labelled) = tokio::sync::mpsc::channel(LABELLED);
+            // What was known of them is in the store: better a moment later than without them. An
+            // engine that is not there yet is followed until it is.
+            let containers = images.labelled().await.unwrap_or_default();
+            images.follow_labelled(changes);
+            (containers, Some(labelled))
+        } else {
+            (Vec::new(), None)
+        };
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
         };
         let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
-        let mut settings = proxy_settings(&config, workers)?;
         let log = access_log(&config, &traffic)?;
-        settings.log = log.as_ref().map(|(log, _)| log.clone());
-        let certificates = settings.tls.clone();
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
         let shutdown = CancellationToken::new();
+        let everything = &mut everything;
+        let certificates = match &config.tls {
+            None => None,
+            Some(_) => Some(keeper::start(keeper::Parts {
+                config: config.clone(),
+                listens: (!config.listen.http.is_empty(), !config.listen.https.is_empty()),
+                writer: writer.clone(),
+                certificates: std::mem::take(&mut everything.certificates),
+                account: everything.account.take(),
+                authority: everything.authority.take(),
+                dir: dir.clone(),
+                times: Times::default(),
+                shutdown: shutdown.clone(),
+            })?),
+        };
+        let tls = certificates.as_ref().map(|keeper| Arc::clone(keeper.tls()));
+        let mut settings = proxy_settings(&config, workers, tls);
+        settings.log = log.as_ref().map(|(log, _)| log.clone());
         let text = Arc::new(Mutex::new(config.text.clone()));
         let archivist = Archivist::new(
             &config.state.checkpoints,
@@ -125,7 +154,10 @@ impl House {
             images: Some(images),
             archivist: Some(archivist.clone()),
             writer,
-            everything,
+            everything: std::mem::take(everything),
+            containers,
+            labelled,
+            certificates: certificates.as_ref().map(keeper::Handle::status),
             recordings: dir.join("recordings"),
             reload: reload(config.clone(), read, certificates, text),
             services: config.services,
@@ -138,7 +170,8 @@ impl House {
             .http
             .iter()
             .map(|address| format!("http://{address}"))
-            .chain(addresses.https.iter().map(|address| format!("https://{address}")));
+            .chain(addresses.https.iter().map(|address| format!("https://{address}")))
+            .chain(addresses.tcp.iter().map(|address| format!("tcp://{address}")));
         driver.listens(listen.collect());
         let admin_stop = CancellationToken::new();
         let settings = admin::Settings {
@@ -271,15 +304,16 @@ fn runtimes(
     Ok((runtimes, docker))
 }
 
-fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {
-    let tls = match &config.tls {
-        None => None,
-        Some(tls) => Some(Certificates::load(certificate_files(tls))?),
-    };
+fn proxy_settings(
+    config: &Config,
+    workers: usize,
+    tls: Option<Arc<Certificates>>,
+) -> proxy::Settings {
     let (listen, limits) = (&config.listen, &config.listen.limits);
-    Ok(proxy::Settings {
+    proxy::Settings {
         http: listen.http.clone(),
         https: listen.https.clone(),
+        tcp: tcp_listeners(config),
         workers,
         tls,
         trusted_proxies: listen.trusted_proxies.clone(),
@@ -305,7 +339,7 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
         },
         revision_header: false,
         log: None,
-    })
+    }
 }
 
 fn access_log(
@@ -340,12 +374,12 @@ fn access_log(
         .map_err(|source| OpenError::Log { path: file.unwrap_or_else(|| "stdout".into()), source })
 }
 
-fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
-    let files = |certificate: &crate::config::Certificate| CertificateFiles {
-        certificate: certificate.cert.clone(),
-        key: certificate.key.clone(),
+fn tcp_listeners(config: &Config) -> Vec<(SocketAddr, ServiceName)> {
+    let of = |service: &crate::config::Service| {
+        let name = service.name.clone();
+        service.listen.clone().into_iter().map(move |address| (address, name.clone()))
     };
-    tls.certificates.iter().map(files).collect()
+    config.services.iter().flat_map(of).collect()
 }
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
@@ -353,16 +387,15 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
 fn reload(
     running: Config,
     read: ReadConfig,
-    certificates: Option<Arc<Certificates>>,
+    certificates: Option<keeper::Handle>,
     text: Arc<Mutex<FileText>>,
 ) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
         match (&config.tls, &certificates) {
-            (Some(tls), Some(certificates)) => {
-                let replaced = certificates.replace(&certificate_files(tls));
-                replaced.map_err(|error| error.to_string())?;
+            (Some(_), Some(certificates)) => {
+                certificates.configure(&config).map_err(|error| error.to_string())?;
                 said.push("certificates read again");
             }
             (None, None) => {}
@@ -370,6 +403,10 @@ fn reload(
         }
         for (same, needs) in [
             (config.listen == running.listen, "[listen] needs a restart"),
+            (
+                tcp_listeners(&config) == tcp_listeners(&running),
+                "`listen` of [tcp] needs a restart",
+            ),
             (config.admin == running.admin, "[admin] needs a restart"),
             (config.state == running.state, "[state] needs a restart"),
             (config.runtime == running.runtime, "[runtime] needs a restart"),

@@ -18,7 +18,9 @@ pub mod telemetry;
 
 pub mod proxy;
 
+pub mod certificates;
 pub mod controller;
+pub mod nginx;
 
 pub mod admin;
 pub mod cli;

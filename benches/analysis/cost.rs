@@ -54,9 +54,9 @@ pub fn polls() -> String {
         let took = began.elapsed().as_secs_f64() * 1e3;
         // Ten polls are a slot, at whose end the bets of the next are made.
         if poll.is_multiple_of(10) {
-            slots.push(took)
+            slots.push(took);
         } else {
-            polls.push(took)
+            polls.push(took);
         }
         let began = Instant::now();
         for [stable, canary] in &newly {

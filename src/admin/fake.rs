@@ -87,6 +87,7 @@ pub(crate) fn driver() -> (Levers, Handle) {
         configured: String::new(),
         reload_refused: false,
         stopping: false,
+        certificates: Vec::new(),
     }));
     let (events, _) = broadcast::channel(16);
     let recent = Arc::new(Mutex::new(VecDeque::new()));

@@ -60,6 +60,14 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
         page.add(&names::RELOADED_AT, &[], read.as_second());
     }
     page.add(&names::RELOADED, &[], u8::from(!daemon.reload_refused));
+    for one in &daemon.certificates {
+        let name = one.names.first().map_or("", String::as_str);
+        let labels = [("name", name), ("source", one.source.as_str())];
+        if let Some(until) = one.not_after_seconds {
+            page.add(&names::NOT_AFTER, &labels, until);
+        }
+        page.add(&names::CERTIFICATE_OK, &labels, u8::from(one.note.is_none()));
+    }
     if let Some(docker) = daemon.docker {
         page.add(&names::DOCKER_UP, &[], u8::from(docker));
     }

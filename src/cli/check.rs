@@ -41,6 +41,10 @@ pub fn run(args: &Check) -> Result<Exit, Failure> {
     if !parsed.warnings.list.is_empty() {
         output::talk(&parsed.warnings.render(true));
     }
+    let keys = parsed.config.tls.iter().flat_map(|tls| &tls.certificates);
+    for note in keys.filter_map(|one| crate::certificates::loose(&one.key)) {
+        output::talk(&format!("warning: {note}"));
+    }
     let file = file.unwrap_or_default();
     output::data(&format!("{GOOD}{file} is valid{GOOD:#}\n{}", summary(&parsed.config)))?;
     Ok(Exit::Done)
@@ -108,7 +112,9 @@ fn summary(config: &Config) -> String {
             Source::Command(_) => "process",
             Source::Endpoints(_) => "static",
         };
-        let routes: Vec<String> = service.routes.iter().map(ToString::to_string).collect();
+        let listen = service.listen.iter().map(|address| format!("tcp://{address}"));
+        let routes: Vec<String> =
+            service.routes.iter().map(ToString::to_string).chain(listen).collect();
         table.row([
             service.name.to_string(),
             routes.join(","),

@@ -20,6 +20,7 @@ pub mod figures;
 mod gates;
 pub mod generate;
 pub mod history;
+mod import;
 pub mod init;
 pub(crate) mod live;
 pub mod logs;
@@ -86,6 +87,7 @@ fn dispatch(verb: Verb) -> Result<Exit, Failure> {
             Offline::Analyze(args) => analyze::run(&args),
             Offline::Config(args) => config::run(&args.verb),
             Offline::Init(args) => init::run(&args.file),
+            Offline::Import(args) => import::run(&args.from),
             Offline::Version(output) => version::run(output),
             Offline::Completions(args) => generate::completions(args.shell),
             Offline::Man(args) => generate::man(args.dir.as_deref()),

@@ -68,7 +68,9 @@ async fn serve(house: House) -> Exit {
         return Exit::Error;
     };
     let addresses = house.addresses();
-    for (scheme, list) in [("http", &addresses.http), ("https", &addresses.https)] {
+    for (scheme, list) in
+        [("http", &addresses.http), ("https", &addresses.https), ("tcp", &addresses.tcp)]
+    {
         for address in list {
             tracing::info!("listening on {scheme}://{address}");
         }

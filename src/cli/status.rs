@@ -14,7 +14,10 @@ use super::exit::Exit;
 use super::trouble::{self, Trouble};
 use super::{figures, live, watch};
 use crate::controller::status::{DaemonStatus, ServiceStatus, SideStatus};
+use crate::model::certificate::CertificateStatus;
 
+/// Certificates that fit on a line.
+const SHOWN_CERTIFICATES: usize = 4;
 /// Twice a second is as fast as a person compares numbers.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
@@ -174,6 +177,7 @@ fn page(seen: &Seen, signs: Signs, now: Timestamp) -> Vec<Line> {
     if seen.daemon.stopping {
         lines.push(Line::new().and(Look::Unsure, "! ").plain("the daemon is stopping"));
     }
+    lines.extend(certificates(&seen.daemon.certificates));
     if seen.services.is_empty() {
         lines.push(Line::from(
             "no service is configured: add a [service.NAME] to the configuration, then `switchback reload`",
@@ -186,6 +190,24 @@ fn page(seen: &Seen, signs: Signs, now: Timestamp) -> Vec<Line> {
         lines.extend(service_lines(service, signs, now));
     }
     lines
+}
+
+/// `certificates  app.example.com 61 d · *.example.org 12 d`; of many, those that expire first.
+fn certificates(all: &[CertificateStatus]) -> Option<Line> {
+    let mut sorted: Vec<&CertificateStatus> = all.iter().collect();
+    sorted.sort_by_key(|one| one.days_left.unwrap_or(i64::MIN));
+    let shown = sorted.iter().take(SHOWN_CERTIFICATES).map(|one| {
+        let name = one.names.first().map_or("-", String::as_str);
+        match one.days_left {
+            Some(days) => format!("{name} {days} d"),
+            None => format!("{name} {}", one.state),
+        }
+    });
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if all.len() > SHOWN_CERTIFICATES {
+        text.push_str(&format!(" and {} that last longer", all.len() - SHOWN_CERTIFICATES));
+    }
+    (!all.is_empty()).then(|| Line::new().and(Look::Faint, "certificates  ").plain(&text))
 }
 
 /// One service: a header, the two sides in numbers, the tree of instances, the verdict, the notes.

@@ -7,15 +7,17 @@ use super::Config;
 use super::problem::{Place, Problem};
 use super::reader::Section;
 use super::service::Read;
+use super::tls::Challenge;
 use crate::model::id::ServiceName;
-use crate::routing::table::Route;
+use crate::routing::table::{HostPattern, Route};
 
 /// Checks the whole.
 pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
     routes(top, services);
     leads(top, services);
-    addresses(config, top);
-    if services.is_empty() && top.lacks("service") {
+    addresses(config, top, services);
+    certificates(config, top, services);
+    if services.is_empty() && top.lacks("service") && top.lacks("tcp") && !config.runtime.labels {
         let problem =
             Problem::warning(None, "no service is configured: every request will be answered 404");
         top.report.add(
@@ -59,7 +61,51 @@ fn routes(top: &Section<'_>, services: &[Read]) {
     }
 }
 
-fn addresses(config: &Config, top: &Section<'_>) {
+/// What certificates need beyond their own tables.
+fn certificates(config: &Config, top: &Section<'_>, services: &[Read]) {
+    let asks = config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+    for read in services.iter().filter(|_| !asks) {
+        if read.service.settings.client_certificate {
+            let title = format!(
+                "[service.{}] requires client certificates, and nobody is asked for one",
+                read.service.name
+            );
+            let place = read.route_places.first().unwrap_or(&top.place).clone();
+            let help = "add client_auth = \"optional\" and client_ca below [tls]";
+            top.report.add(Problem::error(place, title).help(help));
+        }
+    }
+    let Some(acme) = &config.acme else { return };
+    let section = top.inner("acme");
+    let missing = match acme.challenge {
+        Challenge::Http if config.listen.http.is_empty() => Some("http"),
+        Challenge::TlsAlpn if config.listen.https.is_empty() => Some("https"),
+        _ => None,
+    };
+    if let (Some(listener), Some(place)) = (missing, section.place_of("challenge")) {
+        let title = format!("this challenge is answered on `listen.{listener}`, which is off");
+        let expected = "open it, or choose another challenge";
+        section.wrong("challenge", &place, title, expected);
+    }
+    let is_named = |route: &Route| route.host != HostPattern::Any;
+    let mut routes = services.iter().flat_map(|read| &read.service.routes);
+    if acme.hosts.is_empty() && acme.ask.is_none() && !routes.any(is_named) {
+        let title = "there is no name to have a certificate for";
+        let problem = Problem::warning(Some(section.place.clone()), title);
+        top.report.add(problem.help("name them in the `host` of a service, or below [acme]"));
+    }
+    let is_wild = |route: &Route| matches!(route.host, HostPattern::Below(_));
+    for read in services.iter().filter(|_| acme.dns_hook.is_empty()) {
+        if let Some(at) = read.service.routes.iter().position(is_wild) {
+            let place = read.route_places.get(at).unwrap_or(&top.place).clone();
+            let title = "a certificate for all names below one takes a `dns_hook` in [acme]";
+            let problem = Problem::warning(Some(place), title);
+            top.report.add(problem.help("without it, these names are served by HTTPS only as far as [tls] has a certificate, or `ask` allows one"));
+        }
+    }
+}
+
+fn addresses(config: &Config, top: &Section<'_>, services: &[Read]) {
     let listen = top.inner("listen");
     let admin = top.inner("admin");
     let mut taken: Vec<(&str, SocketAddr, Option<Place>)> = Vec::new();
@@ -68,6 +114,17 @@ fn addresses(config: &Config, top: &Section<'_>) {
         ("listen.https", &config.listen.https, listen.place_of("https")),
         ("admin.listen", &config.admin.listen, admin.place_of("listen")),
     ];
+    let tcp: Vec<(String, &Vec<SocketAddr>, Option<Place>)> = services
+        .iter()
+        .filter(|read| !read.service.listen.is_empty())
+        .map(|read| {
+            let name = format!("tcp.{}.listen", read.service.name);
+            (name, &read.service.listen, Some(read.place.clone()))
+        })
+        .collect();
+    let all = all
+        .into_iter()
+        .chain(tcp.iter().map(|(name, list, at)| (name.as_str(), *list, at.clone())));
     for (name, addresses, place) in all {
         for address in addresses {
             let clash = taken.iter().find(|(_, other, _)| collide(*address, *other));

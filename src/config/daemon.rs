@@ -9,8 +9,7 @@ use super::problem::Problem;
 use super::raw::Value;
 use super::reader::{Found, Section};
 use super::{
-    Admin, Certificate, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings,
-    State, Tls,
+    Admin, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State,
 };
 
 /// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
@@ -18,17 +17,23 @@ pub(super) const SECRET_LENGTH: usize = 16;
 
 /// Reads everything but the services.
 pub(super) fn read(top: &Section<'_>, base: &Path, file: ReadFile<'_>) -> Config {
+    let (tls, acme) = super::tls::read(top, base);
+    // Meant, though perhaps not well written: that is said already.
     let section = top.inner("tls");
-    let meant = ["cert", "key", "certificate"].iter().any(|name| section.written(name).is_some());
-    let tls = read_tls(&section, base);
-    let context = Context { base, file, https: meant, proxied: false };
+    let meant = ["cert", "key", "certificate"].iter().any(|name| section.written(name).is_some())
+        || top.written("acme").is_some();
+    let context = Context { base, file, https: meant || tls.is_some(), proxied: false };
     let listen = read_listen(&top.inner("listen"), context);
     Config {
         listen,
         tls,
+        acme,
         admin: read_admin(&top.inner("admin"), base),
         state: read_state(&top.inner("state"), base),
-        runtime: RuntimeSettings { docker: read_docker(&top.inner("runtime")) },
+        runtime: RuntimeSettings {
+            docker: read_docker(&top.inner("runtime")),
+            labels: top.inner("runtime").choice("labels") == "on",
+        },
         log: read_log(&top.inner("log")),
         access_log: super::access_log::read(&top.inner("access_log"), base),
         services: Vec::new(),
@@ -65,7 +70,7 @@ fn read_listen(section: &Section<'_>, context: Context<'_>) -> Listen {
             section.report.add(
                 Problem::error(place, "`https` is opened, but there is no certificate")
                     .label("this address cannot be served")
-                    .help("add cert and key below [tls], or write https = \"off\""),
+                    .help("add cert and key below [tls], or an [acme] table, or write https = \"off\""),
             );
         }
         https.clear();
@@ -118,42 +123,6 @@ fn bounded_size(section: &Section<'_>, name: &str, low: u64, high: u64) -> usize
         }
         _ => found.value as usize,
     }
-}
-
-fn read_tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
-    let mut certificates: Vec<Certificate> = Vec::new();
-    certificates.extend(read_certificate(section, base));
-    for entry in section.tables("certificate") {
-        match read_certificate(&entry, base) {
-            Some(certificate) => certificates.push(certificate),
-            None if entry.written("cert").is_none() && entry.written("key").is_none() => {
-                section.report.add(
-                    Problem::error(entry.place.clone(), "this certificate has no files")
-                        .label("expected `cert` and `key`"),
-                );
-            }
-            None => {}
-        }
-    }
-    (!certificates.is_empty()).then_some(Tls { certificates })
-}
-
-fn read_certificate(section: &Section<'_>, base: &Path) -> Option<Certificate> {
-    match (section.text("cert"), section.text("key")) {
-        (Some(cert), Some(key)) => Some(Certificate { cert: cert.path(base), key: key.path(base) }),
-        (Some(one), None) if section.written("key").is_none() => missing(section, one, "key"),
-        (None, Some(one)) if section.written("cert").is_none() => missing(section, one, "cert"),
-        _ => None,
-    }
-}
-
-fn missing(section: &Section<'_>, one: Found<String>, other: &str) -> Option<Certificate> {
-    let place = one.place.unwrap_or_else(|| section.place.clone());
-    section.report.add(
-        Problem::error(place, format!("`{other}` is missing"))
-            .label(format!("a certificate takes both files: add {other} = \"….pem\"")),
-    );
-    None
 }
 
 fn read_admin(section: &Section<'_>, base: &Path) -> Admin {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Input;
-use super::keys::{self, Key, SERVICE, Shape, TOP};
+use super::keys::{self, Key, SERVICE, Shape, TCP, TOP};
 use super::problem::{Place, Problem, Source};
 use super::raw::{self, Node, Table, Value};
 use super::reader::{Report, Section};
@@ -56,7 +56,12 @@ impl Document {
     /// Whether a certificate is configured.
     #[must_use]
     pub fn has_certificate(&self) -> bool {
-        self.table.table("tls").is_some_and(|tls| !tls.entries.is_empty())
+        let tls = self.table.table("tls");
+        let written = |name| tls.is_some_and(|tls| tls.entry(name).is_some());
+        let local = tls.and_then(|tls| tls.entry("local"));
+        ["cert", "key", "certificate"].into_iter().any(written)
+            || local.is_some_and(|entry| entry.node.value == Value::Text("all".to_owned()))
+            || self.table.table("acme").is_some()
     }
 
     /// The names of the services that were written.
@@ -182,8 +187,10 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
     }
     let mut found = Vec::new();
     walk(&[], TOP, &mut found);
-    for entry in table.table("service").iter().flat_map(|services| &services.entries) {
-        walk(&["service".to_owned(), entry.key.clone()], SERVICE, &mut found);
+    for (name, keys) in [("service", SERVICE), ("tcp", TCP)] {
+        for entry in table.table(name).iter().flat_map(|services| &services.entries) {
+            walk(&[name.to_owned(), entry.key.clone()], keys, &mut found);
+        }
     }
     found
 }

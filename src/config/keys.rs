@@ -4,6 +4,14 @@
 
 pub mod edge;
 
+mod engine;
+mod tcp;
+mod tls;
+
+pub use engine::{LOG, RUNTIME};
+pub use tcp::TCP;
+pub use tls::{ACME, CERTIFICATE, TLS};
+
 use super::listen_keys::LISTEN;
 use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
@@ -105,6 +113,12 @@ pub(super) const fn key(
 pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
+    key(
+        "acme",
+        Table(ACME),
+        "",
+        "Certificates by themselves, from Let's Encrypt or another authority; `email` is enough.",
+    ),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
     key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
@@ -121,24 +135,12 @@ pub const TOP: &[Key] = &[
         "",
         "The services, each under a name of 1 to 63 of a-z, 0-9 and '-'.",
     ),
-];
-
-/// `[tls]`.
-pub const TLS: &[Key] = &[
-    key("cert", Text, "", "PEM file with the certificate and its chain, relative to this file."),
-    key("key", Text, "", "PEM file with the private key, relative to this file."),
     key(
-        "certificate",
-        Tables(CERTIFICATE),
+        "tcp",
+        Named(TCP),
         "",
-        "More certificates, chosen by the name that the visitor asks for.",
+        "Services that speak no HTTP: plain TCP, with the same split, drain and rollouts by connection.",
     ),
-];
-
-/// `[[tls.certificate]]`.
-pub const CERTIFICATE: &[Key] = &[
-    key("cert", Text, "", "PEM file with the certificate and its chain, relative to this file."),
-    key("key", Text, "", "PEM file with the private key, relative to this file."),
 ];
 
 /// `[admin]`.
@@ -156,30 +158,6 @@ pub const ADMIN: &[Key] = &[
         "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
     ),
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
-];
-
-/// `[runtime]`.
-pub const RUNTIME: &[Key] = &[key(
-    "docker",
-    Text,
-    r#""unix:///var/run/docker.sock""#,
-    "The Docker Engine, unix:// or tcp://. DOCKER_HOST is honoured when this is not written.",
-)];
-
-/// `[log]`.
-pub const LOG: &[Key] = &[
-    key(
-        "format",
-        Choice(&["auto", "text", "json"]),
-        r#""auto""#,
-        "\"auto\" is text on a terminal and JSON otherwise.",
-    ),
-    key(
-        "filter",
-        Text,
-        r#""info""#,
-        "Levels, also per module: \"info,switchback::proxy=debug\". Also set by SWITCHBACK_LOG.",
-    ),
 ];
 
 /// `[service.NAME]`.
@@ -447,6 +425,12 @@ const SERVICE_OWN: &[Key] = &[
         TextOrList,
         r#""auto""#,
         "Files that the other revision is asked for when one says 404: \"auto\" is what has a hash in its name; or path prefixes, or \"off\".",
+    ),
+    key(
+        "client_certificate",
+        Choice(&["any", "required"]),
+        r#""any""#,
+        "\"required\" refuses requests without a verified client certificate (403); needs `tls.client_auth`.",
     ),
     key(
         "tester_secret",

@@ -18,10 +18,12 @@ mod cross;
 mod daemon;
 mod document;
 pub mod env_file;
+mod exceptions;
 mod hooks;
 pub mod image;
 pub mod keeping;
 pub mod keys;
+pub mod labels;
 mod listen_keys;
 pub mod load;
 mod networks;
@@ -36,6 +38,8 @@ pub mod schema;
 mod service;
 pub mod show;
 mod source;
+mod tcp;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,6 +60,7 @@ use crate::model::network::Network;
 use keeping::{Build, Keeping};
 use problem::Problems;
 use reader::Report;
+use tls::{Acme, Tls};
 
 /// Everything that was configured. Valid in itself: routes do not collide, times make sense, every
 /// service has one source.
@@ -63,8 +68,10 @@ use reader::Report;
 pub struct Config {
     /// Where visitors connect.
     pub listen: Listen,
-    /// Certificates; `None` when there are none, and then `listen.https` is empty.
+    /// Certificates; `None` when there can be none, and then `listen.https` is empty.
     pub tls: Option<Tls>,
+    /// Certificates by themselves.
+    pub acme: Option<Acme>,
     /// The operator's window.
     pub admin: Admin,
     /// What must survive a restart.
@@ -153,22 +160,6 @@ pub struct Limits {
     pub memory: Option<u64>,
 }
 
-/// `[tls]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// At least one; the first is for visitors who ask for no name or an unknown one.
-    pub certificates: Vec<Certificate>,
-}
-
-/// A certificate and its key. The paths are resolved against the directory of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// PEM file with the chain.
-    pub cert: PathBuf,
-    /// PEM file with the private key.
-    pub key: PathBuf,
-}
-
 /// `[admin]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -204,6 +195,8 @@ pub struct State {
 pub struct RuntimeSettings {
     /// The Docker Engine: `unix://` and a path, or `tcp://` and an address.
     pub docker: String,
+    /// Whether labels of containers make services.
+    pub labels: bool,
 }
 
 /// `[log]`.
@@ -262,8 +255,10 @@ pub enum LogFormat {
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
-    /// What leads to it; at least one.
+    /// What leads to it; at least one, unless it speaks plain TCP.
     pub routes: Vec<Route>,
+    /// Where it listens when it speaks plain TCP; else empty.
+    pub listen: Vec<SocketAddr>,
     /// How its requests are treated.
     pub settings: ServiceSettings,
     /// What is done to them besides.

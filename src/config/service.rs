@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use super::daemon::secret;
 use super::document::Document;
+use super::exceptions::{read_assets, read_exceptions};
 use super::hooks::{read_gates, read_hooks};
-use super::keys::SERVICE;
+use super::keys::{Key, SERVICE, TCP};
 use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, keeping, scalar};
+use super::{Service, env_file, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::revision::{
@@ -21,7 +22,6 @@ use crate::model::revision::{
 };
 use crate::model::weight::Weight;
 use crate::rollout::plan::{OnInconclusive, Plan, Steps};
-use crate::routing::asset::Assets;
 use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings, Shield};
 use crate::routing::table::Route;
 
@@ -31,24 +31,61 @@ pub(super) struct Read {
     pub(super) route_places: Vec<Place>,
     /// The services that its routes lead to.
     pub(super) leads: policy::Leads,
+    /// Where its header stands.
+    pub(super) place: Place,
 }
 
 /// Reads all services.
 pub(super) fn read(document: &Document, context: Context<'_>, report: &Report) -> Vec<Read> {
-    let services = document.table.entry("service").map(|entry| &entry.node);
+    let of = |kind: &'static Kind| read_kind(document, context, report, kind);
+    let mut all = of(&HTTP);
+    for tcp in of(&PLAIN) {
+        if all.iter().any(|read| read.service.name == tcp.service.name) {
+            let name = &tcp.service.name;
+            let title = format!("[tcp.{name}] and [service.{name}] have one name");
+            let place = tcp.place.clone();
+            report.add(Problem::error(place, title).label("verbs could not tell them apart"));
+        }
+        all.push(tcp);
+    }
+    all
+}
+
+/// `[service.NAME]` or `[tcp.NAME]`.
+struct Kind {
+    table: &'static str,
+    keys: &'static [Key],
+}
+
+const HTTP: Kind = Kind { table: "service", keys: SERVICE };
+const PLAIN: Kind = Kind { table: "tcp", keys: TCP };
+
+fn read_kind(
+    document: &Document,
+    context: Context<'_>,
+    report: &Report,
+    kind: &'static Kind,
+) -> Vec<Read> {
+    let services = document.table.entry(kind.table).map(|entry| &entry.node);
     let entries: &[Entry] = match services.map(|node| (&node.value, &node.place)) {
         Some((Value::Table(table), _)) => &table.entries,
         Some((other, place)) => {
-            let title = format!("`service` is a table of services, not {}", other.kind());
-            report.add(Problem::error(place.clone(), title).label("write [service.web]"));
+            let name = kind.table;
+            let title = format!("`{name}` is a table of services, not {}", other.kind());
+            report.add(Problem::error(place.clone(), title).label(format!("write [{name}.web]")));
             &[]
         }
         None => &[],
     };
-    entries.iter().filter_map(|entry| read_service(entry, context, report)).collect()
+    entries.iter().filter_map(|entry| read_service(entry, context, report, kind)).collect()
 }
 
-fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<Read> {
+fn read_service(
+    entry: &Entry,
+    context: Context<'_>,
+    report: &Report,
+    kind: &'static Kind,
+) -> Option<Read> {
     let (base, file) = (context.base, context.file);
     let name = ServiceName::new(&entry.key).map_err(|_| {
         report.add(
@@ -59,21 +96,32 @@ fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<
     let Value::Table(table) = &entry.node.value else {
         let problem =
             Problem::error(entry.place.clone(), format!("`{}` is not a service", entry.key));
-        report.add(problem.label("services have names: write this below [service.NAME]"));
+        let expected = format!("services have names: write this below [{}.NAME]", kind.table);
+        report.add(problem.label(expected));
         return None;
     };
-    let path = format!("service.{}", entry.key);
-    let section = Section::new(path, entry.place.clone(), SERVICE, Some(table), report);
+    let path = format!("{}.{}", kind.table, entry.key);
+    let section = Section::new(path, entry.place.clone(), kind.keys, Some(table), report);
     let name = name.ok()?;
-    let (routes, route_places) = read_routes(&section);
-    let (policy, leads) = policy::read(&section, context);
-    let mut settings = read_settings(&section, &name);
+    let is_http = kind.table == HTTP.table;
+    let (routes, route_places) = if is_http { read_routes(&section) } else { Default::default() };
+    let listen = if is_http { Vec::new() } else { tcp::read_listen(&section) };
+    let (policy, leads) =
+        if is_http { policy::read(&section, context) } else { Default::default() };
+    let mut settings =
+        if is_http { read_settings(&section, &name) } else { tcp::read_settings(&section) };
     settings.to_https = policy.base.to_https;
-    let probe = read_probe(&section.inner("probe"));
+    let mut probe = read_probe(&section.inner("probe"));
+    if !is_http && probe.kind == ProbeKind::Auto {
+        probe.kind = ProbeKind::Tcp;
+    }
     let mut plan = read_plan(&section, probe.deadline);
     if settings.affinity != Affinity::None {
         // Users are assigned, not requests: the share of requests may differ from the split.
         plan.criteria.unit = Unit::Session;
+    }
+    if !is_http {
+        tcp::check_criteria(&section, &plan.criteria);
     }
     let template = read_template(&section, probe, base, file);
     plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
@@ -81,8 +129,10 @@ fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<
     let keeping = keeping::read_keeping(&section, &template.container.volumes);
     let build = keeping::read_build(&section);
     check_comparison(&section, &template, &plan);
-    let service = Service { name, routes, settings, policy, template, plan, keeping, build };
-    Some(Read { service, route_places, leads })
+    let place = section.place.clone();
+    let service =
+        Service { name, routes, listen, settings, policy, template, plan, keeping, build };
+    Some(Read { service, route_places, leads, place })
 }
 
 /// What the canary is to be compared with must be there.
@@ -341,6 +391,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
         exceptions: Vec::new(),
         tester_secret: secret(section, "tester_secret"),
+        client_certificate: section.choice("client_certificate") == "required",
         shield: match section.choice("shield") {
             "off" => Shield::Off,
             "safe" => Shield::Safe,
@@ -357,69 +408,6 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
     };
     settings.except(read_exceptions(section));
     settings
-}
-
-/// Paths with a rule of their own, and paths that say nothing.
-fn read_exceptions(section: &Section<'_>) -> Vec<(String, Option<ErrorRule>)> {
-    let mut exceptions = Vec::new();
-    for (path, text) in section.map("route_errors") {
-        let place = section.place_of("route_errors").unwrap_or_else(|| section.place.clone());
-        let wrong = |what: &str, expected: &str| {
-            section.wrong("route_errors", &place, format!("{what} in `route_errors`"), expected);
-        };
-        let prefix = scalar::path_prefix(&path);
-        let words = text.split([' ', ',']).filter(|word| !word.is_empty());
-        let statuses: Result<Vec<_>, _> = words.map(scalar::statuses).collect();
-        match (prefix, statuses) {
-            (Err(expected), _) => wrong(&format!("{path:?} is not a path"), &expected),
-            (_, Err(expected)) => wrong(&format!("{text:?} is not a list of statuses"), &expected),
-            (Ok(_), Ok(ranges)) if ranges.is_empty() => {
-                wrong(&format!("nothing would be an error on {path:?}"), "expected \"5xx 429\"");
-            }
-            (Ok(prefix), Ok(ranges)) => {
-                let statuses = ranges.into_iter().flat_map(|(first, last)| first..=last);
-                exceptions.push((prefix, Some(ErrorRule::of(statuses))));
-            }
-        }
-    }
-    let ignored = section.each("ignore_routes", "a path", |value| match value {
-        Value::Text(text) => scalar::path_prefix(text),
-        _ => scalar::path_prefix(""),
-    });
-    for found in ignored {
-        let place = found.place.clone().unwrap_or_else(|| section.place.clone());
-        if found.value == "/" {
-            let title = "`ignore_routes` leaves nothing to judge a revision by";
-            let expected = "name the paths that say nothing: \"/healthz\"";
-            section.wrong("ignore_routes", &place, title, expected);
-        }
-        if exceptions.iter().any(|(path, _)| *path == found.value) {
-            let title = format!("{:?} is in `ignore_routes` and in `route_errors`", found.value);
-            section.wrong("ignore_routes", &place, title, "one of the two counts: take one out");
-        }
-        exceptions.push((found.value, None));
-    }
-    exceptions
-}
-
-fn read_assets(section: &Section<'_>) -> Assets {
-    let expected = "expected \"auto\", \"off\", or path prefixes such as [\"/assets/\"]";
-    let found = section.each("assets", "a path prefix", |value| match value {
-        Value::Text(text) if text.starts_with('/') || text == "auto" || text == "off" => {
-            Ok(text.clone())
-        }
-        _ => Err(expected.to_owned()),
-    });
-    let words = found.iter().filter(|found| !found.value.starts_with('/')).count();
-    if words > 0 && found.len() > 1 {
-        let place = section.place_of("assets").unwrap_or_else(|| section.place.clone());
-        section.wrong("assets", &place, "`assets` is a word or path prefixes, not both", expected);
-    }
-    match found.first().map(|found| found.value.as_str()) {
-        Some("auto") => Assets::Auto,
-        Some("off") | None => Assets::Off,
-        Some(_) => Assets::Below(found.into_iter().map(|found| found.value).collect()),
-    }
 }
 
 fn affinity(text: &str, service: &ServiceName) -> Result<Affinity, String> {

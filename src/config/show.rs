@@ -5,7 +5,7 @@
 use serde_json::{Map as JsonMap, Value as Json};
 
 use super::document::Document;
-use super::keys::{Key, SERVICE, Shape, TOP};
+use super::keys::{Key, Shape, TOP};
 use super::problem::Place;
 use super::raw::{self, Node, Table, Value};
 use super::source::ignores;
@@ -21,14 +21,17 @@ pub fn toml(document: &Document) -> String {
     for key in TOP {
         let table = document.table.table(key.name);
         match key.shape {
+            // Its mere presence asks for certificates.
+            Shape::Table(_) if key.name == "acme" && table.is_none() => {}
             Shape::Table(keys) => write_table(&mut text, key.name, keys, table, document),
-            _ => {
+            Shape::Named(keys) => {
                 for entry in table.iter().flat_map(|services| &services.entries) {
                     let Value::Table(table) = &entry.node.value else { continue };
                     let path = format!("{}.{}", key.name, entry.key);
-                    write_table(&mut text, &path, SERVICE, Some(table), document);
+                    write_table(&mut text, &path, keys, Some(table), document);
                 }
             }
+            _ => {}
         }
     }
     text
@@ -128,6 +131,7 @@ pub fn json(document: &Document) -> Json {
     for key in TOP {
         let table = document.table.table(key.name);
         let value = match key.shape {
+            Shape::Table(_) if key.name == "acme" && table.is_none() => continue,
             Shape::Table(keys) => {
                 let mut value = json_table(keys, table);
                 let written = table.is_some_and(|table| table.entry("https").is_some());
@@ -136,16 +140,16 @@ pub fn json(document: &Document) -> Json {
                 }
                 value
             }
-            _ => {
+            Shape::Named(_) if table.is_none() && key.name == "tcp" => continue,
+            Shape::Named(keys) => {
                 let services = table.iter().flat_map(|services| &services.entries);
                 let shown = services.filter_map(|entry| match &entry.node.value {
-                    Value::Table(table) => {
-                        Some((entry.key.clone(), json_table(SERVICE, Some(table))))
-                    }
+                    Value::Table(table) => Some((entry.key.clone(), json_table(keys, Some(table)))),
                     _ => None,
                 });
                 Json::Object(shown.collect())
             }
+            _ => continue,
         };
         top.insert(key.name.to_owned(), value);
     }

@@ -1,6 +1,5 @@
 //! What people ask of the driver, and the refusals they get.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -8,11 +7,10 @@ use tokio::sync::oneshot;
 use super::driver::Driver;
 use super::fresh::Fresh;
 use super::handle::{Ask, Refused, ServiceCounts};
-use super::journal::{Happening, Kind};
+use super::journal::Kind;
 use super::service::{Active, Service, Waiting};
 use super::status::{DeployAccepted, InstanceLogs, RolloutRecord};
 use super::way_back::Start;
-use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::command::Command;
@@ -21,7 +19,6 @@ use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
 use crate::store::records::Placed;
-use crate::telemetry::metrics::{self, count};
 
 pub(super) type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
 
@@ -276,71 +273,6 @@ impl Driver {
             }
             let _ = answer.send(Ok(logs));
         });
-    }
-
-    pub(super) fn reload_config(&mut self) -> Result<String, Refused> {
-        match (self.reload)() {
-            Err(sentence) => {
-                self.daemon.reload_refused = true;
-                count(&metrics::RELOADS, &[("result", "failure")]);
-                self.config_note = Some(format!("the configuration was not reloaded: {sentence}"));
-                let message = format!("configuration refused, the running one stays: {sentence}");
-                self.tell_all(Kind::Config, message);
-                Err(Refused::Invalid(sentence))
-            }
-            Ok((configs, also)) => {
-                self.daemon.reload_refused = false;
-                self.daemon.configured = format!("{:.3}", jiff::Timestamp::now());
-                count(&metrics::RELOADS, &[("result", "success")]);
-                self.config_note = None;
-                let sentence = self.reconfigure(configs);
-                let sentence =
-                    if also.is_empty() { sentence } else { format!("{sentence}; {also}") };
-                self.tell_all(Kind::Config, format!("configuration reloaded: {sentence}"));
-                Ok(sentence)
-            }
-        }
-    }
-
-    pub(super) fn tell_all(&mut self, kind: Kind, message: String) {
-        self.journal.tell(Happening { kind, service: None, rollout: None, phase: None, message });
-    }
-
-    fn reconfigure(&mut self, configs: Vec<ServiceConfig>) -> String {
-        let mut said = Vec::new();
-        let wanted: BTreeMap<ServiceName, ServiceConfig> =
-            configs.into_iter().map(|config| (config.name.clone(), config)).collect();
-        let gone: Vec<ServiceName> =
-            self.services.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
-        for name in gone {
-            said.push(format!("{name} removed"));
-            self.remove_service(&name);
-        }
-        for (name, config) in wanted {
-            match self.services.get_mut(&name) {
-                None => {
-                    said.push(format!("{name} added"));
-                    self.add_service(config);
-                    self.start_if_new(&name);
-                }
-                Some(service) if service.config != config => {
-                    let relaunch = service.config.template != config.template;
-                    service.config = config.clone();
-                    self.fleet.set_service(&name, config.routes, config.settings, config.policy);
-                    said.push(if relaunch {
-                        format!(
-                            "{name} changed; what it runs changes with `switchback deploy {name}`"
-                        )
-                    } else {
-                        format!("{name} changed")
-                    });
-                }
-                Some(_) => {}
-            }
-        }
-        self.watch_runtimes();
-        self.fleet.publish();
-        if said.is_empty() { "no service changed".to_owned() } else { said.join(", ") }
     }
 }
 

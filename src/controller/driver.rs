@@ -18,13 +18,16 @@ use super::executor::{Completion, Done, Executor};
 use super::fleet::Fleet;
 use super::handle::{Ask, Handle, Refused};
 use super::journal::{Happening, Journal, Kind};
+use super::labels::Labels;
 use super::prepare::Prepared;
 use super::runtimes::Runtimes;
 use super::service::{Active, Service};
 use super::status::{DaemonStatus, ServiceStatus};
 use super::way_back::Archived;
 use crate::config::Service as ServiceConfig;
+use crate::model::certificate::CertificateStatus;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
+use crate::model::labelled::Labelled;
 use crate::model::moment::Moment;
 use crate::model::revision::Source;
 use crate::rollout::event::Event;
@@ -67,6 +70,12 @@ pub struct Parts {
     pub services: Vec<ServiceConfig>,
     /// How to read the configuration again.
     pub reload: Reload,
+    /// Containers with labels that run now.
+    pub containers: Vec<Labelled>,
+    /// Where changes of them are told; `None` when nobody asks.
+    pub labelled: Option<mpsc::Receiver<Vec<Labelled>>>,
+    /// Certificates as they are; `None` without TLS.
+    pub certificates: Option<watch::Receiver<Arc<Vec<CertificateStatus>>>>,
     /// Stops the driver.
     pub shutdown: CancellationToken,
 }
@@ -103,6 +112,10 @@ pub struct Driver {
     pub(super) config_note: Option<String>,
     pub(super) store_note: Option<String>,
     pub(super) docker_note: Option<String>,
+    certificates: Option<watch::Receiver<Arc<Vec<CertificateStatus>>>>,
+    /// The services of the file.
+    pub(super) configured: Vec<ServiceConfig>,
+    pub(super) labels: Labels,
     pub(super) prepared: mpsc::Sender<Prepared>,
     pub(super) probes: mpsc::Sender<Probed>,
     pub(super) reports: mpsc::Sender<RuntimeEvent>,
@@ -125,6 +138,7 @@ struct Inbox {
     runtime: mpsc::Receiver<RuntimeEvent>,
     processes: mpsc::Receiver<RuntimeEvent>,
     latecomers: mpsc::Receiver<Vec<Found>>,
+    labelled: mpsc::Receiver<Vec<Labelled>>,
 }
 
 impl Driver {
@@ -140,6 +154,7 @@ impl Driver {
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
         let (processes_in, processes) = mpsc::channel(QUEUE);
         let (latecomers_in, latecomers) = mpsc::channel(1);
+        let labelled = parts.labelled.unwrap_or_else(|| mpsc::channel(1).1);
         let tasks = TaskTracker::new();
         let started = format!("{:.3}", jiff::Timestamp::now());
         let daemon = DaemonStatus {
@@ -151,6 +166,7 @@ impl Driver {
             docker: None,
             notes: Vec::new(),
             stopping: false,
+            certificates: Vec::new(),
         };
         let last_event = parts
             .everything
@@ -194,6 +210,9 @@ impl Driver {
             config_note: None,
             store_note: None,
             docker_note: None,
+            certificates: parts.certificates,
+            configured: parts.services,
+            labels: Labels::default(),
             prepared: prepared_in,
             probes: probes_in,
             watches: [false; 2],
@@ -203,9 +222,20 @@ impl Driver {
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
-            inbox: Inbox { asks, done, prepared, archived, probes, runtime, processes, latecomers },
+            inbox: Inbox {
+                asks,
+                done,
+                prepared,
+                archived,
+                probes,
+                runtime,
+                processes,
+                latecomers,
+                labelled,
+            },
         };
-        for config in parts.services {
+        driver.labels.take(&parts.containers, &driver.configured);
+        for config in driver.wanted() {
             driver.add_service(config);
         }
         driver.remember(parts.everything);
@@ -233,6 +263,7 @@ impl Driver {
                 Some(found) = self.inbox.latecomers.recv() => {
                     self.stop_strangers(&BTreeMap::from([("docker", found)]));
                 }
+                Some(found) = self.inbox.labelled.recv() => self.relabel(&found),
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
                 Some(archived) = self.inbox.archived.recv() => self.archived(archived),
                 _ = ticks.tick() => self.tick(),
@@ -328,6 +359,7 @@ impl Driver {
         let now = self.now();
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in &names {
+            self.follow_labels(name);
             self.keep(name, now);
             self.weigh(name, now);
             self.look_for_lost(name);
@@ -424,36 +456,17 @@ impl Driver {
         self.services_seen.send_replace(Arc::new(services));
         let notes = [&self.config_note, &self.store_note, &self.docker_note];
         self.daemon.notes = notes.into_iter().flatten().cloned().collect();
+        if let Some(certificates) = &mut self.certificates {
+            if certificates.has_changed().unwrap_or(false) || self.daemon.certificates.is_empty() {
+                self.daemon.certificates = certificates.borrow_and_update().to_vec();
+            }
+            let notes = self.daemon.certificates.iter().filter_map(|one| one.note.clone());
+            self.daemon.notes.extend(notes);
+        }
+        self.daemon.notes.extend(self.labels.notes.iter().cloned());
         if **self.daemon_seen.borrow() != self.daemon {
             self.daemon_seen.send_replace(Arc::new(self.daemon.clone()));
         }
-    }
-
-    /// Finds the owner of an instance.
-    pub(super) fn owner(&self, instance: &InstanceId) -> Option<(ServiceName, Owner)> {
-        let holds =
-            |list: &[crate::model::instance::Instance]| list.iter().any(|i| i.id == *instance);
-        for (name, service) in &self.services {
-            if service
-                .active
-                .as_ref()
-                .is_some_and(|a| !a.rollout.phase.is_over() && holds(&a.rollout.instances))
-            {
-                return Some((name.clone(), Owner::Canary));
-            }
-            if service.active.as_ref().is_some_and(|a| a.fresh.is(instance)) {
-                return Some((name.clone(), Owner::Fresh));
-            }
-            if let Some(stable) = &service.record.stable
-                && let Some(replica) = stable.instances.iter().position(|i| i.id == *instance)
-            {
-                return Some((name.clone(), Owner::Stable(replica as u32)));
-            }
-            if service.record.warm.as_ref().is_some_and(|warm| holds(&warm.placed.instances)) {
-                return Some((name.clone(), Owner::Warm));
-            }
-        }
-        None
     }
 }
 
@@ -464,15 +477,6 @@ pub enum Leave {
     Containers,
     /// Nothing.
     Nothing,
-}
-
-/// Whose an instance is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    Stable(u32),
-    Canary,
-    Fresh,
-    Warm,
 }
 
 impl Active {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::driver::{CONNECTS_LOST, Driver, Owner, Probed};
+use super::driver::{CONNECTS_LOST, Driver, Probed};
 use super::journal::Kind;
+use super::owner::Owner;
 use super::service::{Relaunch, Watched};
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Exit, Instance, Ownership};

@@ -21,6 +21,8 @@ use crate::store::records::Exported;
 pub(super) struct Wanted {
     pub spec: RevisionSpec,
     pub plan: Plan,
+    /// By steps, or at once.
+    pub kind: RolloutKind,
     /// The source that it was built from.
     pub origin: Option<Origin>,
     /// Whether a checkpoint is archived first, if the configuration says so.
@@ -36,6 +38,7 @@ impl Wanted {
         Self {
             spec,
             plan,
+            kind: RolloutKind::Canary,
             origin: None,
             checkpoint: true,
             told: Listener::default(),
@@ -49,6 +52,7 @@ pub(super) struct Prepared {
     pub service: ServiceName,
     pub spec: Result<RevisionSpec, Unprepared>,
     pub plan: Plan,
+    pub kind: RolloutKind,
     pub origin: Option<Origin>,
     /// What is to be told of it.
     pub notes: Vec<String>,
@@ -133,7 +137,7 @@ impl Driver {
         service.preparing = true;
         let (service, prepared) = (name.clone(), self.prepared.clone());
         self.tasks.spawn(async move {
-            let Wanted { spec, plan, origin, told, mut notes, .. } = wanted;
+            let Wanted { spec, plan, kind, origin, told, mut notes, .. } = wanted;
             let ready = async {
                 // First what may be refused for less: an image that does not exist.
                 let spec = runtime.prepare_telling(&spec, &told).await;
@@ -147,7 +151,8 @@ impl Driver {
                 Ok(spec)
             };
             let spec = ready.await;
-            let _ = prepared.send(Prepared { service, spec, plan, origin, notes, answer }).await;
+            let _ =
+                prepared.send(Prepared { service, spec, plan, kind, origin, notes, answer }).await;
         });
     }
 
@@ -163,7 +168,7 @@ impl Driver {
     }
 
     pub(super) fn begin_prepared(&mut self, prepared: Prepared) {
-        let Prepared { service: name, spec, plan, origin, notes, answer } = prepared;
+        let Prepared { service: name, spec, plan, kind, origin, notes, answer } = prepared;
         let Some(service) = self.services.get_mut(&name) else { return };
         service.preparing = false;
         match spec {
@@ -186,7 +191,7 @@ impl Driver {
             Ok(spec) => {
                 let revision = self.add_revision(&name, spec, origin);
                 let compared = self.compared(&name, revision);
-                self.begin(&name, revision, RolloutKind::Canary, plan, Start::Anew, answer);
+                self.begin(&name, revision, kind, plan, Start::Anew, answer);
                 for sentence in compared.into_iter().chain(notes) {
                     self.tell(&name, Kind::Note, sentence);
                 }

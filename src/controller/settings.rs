@@ -35,7 +35,8 @@ pub fn route_texts(config: &Service) -> Vec<String> {
         let path = route.path.trim_end_matches('/');
         format!("{host}{path}")
     };
-    config.routes.iter().map(text).collect()
+    let listen = config.listen.iter().map(|address| format!("tcp://{address}"));
+    config.routes.iter().map(text).chain(listen).collect()
 }
 
 /// What a deploy would run.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
+use crate::model::certificate::CertificateStatus;
 use crate::model::id::InstanceId;
 use crate::model::revision::Origin;
 
@@ -325,6 +326,10 @@ pub struct DaemonStatus {
     pub notes: Vec<String>,
     /// Whether it is about to stop.
     pub stopping: bool,
+    /// Certificates that are served or wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub certificates: Vec<CertificateStatus>,
     /// When the configuration that runs was read, RFC 3339.
     #[serde(default)]
     pub configured: String,

@@ -46,6 +46,7 @@ pub fn status(reason: Reason) -> StatusCode {
         Reason::TargetSize => StatusCode::URI_TOO_LONG,
         Reason::HeaderSize => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Reason::BodySize => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::Certificate => StatusCode::FORBIDDEN,
         Reason::Loop => StatusCode::LOOP_DETECTED,
         Reason::HandshakeTime | Reason::HeaderTime | Reason::BodyTime | Reason::WriteTime => {
             StatusCode::REQUEST_TIMEOUT

@@ -55,12 +55,15 @@ use super::exchange::{Exchange, Route};
 use super::forward::forward;
 use super::forwarded;
 use super::gate::{self, Arrival};
-use super::headers::{Found, Seen, X_REQUEST_ID, strip_request};
+use super::headers::{
+    Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, strip_request,
+};
 use super::ids::Names;
 use super::logged::Entry;
 use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
 use super::tester;
+use super::tls::ACME_PATH;
 use super::worker::{Ongoing, Worker};
 use crate::telemetry::traffic::{Count, Reason};
 
@@ -109,12 +112,21 @@ async fn route(
     if is_last_hop(&head) {
         return ping(names);
     }
+    if let Some(tls) = &worker.settings.tls
+        && head.uri.path().starts_with(ACME_PATH)
+        && let Some(answer) = tls.challenges().answer(head.uri.path())
+    {
+        return Response::new(ResponseBody::full(answer.into()));
+    }
     let table = worker.table();
     let Some(service) = table.service_of(host, &path) else {
         worker.count(Count::Unrouted);
         return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
     };
     let mut route = Route { table, service, rule: None };
+    if route.service().settings.client_certificate && connection.certificate.is_none() {
+        return refuse(worker, connection, &head, Reason::Certificate, names);
+    }
     let max_body = route.service().settings.max_body;
     // Longer than it may be is told before anything of it is read.
     if body.size_hint().lower() > max_body {
@@ -169,7 +181,10 @@ async fn route(
     let exchange =
         Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection));
     let ongoing = Ongoing::new(worker, exchange);
-    let parcel = rewriting.rewrite(head, body, names, &ongoing);
+    let mut parcel = rewriting.rewrite(head, body, names, &ongoing);
+    if worker.settings.tls.as_ref().is_some_and(|tls| tls.asks_clients()) {
+        tell_certificate(&mut parcel.head.headers, connection);
+    }
     let asked = parcel.asked;
     let passing = passed.as_deref_mut();
     let (response, is_own) = match forward(worker, route, &choice, parcel, passing, &ongoing).await
@@ -195,6 +210,17 @@ async fn route(
         (None, _) => response,
         (Some(passed), None) => passed.back(response),
         (Some(passed), Some(format)) => passed.back(passed.own_page(response, format)),
+    }
+}
+
+/// Tells who the client is by its certificate. What others say about it is not believed.
+fn tell_certificate(headers: &mut HeaderMap, connection: &Downstream) {
+    if let Some(certificate) = &connection.certificate {
+        headers.insert(X_CLIENT_CERT_SUBJECT, certificate.subject.clone());
+        headers.insert(X_CLIENT_CERT_FINGERPRINT, certificate.fingerprint.clone());
+    } else if !connection.trusted {
+        headers.remove(X_CLIENT_CERT_SUBJECT);
+        headers.remove(X_CLIENT_CERT_FINGERPRINT);
     }
 }
 

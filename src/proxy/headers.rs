@@ -29,6 +29,11 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `traceparent`
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `x-client-cert-subject`
+pub const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+/// `x-client-cert-fingerprint`
+pub const X_CLIENT_CERT_FINGERPRINT: HeaderName =
+    HeaderName::from_static("x-client-cert-fingerprint");
 /// `x-switchback-force`
 pub const FORCE: HeaderName = HeaderName::from_static("x-switchback-force");
 /// `x-switchback-secret`

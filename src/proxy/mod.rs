@@ -52,6 +52,7 @@ mod places;
 mod refusals;
 mod shield;
 mod slots;
+mod tcp;
 pub mod tester;
 pub mod tls;
 mod tunnel;
@@ -71,8 +72,9 @@ use tokio::sync::watch;
 use self::admission::Admission;
 use self::limits::Limits;
 use self::listener::{BindError, listen};
-use self::tls::{Certificates, TlsError};
-use self::worker::{Command, Start};
+use self::tls::Certificates;
+use self::worker::{Command, Spoken, Start};
+use crate::model::id::ServiceName;
 use crate::model::network::Network;
 use crate::routing::live::Live;
 use crate::telemetry::access_log::AccessLog;
@@ -85,6 +87,8 @@ pub struct Settings {
     pub http: Vec<SocketAddr>,
     /// Where it listens with TLS.
     pub https: Vec<SocketAddr>,
+    /// Where it listens for plain TCP, and to which service that leads.
+    pub tcp: Vec<(SocketAddr, ServiceName)>,
     /// How many threads; 0 counts as 1. Scorecards need as many shards.
     pub workers: usize,
     /// What it shows on `https`.
@@ -103,7 +107,6 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Proxy {
     addresses: Addresses,
-    certificates: Option<Arc<Certificates>>,
     commands: watch::Sender<Command>,
     /// Ends when the last worker has.
     running: watch::Receiver<usize>,
@@ -117,6 +120,8 @@ pub struct Addresses {
     pub http: Vec<SocketAddr>,
     /// With TLS, in the order of the settings.
     pub https: Vec<SocketAddr>,
+    /// For plain TCP, in the order of the settings.
+    pub tcp: Vec<SocketAddr>,
 }
 
 /// Takes all addresses, and starts the workers.
@@ -126,26 +131,30 @@ pub struct Addresses {
 pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Proxy, BindError> {
     let workers = settings.workers.max(1);
     let secure = match (&settings.tls, settings.https.first()) {
-        (Some(certificates), Some(_)) => Some(certificates.server_config()?),
+        (Some(certificates), Some(_)) => Some(Arc::clone(certificates)),
         (None, Some(address)) => return Err(BindError::NoCertificates(*address)),
         (_, None) => None,
     };
     let mut addresses = Addresses::default();
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut take = |wanted: &[SocketAddr], secure: Option<&downstream::Secure>| {
+    let mut take = |wanted: &[SocketAddr], spoken: &Spoken| {
         let mut taken = Vec::with_capacity(wanted.len());
         for address in wanted {
             let (bound, sockets) = listen(*address, workers)?;
             taken.push(bound);
             for (worker, socket) in listeners.iter_mut().zip(sockets) {
-                worker.push((socket, secure.cloned()));
+                worker.push((socket, spoken.clone()));
             }
         }
         Ok::<_, BindError>(taken)
     };
-    addresses.http = take(&settings.http, None)?;
-    addresses.https = take(&settings.https, secure.as_ref())?;
-    let certificates = settings.tls.clone();
+    addresses.http = take(&settings.http, &Spoken::Http)?;
+    if let Some(secure) = secure {
+        addresses.https = take(&settings.https, &Spoken::Https(secure))?;
+    }
+    for (address, service) in &settings.tcp {
+        addresses.tcp.extend(take(&[*address], &Spoken::Tcp(service.clone()))?);
+    }
     let memory = settings.limits.memory.or_else(memory::available);
     let admission = Arc::new(Admission::new(&settings.limits, memory));
     let https_port = https_port(&addresses.https);
@@ -175,7 +184,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
         });
         threads.push(thread.map_err(BindError::Thread)?);
     }
-    Ok(Proxy { addresses, certificates, commands, running, threads })
+    Ok(Proxy { addresses, commands, running, threads })
 }
 
 /// The port that visitors are sent to for https: the usual one if it is among those that are listened
@@ -228,11 +237,6 @@ impl Proxy {
         let mut running = self.running.clone();
         // The channel closes when the last worker's thread ends: that is an error here.
         while running.changed().await.is_ok() {}
-    }
-
-    /// Reads the certificates again. On an error the old ones stay.
-    pub fn reload_tls(&self) -> Result<(), TlsError> {
-        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
     }
 }
 

@@ -25,7 +25,9 @@ use super::memory;
 use super::places::Places;
 use super::refusals::Refusals;
 use super::slots::Slots;
+use super::tcp;
 use super::upstream::Upstreams;
+use crate::model::id::ServiceName;
 use crate::routing::live::{Live, Reader};
 use crate::telemetry::access_log::{AccessLog, Lines};
 use crate::telemetry::traffic::{Count, Reason, Traffic};
@@ -63,6 +65,17 @@ pub enum Command {
     Drain(Instant),
 }
 
+/// What is spoken on a listener.
+#[derive(Debug, Clone)]
+pub enum Spoken {
+    /// HTTP in the clear.
+    Http,
+    /// HTTP over TLS.
+    Https(Secure),
+    /// Nothing that we know, to this service.
+    Tcp(ServiceName),
+}
+
 /// What a worker starts with.
 #[derive(Debug)]
 pub struct Start {
@@ -79,7 +92,7 @@ pub struct Start {
     /// Where it counts.
     pub traffic: Arc<Traffic>,
     /// Its own listening sockets.
-    pub listeners: Vec<(std::net::TcpListener, Option<Secure>)>,
+    pub listeners: Vec<(std::net::TcpListener, Spoken)>,
     /// What is asked of it.
     pub commands: watch::Receiver<Command>,
 }
@@ -339,13 +352,13 @@ pub fn run(start: Start) -> std::io::Result<()> {
 
 async fn serve(
     worker: Rc<Worker>,
-    listeners: Vec<(std::net::TcpListener, Option<Secure>)>,
+    listeners: Vec<(std::net::TcpListener, Spoken)>,
     mut commands: watch::Receiver<Command>,
 ) -> std::io::Result<()> {
     let mut accepting = tokio::task::JoinSet::new();
-    for (listener, secure) in listeners {
+    for (listener, spoken) in listeners {
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn_local(accept(Rc::clone(&worker), listener, secure));
+        accepting.spawn_local(accept(Rc::clone(&worker), listener, spoken));
     }
     let ticking = Rc::clone(&worker);
     tokio::task::spawn_local(async move {
@@ -372,7 +385,7 @@ async fn serve(
     Ok(())
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: Option<Secure>) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, spoken: Spoken) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -380,7 +393,11 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: Option<Secure
             () = worker.drain_began() => break,
         };
         match accepted {
-            Ok((stream, peer)) => downstream::spawn(&worker, stream, peer, secure.as_ref()),
+            Ok((stream, peer)) => match &spoken {
+                Spoken::Http => downstream::spawn(&worker, stream, peer, None),
+                Spoken::Https(secure) => downstream::spawn(&worker, stream, peer, Some(secure)),
+                Spoken::Tcp(service) => tcp::spawn(&worker, stream, peer, service),
+            },
             // One bad connection or too many files must not end the loop.
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }

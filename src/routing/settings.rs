@@ -26,6 +26,8 @@ pub struct ServiceSettings {
     pub exceptions: Vec<Exception>,
     /// What lets a tester choose a side; `None` when nobody may.
     pub tester_secret: Option<String>,
+    /// Whether only clients with a certificate are served.
+    pub client_certificate: bool,
     /// Which failures of a canary stable answers.
     pub shield: Shield,
     /// How many of them: a part of the requests that stable gets by itself.
@@ -62,6 +64,7 @@ impl Default for ServiceSettings {
             errors: ErrorRule::default(),
             exceptions: Vec::new(),
             tester_secret: None,
+            client_certificate: false,
             shield: Shield::default(),
             // 20 %, as Finagle, Envoy and Linkerd have it.
             shield_budget: Weight::from_basis_points(2_000).unwrap_or(Weight::ZERO),

@@ -10,7 +10,10 @@ pub mod writer;
 
 use std::path::PathBuf;
 
-use records::{ActiveRecord, Exported, RolloutEntry, ServiceRecord};
+use records::{
+    AccountRecord, ActiveRecord, AuthorityRecord, CertificateRecord, Exported, RolloutEntry,
+    ServiceRecord,
+};
 
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::revision::Revision;
@@ -34,6 +37,12 @@ pub struct Everything {
     pub active: Vec<ActiveRecord>,
     /// Past rollouts.
     pub history: Vec<RolloutEntry>,
+    /// Certificates that were had from authorities.
+    pub certificates: Vec<CertificateRecord>,
+    /// The account with a certificate authority.
+    pub account: Option<AccountRecord>,
+    /// The certificate authority of this machine.
+    pub authority: Option<AuthorityRecord>,
 }
 
 impl Everything {
@@ -74,6 +83,14 @@ pub enum Change {
     History(Box<RolloutEntry>),
     /// A rollout is not remembered any more.
     DropHistory(RolloutId),
+    /// A certificate came.
+    Certificate(Box<CertificateRecord>),
+    /// The certificate of a name is not needed any more.
+    DropCertificate(String),
+    /// An account with a certificate authority was opened.
+    Account(Box<AccountRecord>),
+    /// The certificate authority of this machine was made.
+    Authority(Box<AuthorityRecord>),
 }
 
 /// Why state could not be read or written. Each display says what to change.

@@ -148,6 +148,50 @@ impl RolloutEntry {
     }
 }
 
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// A certificate that was had from an authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// The name it is for.
+    pub name: String,
+    /// Who signed it: `acme` or `local`.
+    pub source: String,
+    /// The chain, PEM.
+    pub chain: String,
+    /// The private key, PEM.
+    pub key: Hidden,
+}
+
+/// Our account with a certificate authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRecord {
+    /// The authority's directory, by URL.
+    pub directory: String,
+    /// Whom it may write to.
+    pub email: String,
+    /// What proves that the account is ours, as JSON.
+    pub credentials: Hidden,
+}
+
+/// The certificate authority of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityRecord {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM.
+    pub key: Hidden,
+}
+
 /// The format of an export.
 pub const EXPORT: u32 = 1;
 

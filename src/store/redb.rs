@@ -17,7 +17,12 @@ const SERVICES: Table = TableDefinition::new("services");
 const REVISIONS: Table = TableDefinition::new("revisions");
 const ACTIVE: Table = TableDefinition::new("active");
 const HISTORY: Table = TableDefinition::new("history");
-const TABLES: [Table; 5] = [META, SERVICES, REVISIONS, ACTIVE, HISTORY];
+const CERTIFICATES: Table = TableDefinition::new("certificates");
+const AUTHORITIES: Table = TableDefinition::new("authorities");
+const TABLES: [Table; 7] = [META, SERVICES, REVISIONS, ACTIVE, HISTORY, CERTIFICATES, AUTHORITIES];
+/// The keys in [`AUTHORITIES`].
+const ACCOUNT: &str = "account";
+const LOCAL: &str = "local";
 
 /// The format of the records. Raised when a record changes so that an older version cannot read it.
 const FORMAT: u64 = 1;
@@ -39,6 +44,7 @@ impl RedbStore {
         let path = dir.join(FILE);
         let fail = |reason: String| StoreError::Open { path: path.clone(), reason };
         std::fs::create_dir_all(dir).map_err(|e| fail(e.to_string()))?;
+        keep_private(&path).map_err(|e| fail(e.to_string()))?;
         let database = Database::create(&path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
             other => fail(other.to_string()),
@@ -81,6 +87,19 @@ impl RedbStore {
         write.commit().map_err(|e| fail(e.to_string()))
     }
 
+    fn one<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, StoreError> {
+        let fail = |reason: String| StoreError::Open { path: self.path.clone(), reason };
+        let read = self.database()?.begin_read().map_err(|e| fail(e.to_string()))?;
+        let table = read.open_table(table).map_err(|e| fail(e.to_string()))?;
+        let Some(value) = table.get(key).map_err(|e| fail(e.to_string()))? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(value.value()).map(Some).map_err(|error| StoreError::Damaged {
+            what: key.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
     fn read<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, StoreError> {
         let fail = |reason: String| StoreError::Open { path: self.path.clone(), reason };
         let read = self.database()?.begin_read().map_err(|e| fail(e.to_string()))?;
@@ -116,6 +135,10 @@ impl Store for RedbStore {
         }
         everything.active = self.read(ACTIVE)?.into_iter().map(|(_, record)| record).collect();
         everything.history = self.read(HISTORY)?.into_iter().map(|(_, record)| record).collect();
+        let certificates = self.read(CERTIFICATES)?.into_iter();
+        everything.certificates = certificates.map(|(_, record)| record).collect();
+        everything.account = self.one(AUTHORITIES, ACCOUNT)?;
+        everything.authority = self.one(AUTHORITIES, LOCAL)?;
         Ok(everything)
     }
 
@@ -166,6 +189,22 @@ impl RedbStore {
     }
 }
 
+/// Private keys and instances' secrets are in the file: it is its owner's alone, from its first byte.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    let permissions = file.metadata()?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
 /// The table, key and value of a change; no value removes.
 fn entry(change: &Change) -> Result<(Table, String, Option<Vec<u8>>), StoreError> {
     fn json<T: Serialize>(record: &T) -> Result<Option<Vec<u8>>, StoreError> {
@@ -182,6 +221,10 @@ fn entry(change: &Change) -> Result<(Table, String, Option<Vec<u8>>), StoreError
         Change::DropActive(name) => (ACTIVE, name.to_string(), None),
         Change::History(entry) => (HISTORY, format!("{:020}", entry.checkpoint.id.0), json(entry)?),
         Change::DropHistory(id) => (HISTORY, format!("{:020}", id.0), None),
+        Change::Certificate(record) => (CERTIFICATES, record.name.clone(), json(record)?),
+        Change::DropCertificate(name) => (CERTIFICATES, name.clone(), None),
+        Change::Account(record) => (AUTHORITIES, ACCOUNT.to_owned(), json(record)?),
+        Change::Authority(record) => (AUTHORITIES, LOCAL.to_owned(), json(record)?),
     })
 }
 
@@ -192,7 +235,9 @@ mod tests {
     use crate::rollout::machine::Kind;
     use crate::rollout::phase::Phase;
     use crate::rollout::plan::Plan;
-    use crate::store::records::{ActiveRecord, ServiceRecord};
+    use crate::store::records::{
+        AccountRecord, ActiveRecord, CertificateRecord, Hidden, ServiceRecord,
+    };
 
     fn active() -> ActiveRecord {
         let checkpoint = crate::rollout::checkpoint::Checkpoint {
@@ -229,6 +274,43 @@ mod tests {
         assert_eq!(everything.active, vec![active()]);
         store.write(&[Change::DropActive(web)]).expect("written");
         assert!(store.load().expect("loaded").active.is_empty());
+    }
+
+    #[test]
+    fn keys_are_kept_and_are_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join(FILE);
+        let mode = || std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777;
+        let record = CertificateRecord {
+            name: "app.example".to_owned(),
+            source: "acme".to_owned(),
+            chain: "chain".to_owned(),
+            key: Hidden("key".to_owned()),
+        };
+        let account = AccountRecord {
+            directory: "https://ca.example/dir".to_owned(),
+            email: "ops@app.example".to_owned(),
+            credentials: Hidden("{}".to_owned()),
+        };
+        {
+            let mut store = RedbStore::open(dir.path()).expect("a store");
+            let batch = [
+                Change::Certificate(Box::new(record.clone())),
+                Change::Account(Box::new(account.clone())),
+            ];
+            assert!(!format!("{batch:?}").contains("\"key\""), "hidden");
+            store.write(&batch).expect("written");
+            assert_eq!(mode(), 0o600);
+        }
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("changed");
+        let mut store = RedbStore::open(dir.path()).expect("a store");
+        assert_eq!(mode(), 0o600, "tightened");
+        let everything = store.load().expect("loaded");
+        assert_eq!(everything.certificates, [record]);
+        assert_eq!((everything.account, everything.authority), (Some(account), None));
+        store.write(&[Change::DropCertificate("app.example".to_owned())]).expect("written");
+        assert!(store.load().expect("loaded").certificates.is_empty());
     }
 
     #[test]

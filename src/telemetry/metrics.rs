@@ -69,6 +69,7 @@ metrics! {
     ACCEPTED Counter "connections_accepted_total" "Connections accepted from visitors.";
     OPEN Gauge "connections_open" "Connections from visitors that are open.";
     TLS_HANDSHAKES Counter "tls_handshakes_total" "TLS handshakes, by result.";
+    TLS_RESUMED Counter "tls_resumed_total" "TLS handshakes that resumed an earlier session, by a ticket.";
     RECEIVED Counter "received_requests_total" "Requests received, of any kind.";
     UNROUTED Counter "unrouted_requests_total" "Requests that matched no route.";
     REFUSED Counter "refused_total" "Requests and connections refused as malformed or over a limit, by reason.";
@@ -88,7 +89,9 @@ metrics! {
     RELOADED Gauge "config_last_reload_success" "1 when the last reload of the configuration succeeded.";
     RELOADED_AT Gauge "config_last_reload_success_timestamp_seconds" "When the configuration was last loaded.";
     RELOADS Counter "config_reloads_total" "Reloads of the configuration, by result.";
-    NOT_AFTER Gauge "tls_certificate_not_after_timestamp_seconds" "When a certificate expires, by file.";
+    NOT_AFTER Gauge "tls_certificate_not_after_timestamp_seconds" "When a certificate expires, by its first name and by where it comes from: its file, acme or local.";
+    CERTIFICATE_OK Gauge "tls_certificate_ok" "0 when a certificate could not be read, had or renewed, or is about to expire; else 1.";
+    ORDERS Counter "acme_orders_total" "Certificates asked of the certificate authority, by result.";
     DOCKER_UP Gauge "docker_up" "1 when the Docker Engine answers.";
     STARTED Gauge "start_time_seconds" "When the daemon started.";
     BUILD Gauge "build_info" "Always 1; the version is a label.";
@@ -187,10 +190,11 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 16] = [
+        let counters: [(&Metric, Labels<'_>, Count); 17] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),
+            (&TLS_RESUMED, &[], Count::TlsResumed),
             (&RECEIVED, &[], Count::Requests),
             (&UNROUTED, &[], Count::Unrouted),
             (&DENIED, &[], Count::Denied),

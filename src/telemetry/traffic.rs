@@ -14,6 +14,8 @@ pub enum Count {
     Closed,
     /// TLS handshakes completed.
     TlsHandshakes,
+    /// TLS handshakes that resumed an earlier session.
+    TlsResumed,
     /// TLS handshakes that failed.
     TlsFailures,
     /// Requests received, of any kind.
@@ -73,6 +75,8 @@ pub enum Reason {
     BodySize,
     /// The body's chunks are malformed.
     Chunks,
+    /// The request's service needs a client certificate, and there is none.
+    Certificate,
     /// The request came round to us again.
     Loop,
     /// The handshake, or the first byte, did not come in time.
@@ -95,7 +99,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::Framing,
         Self::Coding,
@@ -108,6 +112,7 @@ impl Reason {
         Self::HeaderSize,
         Self::BodySize,
         Self::Chunks,
+        Self::Certificate,
         Self::Loop,
         Self::HandshakeTime,
         Self::HeaderTime,
@@ -135,6 +140,7 @@ impl Reason {
             Self::HeaderSize => "header_size",
             Self::BodySize => "body_size",
             Self::Chunks => "chunks",
+            Self::Certificate => "certificate",
             Self::Loop => "loop",
             Self::HandshakeTime => "handshake_time",
             Self::HeaderTime => "header_time",

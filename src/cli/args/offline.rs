@@ -24,6 +24,9 @@ pub enum Offline {
     /// Writes a commented switchback.toml to start from
     #[command(display_order = 23, long_about = INIT)]
     Init(Init),
+    /// Reads the configuration of another server and prints ours
+    #[command(display_order = 24, subcommand_required = true, arg_required_else_help = true)]
+    Import(Import),
     /// Shows the version
     #[command(display_order = 90)]
     Version(Output),
@@ -95,6 +98,34 @@ pub struct Check {
     #[command(flatten)]
     pub output: Output,
 }
+
+/// `import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Whose configuration.
+    #[command(subcommand)]
+    pub from: From,
+}
+
+/// `import …`
+#[derive(Debug, Subcommand)]
+pub enum From {
+    /// A configuration of nginx: the main file, or that of one site
+    #[command(long_about = NGINX)]
+    Nginx {
+        /// The file, or - for what is piped in: nginx -T | switchback import nginx -
+        file: PathBuf,
+    },
+}
+
+const NGINX: &str = "\
+Reads a configuration of nginx and prints ours.
+
+  switchback import nginx /etc/nginx/sites-enabled/app > switchback.toml
+  nginx -T | switchback import nginx - > switchback.toml      all files that are included
+
+What could not be carried over stands at the end, as comments with the line it stood on, and on
+stderr. What nginx needs a directive for and Switchback does by itself is left out.";
 
 /// `config`
 #[derive(Debug, Args)]

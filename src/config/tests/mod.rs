@@ -287,14 +287,19 @@ fn the_commented_example_shows_every_key_with_its_default() {
         .collect();
     for (path, key) in all_keys() {
         assert!(prose.contains(key.doc), "{path} is described otherwise in config/switchback.toml");
+        let file = path == "tls.cert" || path == "tls.key" || path.starts_with("tls.certificate.");
+        // What plain TCP shares with a service is shown there.
+        let shared = path.starts_with("tcp.*.probe.")
+            || path.starts_with("tcp.") && keys::SERVICE.iter().any(|one| one.doc == key.doc);
         // Shown once: further tests and hooks have the same keys.
         let is_shown = [".smoke.", ".after_promote.", ".on_rollback."];
         let is_shown = is_shown.iter().any(|part| path.contains(part)) || is_shared(&path);
-        if key.shape.keys().is_some() || path.starts_with("tls.") || is_shown {
+        if key.shape.keys().is_some() || file || shared || is_shown {
             continue;
         }
         let service = if path == "service.*.command" { "api" } else { "web" };
         let service = if key.name == "endpoints" { "old" } else { service };
+        let service = if path.starts_with("tcp.") { "db" } else { service };
         let parts: Vec<String> = path.replace('*', service).split('.').map(str::to_owned).collect();
         let (last, tables) = parts.split_last().expect("a key");
         // Of a list of tables, any may show a key.
@@ -369,6 +374,46 @@ fn what_is_in_effect_is_shown_without_secrets() {
     let again = read(&toml.replace("\"***\"", "\"0123456789abcdef\""));
     assert_eq!(again.services[0].plan, shown.config.services[0].plan);
     assert_eq!(again.listen, shown.config.listen);
+}
+
+#[test]
+fn plain_tcp_is_a_service_that_listens() {
+    let text = format!(
+        "{WEB}[tcp.db]\nlisten = [\"127.0.0.1:5432\", \"[::1]:5432\"]\n\
+         endpoints = \"10.0.0.1:5432\"\naffinity = \"client-address\"\n"
+    );
+    let config = parsed(&text, &[("SWITCHBACK_TCP_DB_BAKE", "1m")], &[]).config;
+    let db = config.services.iter().find(|service| service.name.as_str() == "db").expect("it");
+    assert_eq!((db.listen.len(), db.routes.len()), (2, 0));
+    assert_eq!(db.template.probe.kind, ProbeKind::Tcp);
+    assert_eq!(db.settings.affinity, Affinity::ClientAddress);
+    assert_eq!(db.settings.idle_timeout, Duration::from_secs(600));
+    assert_eq!(db.plan.bake, Duration::from_secs(60));
+    assert_eq!(db.plan.criteria.limits.len(), 1);
+    let said = |text: &str| {
+        let problems = read_with(text, &[], &[]).expect_err("wrong");
+        problems
+            .findings()
+            .into_iter()
+            .map(|finding| finding.message)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let end = "endpoints = \"10.0.0.1:1\"\n";
+    for (text, words) in [
+        (format!("[tcp.db]\n{end}"), "`listen` is missing in [tcp.db]"),
+        (format!("[tcp.db]\nlisten = \"off\"\n{end}"), "by its own address alone"),
+        (format!("[tcp.db]\nlisten = \"0.0.0.0:80\"\n{end}"), "listen.http"),
+        (format!("[tcp.db]\nlisten = \"0.0.0.0:81\"\nhost = \"a\"\n{end}"), "no key `host`"),
+        (
+            format!("[tcp.db]\nlisten = \"0.0.0.0:81\"\nabort = \"p95 > 2x\"\n{end}"),
+            "only errors are judged",
+        ),
+        (format!("{WEB}[tcp.web]\nlisten = \"0.0.0.0:81\"\n{end}"), "have one name"),
+    ] {
+        let said = said(&text);
+        assert!(said.contains(words), "{text}: {said}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod framing;
 mod gauge;
 mod head;
 mod http2;
+mod opening;
 mod persistent;
 mod reply;
 pub mod stream;
@@ -26,34 +27,30 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use http::HeaderValue;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 use self::busy::Busy;
 use self::gauge::{Gauge, Wrong};
+use self::opening::{Opened, open};
 use self::stream::{Io, Transport};
 use self::wire::Wire;
 use super::admission::{Admitted, Pressure};
 use super::clock::{Clock, Tick};
 use super::forwarded::{address_value, is_trusted};
 use super::limits::Limits;
+use super::tls::{Certificates, ClientCertificate};
 use super::tunnel::Tunnel;
 use super::worker::{Worker, limit};
 use crate::telemetry::traffic::{Count, Reason};
 
-/// What every HTTP/2 connection with prior knowledge begins with.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How often a preface that has begun is looked at again.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 /// Ticks of silence after which an HTTP/1.1 connection gives its buffers back; the tick that finds out
 /// comes once a second. Pages load their parts within less, people read for longer.
 const PARK_AFTER: Tick = if cfg!(test) { 1 } else { 10 };
 /// How a listener secures its connections.
-pub type Secure = Arc<rustls::ServerConfig>;
+pub type Secure = Arc<Certificates>;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +89,8 @@ pub struct Downstream {
     pub trusted: bool,
     /// Whether it came by TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub certificate: Option<Rc<ClientCertificate>>,
     /// Set by the handler with a 101; taken when hyper has let go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
     /// Where interim answers are written; only HTTP/1.1 has them here.
@@ -137,12 +136,14 @@ impl Deadlines {
 }
 
 impl Downstream {
-    fn new(worker: &Worker, peer: SocketAddr, secure: bool, multiplexed: bool) -> Rc<Self> {
+    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened) -> Rc<Self> {
+        let multiplexed = opened.multiplexed;
         Rc::new(Self {
             peer,
             peer_value: address_value(peer.ip()),
             trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
-            secure,
+            secure: matches!(opened.transport, Transport::Tls(_)),
+            certificate: opened.certificate(),
             tunnel: RefCell::new(None),
             wire: RefCell::default(),
             takes_interim: Cell::new(false),
@@ -321,73 +322,30 @@ pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: O
     };
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
-    let acceptor = secure.map(|config| TlsAcceptor::from(Arc::clone(config)));
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, acceptor, admitted));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, secure.cloned(), admitted));
 }
 
 async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    secure: Option<Secure>,
     admitted: Admitted,
 ) {
     let mut life = Life { worker: Rc::clone(&worker), slot: None, _admitted: admitted };
-    let secure = acceptor.is_some();
-    let opening = Box::pin(open(&worker, stream, acceptor));
+    let opening = Box::pin(open(&worker, stream, secure));
     let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
     if opened.is_err() {
         worker.refuse(Reason::HandshakeTime, peer);
     }
-    let Ok(Some((transport, multiplexed))) = opened else { return };
-    let connection = Downstream::new(&worker, peer, secure, multiplexed);
+    let Ok(Some(opened)) = opened else { return };
+    let connection = Downstream::new(&worker, peer, &opened);
+    let Opened { transport, multiplexed } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
     let io = Io::new(transport, Rc::clone(&connection));
     if multiplexed {
         Box::pin(http2::serve(&worker, &connection, TokioIo::new(io))).await;
     } else {
         persistent::serve(&worker, &connection, io).await;
-    }
-}
-
-/// The transport, and whether it speaks HTTP/2. `None` when there is nothing to serve.
-async fn open(
-    worker: &Worker,
-    stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
-) -> Option<(Transport, bool)> {
-    let Some(acceptor) = acceptor else {
-        let multiplexed = tokio::select! {
-            biased;
-            sniffed = sniff(&stream) => sniffed?,
-            () = worker.drain_began() => return None,
-        };
-        return Some((Transport::Plain(stream), multiplexed));
-    };
-    match acceptor.accept(stream).await {
-        Ok(stream) => {
-            worker.count(Count::TlsHandshakes);
-            let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
-            Some((Transport::Tls(Box::new(stream)), multiplexed))
-        }
-        Err(_) => {
-            worker.count(Count::TlsFailures);
-            None
-        }
-    }
-}
-
-/// Looks at the first bytes without taking them: HTTP/2 begins with its preface.
-async fn sniff(stream: &TcpStream) -> Option<bool> {
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut first).await.ok().filter(|seen| *seen > 0)?;
-        if first[..seen] != PREFACE[..seen] {
-            return Some(false);
-        }
-        if seen == PREFACE.len() {
-            return Some(true);
-        }
-        tokio::time::sleep(PREFACE_PAUSE).await;
     }
 }

@@ -175,7 +175,7 @@ async fn routes_answer_by_themselves() {
 #[tokio::test]
 async fn cleartext_goes_to_https_with_and_without_a_policy() {
     let pki = pki(&["app.example"]);
-    let certificates = Certificates::load(pki.files.clone()).expect("certificates");
+    let certificates = Certificates::load(&pki.files).expect("certificates");
     let settings = Settings {
         https: vec![any()],
         tls: Some(certificates),

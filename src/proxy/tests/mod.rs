@@ -11,6 +11,7 @@ mod killed;
 mod life;
 mod lines;
 mod logs;
+mod plain;
 mod protocols;
 mod quotas;
 mod rules;

@@ -7,7 +7,9 @@ use tokio::net::TcpStream;
 
 use super::protocols::{fetch, http2_over, post};
 use super::support::*;
-use crate::proxy::tls::{CertificateFiles, Certificates};
+use crate::proxy::tls::{
+    CertificateFiles, Certificates, ClientAuth, Pair, Settings as TlsSettings,
+};
 use crate::routing::settings::ServiceSettings;
 use crate::telemetry::traffic::Count;
 
@@ -103,9 +105,12 @@ async fn tls_with_both_protocols_names_and_reload() {
     })
     .await;
     let pki = pki(&["one.example", "two.example"]);
-    let certificates = Certificates::load(pki.files.clone()).expect("certificates");
-    let settings =
-        crate::proxy::Settings { https: vec![any()], tls: Some(certificates), ..settings() };
+    let certificates = Certificates::load(&pki.files).expect("certificates");
+    let settings = crate::proxy::Settings {
+        https: vec![any()],
+        tls: Some(Arc::clone(&certificates)),
+        ..settings()
+    };
     let rig =
         Rig::with(side(1, &[endpoint(address)]), None, 0.0, ServiceSettings::default(), settings);
     let https = rig.proxy.addresses().https[0];
@@ -126,11 +131,11 @@ async fn tls_with_both_protocols_names_and_reload() {
     // New files are shown after a reload, broken ones are not.
     let fresh = self::pki(&["one.example"]);
     std::fs::copy(&fresh.files[0].certificate, &pki.files[0].certificate).expect("copied");
-    let error = rig.proxy.reload_tls().expect_err("a mismatch");
+    let error = Pair::read_all(&pki.files).expect_err("a mismatch");
     assert!(error.to_string().contains("does not belong"), "{error}");
     assert_eq!(shown(&tls(https, "one.example", &[]).await), one);
     std::fs::copy(&fresh.files[0].key, &pki.files[0].key).expect("copied");
-    rig.proxy.reload_tls().expect("a pair");
+    certificates.replace(&Pair::read_all(&pki.files).expect("a pair"));
     assert_ne!(shown(&tls(https, "one.example", &[]).await), one);
     until(|| rig.total(Count::TlsHandshakes) == 5).await;
 }
@@ -140,7 +145,7 @@ async fn bad_certificates_are_named() {
     let pki = pki(&["one.example", "two.example"]);
     let load = |certificate: &std::path::Path, key: &std::path::Path| {
         let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
-        Certificates::load(vec![files]).expect_err("no").to_string()
+        Certificates::load(&[files]).expect_err("no").to_string()
     };
     let (one, two) = (&pki.files[0], &pki.files[1]);
     let missing = one.key.with_extension("nope");
@@ -156,4 +161,319 @@ async fn bad_certificates_are_named() {
         Arc::new(crate::telemetry::traffic::Traffic::new(1)),
     );
     assert!(bound.expect_err("no certificate").to_string().contains("no certificate is given"));
+}
+
+/// A client's settings: what it can check, how old its TLS is, what it shows of itself.
+fn client_config(
+    verifier: Checks,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    shows: Option<&(rcgen::Certificate, rcgen::KeyPair)>,
+) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    match shows {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+            let chain = vec![certificate.der().clone()];
+            builder.with_client_auth_cert(chain, key.into()).expect("a pair")
+        }
+    }
+}
+
+/// Judges no certificate, but can check only these signatures.
+#[derive(Debug)]
+struct Checks(Vec<rustls::SignatureScheme>);
+
+impl Checks {
+    fn all() -> Self {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        Self(provider.signature_verification_algorithms.supported_schemes())
+    }
+
+    fn rsa() -> Self {
+        use rustls::SignatureScheme::{RSA_PKCS1_SHA256, RSA_PSS_SHA256};
+        Self(vec![RSA_PSS_SHA256, RSA_PKCS1_SHA256])
+    }
+}
+
+impl rustls::client::danger::ServerCertVerifier for Checks {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.clone()
+    }
+}
+
+type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+async fn connect(
+    address: std::net::SocketAddr,
+    config: &Arc<rustls::ClientConfig>,
+    name: &'static str,
+) -> std::io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
+    tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+}
+
+/// Asks for something, and reads the answer: then the tickets are here too.
+async fn asked(stream: &mut Stream, fields: &str) -> Option<u16> {
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let (head, _) = read_message(stream, &mut Vec::new()).await?;
+    Some(status(&head))
+}
+
+fn rig(
+    certificates: &Arc<Certificates>,
+    origin: std::net::SocketAddr,
+    workers: usize,
+    service: ServiceSettings,
+) -> Rig {
+    let settings = crate::proxy::Settings {
+        https: vec![any()],
+        workers,
+        tls: Some(Arc::clone(certificates)),
+        ..settings()
+    };
+    Rig::with(side(1, &[endpoint(origin)]), None, 0.0, service, settings)
+}
+
+#[tokio::test]
+async fn tickets_of_one_worker_are_good_on_all() {
+    let origin = answering(|_, _| ok("hello")).await;
+    let pki = pki(&["one.example"]);
+    let certificates = Certificates::load(&pki.files).expect("certificates");
+    let rig = rig(&certificates, origin, 4, ServiceSettings::default());
+    let https = rig.proxy.addresses().https[0];
+    let mut resumed = 0;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(client_config(Checks::all(), &[version], None));
+        for round in 0..12 {
+            let mut stream = connect(https, &config, "one.example").await.expect("TLS");
+            let kind = stream.get_ref().1.handshake_kind().expect("a handshake");
+            // With four workers, eleven connections to the first one's socket are one in a million.
+            assert_eq!(kind == rustls::HandshakeKind::Resumed, round > 0, "{version:?} {round}");
+            assert_eq!(asked(&mut stream, "").await, Some(200));
+        }
+        resumed += 11;
+        until(|| rig.total(Count::TlsResumed) == resumed).await;
+    }
+    // New settings have new keys: what the old ones allowed is not resumed.
+    let config = Arc::new(client_config(Checks::all(), &[&rustls::version::TLS13], None));
+    let mut stream = connect(https, &config, "one.example").await.expect("TLS");
+    assert_eq!(asked(&mut stream, "").await, Some(200));
+    certificates.configure(&TlsSettings::default()).expect("settings");
+    let stream = connect(https, &config, "one.example").await.expect("TLS");
+    assert_ne!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+}
+
+#[tokio::test]
+async fn each_client_gets_the_kind_and_the_name_that_it_can_use() {
+    let origin = answering(|_, _| ok("hello")).await;
+    let pair = |names: &[&str], key: &rcgen::KeyPair| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::CertificateParams::new(names).expect("names").self_signed(key);
+        let made = made.expect("a certificate");
+        let pair = Pair::parse(&made.pem(), &key.serialize_pem(), "made").expect("a pair");
+        (Arc::new(pair), made.der().to_vec())
+    };
+    let key = || rcgen::KeyPair::generate().expect("a key");
+    let rsa = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    let (rsa, with_rsa) = pair(&["app.example"], &rsa.expect("a key"));
+    let (ecdsa, with_ecdsa) = pair(&["app.example"], &key());
+    let (wild, with_wild) = pair(&["*.example", "Upper.Other"], &key());
+    let certificates = Certificates::new(&TlsSettings::default()).expect("TLS");
+    // Whatever the order in the file.
+    certificates.replace(&[wild, rsa, ecdsa]);
+    let rig = rig(&certificates, origin, 1, ServiceSettings::default());
+    let https = rig.proxy.addresses().https[0];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let any = Arc::new(client_config(Checks::all(), &[version], None));
+        let old = Arc::new(client_config(Checks::rsa(), &[version], None));
+        for (config, name, expected) in [
+            (&any, "app.example", Some(&with_ecdsa)),
+            (&old, "app.example", Some(&with_rsa)),
+            (&any, "other.example", Some(&with_wild)),
+            (&any, "upper.other", Some(&with_wild)),
+            // None is from a file: a stranger's name has none.
+            (&any, "two.other.example", None),
+            (&any, "example", None),
+        ] {
+            let stream = connect(https, config, name).await;
+            let got = stream.ok().map(|stream| shown(&stream));
+            assert_eq!(got.as_ref(), expected, "{version:?} {name}");
+        }
+    }
+    // Only 1.3, from now on.
+    let settings = TlsSettings { only_13: true, client: None };
+    certificates.configure(&settings).expect("settings");
+    let old = Arc::new(client_config(Checks::all(), &[&rustls::version::TLS12], None));
+    let new = Arc::new(client_config(Checks::all(), &[&rustls::version::TLS13], None));
+    assert!(connect(https, &old, "app.example").await.is_err());
+    connect(https, &new, "app.example").await.expect("TLS 1.3");
+}
+
+/// A CA for clients, one of its certificates, and its list of revoked ones.
+struct Clients {
+    directory: tempfile::TempDir,
+    authority: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+}
+
+impl Clients {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let authority = rcgen::CertifiedIssuer::self_signed(params, key).expect("a CA");
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("ca.pem"), authority.pem()).expect("written");
+        Self { directory, authority }
+    }
+
+    fn sign(&self, name: &str, serial: u8) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Müller & Söhne");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(vec![serial].into());
+        let key = rcgen::KeyPair::generate().expect("a key");
+        (params.signed_by(&key, &self.authority).expect("a certificate"), key)
+    }
+
+    /// Writes the list of revoked certificates.
+    fn revoke(&self, serial: u8) -> std::path::PathBuf {
+        let now = std::time::SystemTime::now();
+        let later = now + std::time::Duration::from_secs(86_400);
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: later.into(),
+            crl_number: vec![1].into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: vec![serial].into(),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.authority).expect("a list").pem().expect("PEM");
+        let path = self.directory.path().join("revoked.pem");
+        std::fs::write(&path, list).expect("written");
+        path
+    }
+
+    fn settings(&self, is_required: bool, revoked: Option<std::path::PathBuf>) -> TlsSettings {
+        let authority = self.directory.path().join("ca.pem");
+        TlsSettings { only_13: false, client: Some(ClientAuth { authority, revoked, is_required }) }
+    }
+}
+
+#[tokio::test]
+async fn clients_show_certificates_and_instances_are_told() {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&seen);
+    let origin = answering(move |head, _| {
+        *log.lock().expect("no panic") = head.to_owned();
+        ok("hello")
+    })
+    .await;
+    let (pki, clients) = (pki(&["one.example"]), Clients::new());
+    let certificates = Certificates::load(&pki.files).expect("certificates");
+    certificates.configure(&clients.settings(true, None)).expect("an authority");
+    let rig = rig(&certificates, origin, 2, ServiceSettings::default());
+    let https = rig.proxy.addresses().https[0];
+    let (till, stranger) = (clients.sign("till-7", 7), Clients::new().sign("till-7", 7));
+    let with = |shows| Arc::new(client_config(Checks::all(), rustls::ALL_VERSIONS, shows));
+    // Required: in TLS 1.3 a client hears of the refusal with its first read.
+    let forged = "x-client-cert-subject: CN=root\r\nX-Client-Cert-Fingerprint: 00\r\n";
+    for shows in [None, Some(&stranger)] {
+        let refused = match connect(https, &with(shows), "one.example").await {
+            Err(_) => true,
+            Ok(mut stream) => asked(&mut stream, "").await.is_none(),
+        };
+        assert!(refused);
+    }
+    let config = with(Some(&till));
+    for round in 0..3 {
+        // The later ones are resumed, and know it still.
+        let mut stream = connect(https, &config, "one.example").await.expect("TLS");
+        assert_eq!(asked(&mut stream, forged).await, Some(200), "{round}");
+        let head = seen.lock().expect("no panic").clone();
+        let subject = "CN=till-7, O=M%C3%BCller & S%C3%B6hne";
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, till.0.der());
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(
+            field(&head, "x-client-cert-subject").is_some_and(|s| s.ends_with(subject)),
+            "{head}"
+        );
+        assert_eq!(field(&head, "x-client-cert-fingerprint"), Some(digest.as_str()));
+        assert_eq!(head.to_ascii_lowercase().matches("x-client-cert").count(), 2, "{head}");
+    }
+    // Optional: who shows nothing is served, and can pretend nothing, also in cleartext.
+    certificates.configure(&clients.settings(false, None)).expect("an authority");
+    let mut stream = connect(https, &with(None), "one.example").await.expect("TLS");
+    assert_eq!(asked(&mut stream, forged).await, Some(200));
+    assert!(!seen.lock().expect("no panic").to_ascii_lowercase().contains("x-client-cert"));
+    let mut plain = TcpStream::connect(rig.http()).await.expect("a connection");
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{forged}\r\n");
+    plain.write_all(request.as_bytes()).await.expect("to send");
+    read_message(&mut plain, &mut Vec::new()).await.expect("an answer");
+    assert!(!seen.lock().expect("no panic").to_ascii_lowercase().contains("x-client-cert"));
+    // A service that requires one: by the request's own host, whatever the handshake named.
+    rig.publish(|entry| {
+        entry.settings =
+            Arc::new(ServiceSettings { client_certificate: true, ..ServiceSettings::default() });
+    });
+    let mut stream = connect(https, &with(None), "other.example").await.expect("TLS");
+    assert_eq!(asked(&mut stream, forged).await, Some(403));
+    let mut stream = connect(https, &with(Some(&till)), "one.example").await.expect("TLS");
+    assert_eq!(asked(&mut stream, "").await, Some(200));
+    // Revoked: refused, and its ticket is worth nothing.
+    let revoked = clients.revoke(7);
+    certificates.configure(&clients.settings(false, Some(revoked))).expect("a list");
+    let refused = match connect(https, &config, "one.example").await {
+        Err(_) => true,
+        Ok(mut stream) => asked(&mut stream, "").await.is_none(),
+    };
+    assert!(refused);
+    let other = clients.sign("till-8", 8);
+    let mut stream = connect(https, &with(Some(&other)), "one.example").await.expect("TLS");
+    assert_eq!(asked(&mut stream, "").await, Some(200));
+    // What is no authority and no list is named.
+    let no_list = clients.settings(true, Some(pki.files[0].key.clone()));
+    let error = certificates.configure(&no_list).expect_err("no list").to_string();
+    assert!(error.contains("BEGIN X509 CRL"), "{error}");
 }

@@ -112,6 +112,11 @@ impl Upstreams {
         act(upstream)
     }
 
+    /// Looks after an endpoint from now on, so that it is known when it is cut.
+    pub fn watch(&self, endpoint: &Arc<Endpoint>) {
+        self.with(endpoint, |_| {});
+    }
+
     /// An idle connection to this endpoint, the one used last.
     pub fn take_idle(&self, endpoint: &Arc<Endpoint>) -> Option<Box<Connection>> {
         self.with(endpoint, |upstream| {

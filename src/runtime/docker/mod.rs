@@ -15,6 +15,7 @@ mod container;
 pub mod data;
 mod image;
 pub mod keep;
+mod labelled;
 mod once;
 mod watch;
 
@@ -39,6 +40,7 @@ use super::hook::Ran;
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
+use crate::model::labelled::Labelled;
 use crate::model::progress::Listener;
 use crate::model::revision::{RevisionSpec, Source};
 
@@ -83,6 +85,16 @@ impl DockerRuntime {
         let host = Host::parse(docker_host).map_err(RuntimeError::Failed)?;
         let (client, daemon) = (Arc::new(Client::new(host)), daemon.to_owned());
         Ok(Self { client, daemon, tasks: TaskTracker::new() })
+    }
+
+    /// All running containers with labels that say what they serve, and that we did not launch.
+    pub async fn labelled(&self) -> Result<Vec<Labelled>, RuntimeError> {
+        labelled::list(&self.client).await
+    }
+
+    /// Tells of them, now and whenever they may have changed, until nobody listens.
+    pub fn follow_labelled(&self, changes: mpsc::Sender<Vec<Labelled>>) {
+        self.tasks.spawn(labelled::follow(Arc::clone(&self.client), changes));
     }
 
     /// Makes an image of a root file system (a tar) that starts `program`.

@@ -1,0 +1,391 @@
+//! From a server's locations to services: where requests go, and how they are treated.
+
+use std::net::SocketAddr;
+
+use super::convert::{Names, Server, daemon, duration, named, size};
+use super::sheet::{Sheet, quoted};
+use super::syntax::Directive;
+
+/// Which requests.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// Their hosts.
+    pub hosts: Vec<String>,
+    /// Their path prefix; empty for all.
+    pub path: String,
+}
+
+/// Fields that the proxy sets by itself, or that are only how nginx does what we do anyway.
+const OWN_FIELDS: [&str; 9] = [
+    "host",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+    "upgrade",
+    "connection",
+    "accept-encoding",
+    "early-data",
+];
+
+/// Converts what stands in a server or a location. `inherited` holds here too, outermost first.
+pub fn location(
+    place: &Place,
+    inherited: &[Directive],
+    inner: &[Directive],
+    names: &mut Names,
+    sheet: &mut Sheet,
+) {
+    let find = |name: &str| inner.iter().find(|one| one.name == name);
+    let pass = find("proxy_pass").or_else(|| find("grpc_pass"));
+    if let Some(pass) = pass {
+        service(place, pass, inherited, inner, names, sheet);
+    } else if let Some(answer) = find("return") {
+        returned(place, answer, sheet);
+    } else {
+        for one in inner {
+            nowhere(one, sheet);
+        }
+    }
+    for one in inner.iter().filter(|one| one.name == "location") {
+        let (kind, path) = match one.words.as_slice() {
+            [path] => ("", path.as_str()),
+            [kind, path] => (kind.as_str(), path.as_str()),
+            _ => continue,
+        };
+        match kind {
+            "" | "^~" if path.starts_with('/') => {}
+            "=" if one
+                .inner()
+                .iter()
+                .all(|inner| matches!(inner.name.as_str(), "log_not_found" | "access_log")) =>
+            {
+                continue;
+            }
+            _ => {
+                let what = format!("`location {}`: write it as a path prefix", one.words.join(" "));
+                sheet.leave(one.line, &what);
+                continue;
+            }
+        }
+        let place = Place { path: path.to_owned(), ..place.clone() };
+        let mut all = inherited.to_vec();
+        let own = one.inner().iter().filter(|inner| inner.name != "location").cloned();
+        all.extend(own);
+        location(&place, &all, one.inner(), names, sheet);
+    }
+}
+
+/// What stands where nothing is passed on.
+fn nowhere(one: &Directive, sheet: &mut Sheet) {
+    match one.name.as_str() {
+        "root" | "index" | "try_files" | "alias" | "autoindex" => {
+            sheet.leave(one.line, &format!("`{}`: files are not served", one.name));
+        }
+        "fastcgi_pass" | "uwsgi_pass" | "scgi_pass" | "memcached_pass" => {
+            sheet.leave(one.line, &format!("`{}`: instances speak HTTP", one.name));
+        }
+        "if" | "rewrite" | "proxy_cache_path" => {
+            sheet.leave(one.line, &format!("`{} {}`", one.name, one.words.join(" ")));
+        }
+        _ => {}
+    }
+}
+
+fn returned(place: &Place, answer: &Directive, sheet: &mut Sheet) {
+    let (status, to) = match answer.words.as_slice() {
+        [one] if one.starts_with("http") => ("302", one.as_str()),
+        [status] => (status.as_str(), ""),
+        [status, to, ..] => (status.as_str(), to.as_str()),
+        [] => return,
+    };
+    let is_upgrade = matches!(
+        to,
+        "https://$host$request_uri"
+            | "https://$server_name$request_uri"
+            | "https://$http_host$request_uri"
+    );
+    let hosts = place.hosts.join(", ");
+    let what = match status {
+        // With a certificate this is what is done anyway, where this version does it.
+        "301" | "302" | "307" | "308" if is_upgrade => {
+            if crate::config::keys::find("service.web.https_redirect").is_some() {
+                return;
+            }
+            format!("`return {status} {to}` for {hosts}: cleartext is served like HTTPS")
+        }
+        _ => format!("`return {}` for {hosts}{}", answer.words.join(" "), place.path),
+    };
+    sheet.leave(answer.line, &what);
+}
+
+fn service(
+    place: &Place,
+    pass: &Directive,
+    inherited: &[Directive],
+    inner: &[Directive],
+    names: &mut Names,
+    sheet: &mut Sheet,
+) {
+    let url = pass.word(0);
+    let is_grpc = pass.name == "grpc_pass";
+    let bare = ["https://", "http://", "grpcs://", "grpc://"]
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme))
+        .unwrap_or(url);
+    let (authority, rest) = match bare.find('/') {
+        Some(at) => (&bare[..at], &bare[at..]),
+        None => (bare, ""),
+    };
+    if url.starts_with("https://") || url.starts_with("grpcs://") {
+        sheet.leave(pass.line, "TLS to an instance: it is spoken to in cleartext");
+    }
+    let wished = match names.upstreams.contains_key(authority) || authority.starts_with('$') {
+        true => authority.trim_start_matches('$'),
+        false => place.hosts.first().map_or("web", String::as_str),
+    };
+    // The same instances for the same hosts at the same path are one service, as when cleartext and
+    // TLS are two servers.
+    let key = format!("{authority} {} {}", place.hosts.join(" "), place.path);
+    let wished = if place.path.len() > 1 && wished != authority {
+        format!("{wished}{}", place.path)
+    } else {
+        wished.to_owned()
+    };
+    let header = format!("service.{}", names.service(&wished, &key));
+    for host in &place.hosts {
+        sheet.gather(&header, "host", host, pass.line);
+    }
+    let path = place.path.trim_end_matches('/');
+    if !path.is_empty() {
+        sheet.gather(&header, "path", path, pass.line);
+    }
+    endpoints(&header, pass, authority, names, sheet);
+    if is_grpc {
+        sheet.set(&header, "protocol", "\"h2c\"", pass.line);
+    }
+    if !rest.is_empty() {
+        // What the location matched is replaced by the path of the URL.
+        if !path.is_empty() {
+            sheet.set(&header, "strip_prefix", &quoted(path), pass.line);
+        }
+        if rest != "/" {
+            sheet.set(&header, "add_prefix", &quoted(rest.trim_end_matches('/')), pass.line);
+        }
+    }
+    // The innermost word wins, and comes first here.
+    let mut seen = std::collections::BTreeSet::new();
+    for one in inner.iter().chain(inherited.iter().rev()) {
+        let repeats =
+            ["add_header", "proxy_set_header", "allow", "deny", "limit_req", "limit_conn"];
+        if (repeats.contains(&one.name.as_str()) || seen.insert(one.name.clone()))
+            && !treated(&header, one, names, sheet)
+        {
+            nowhere_known(one, sheet);
+        }
+    }
+}
+
+fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
+    const STRUCTURE: [&str; 22] = [
+        "server",
+        "location",
+        "listen",
+        "server_name",
+        "proxy_pass",
+        "grpc_pass",
+        "ssl_certificate",
+        "ssl_certificate_key",
+        "ssl_client_certificate",
+        "ssl_verify_client",
+        "ssl_verify_depth",
+        "ssl_crl",
+        "upstream",
+        "split_clients",
+        "limit_req_zone",
+        "limit_conn_zone",
+        "return",
+        "http",
+        "stream",
+        "root",
+        "index",
+        "ssl",
+    ];
+    if !STRUCTURE.contains(&one.name.as_str()) && !daemon(one, sheet) {
+        let words = if one.block.is_some() { "…".to_owned() } else { one.words.join(" ") };
+        sheet.leave(one.line, &format!("`{} {words}`", one.name));
+    }
+}
+
+/// How requests are treated; whether this is such a directive.
+fn treated(header: &str, one: &Directive, names: &Names, sheet: &mut Sheet) -> bool {
+    let line = one.line;
+    let time = || quoted(&duration(one.word(0)));
+    let by = |key: &str| match key {
+        "$binary_remote_addr" | "$remote_addr" => "by client-address".to_owned(),
+        "$server_name" | "$host" => "by everyone".to_owned(),
+        key => match key.strip_prefix("$http_") {
+            Some(name) => format!("by header:{}", name.replace('_', "-")),
+            None => format!("by {key}"),
+        },
+    };
+    match one.name.as_str() {
+        "proxy_connect_timeout" => sheet.set(header, "connect_timeout", &time(), line),
+        "proxy_read_timeout" | "grpc_read_timeout" => {
+            sheet.set(header, "response_timeout", &time(), line);
+            sheet.set(header, "idle_timeout", &time(), line);
+        }
+        "proxy_next_upstream_tries" => {
+            let tries = one.word(0).parse::<u32>().unwrap_or(1).saturating_sub(1);
+            sheet.set(header, "retries", &tries.to_string(), line);
+        }
+        "client_max_body_size" => match one.word(0) {
+            "0" => {}
+            text => sheet.set(header, "max_body", &size(text), line),
+        },
+        "gzip" if one.word(0) == "on" => sheet.set(header, "compress", "true", line),
+        "gzip" | "gzip_types" | "gzip_min_length" => {}
+        "add_header" => {
+            let name = format!("{header}.headers.set");
+            let field = format!("{} = {}", quoted(one.word(0)), quoted(one.word(1)));
+            field_of(header, "headers", &field, line, sheet, &name);
+        }
+        "proxy_hide_header" => {
+            let field = one.word(0).to_owned();
+            sheet.gather(&format!("{header}.headers"), "remove", &field, line);
+        }
+        "proxy_set_header" => {
+            let lower = one.word(0).to_ascii_lowercase();
+            if OWN_FIELDS.contains(&lower.as_str()) {
+                return true;
+            }
+            let value = match one.word(1) {
+                "$remote_addr" => "{client}",
+                "$host" | "$http_host" => "{host}",
+                "$scheme" => "{scheme}",
+                "$request_uri" => "{uri}",
+                other => other,
+            };
+            let field = format!("{} = {}", quoted(one.word(0)), quoted(value));
+            let name = format!("{header}.request_headers.set");
+            field_of(header, "request_headers", &field, line, sheet, &name);
+        }
+        "limit_req" => {
+            let zone = named(one, "zone=");
+            let Some((key, rate)) = names.rates.get(zone) else { return false };
+            let burst = named(one, "burst=");
+            let burst = if burst.is_empty() { String::new() } else { format!(" burst {burst}") };
+            let text = format!("{}{burst} {}", rate.replace("r/", "/"), by(key));
+            sheet.gather(header, "rate_limit", &text, line);
+        }
+        "limit_conn" => {
+            let Some(key) = names.counts.get(one.word(0)) else { return false };
+            let text = format!("{} {}", one.word(1), by(key));
+            sheet.gather(header, "max_in_flight", &text, line);
+        }
+        "allow" | "deny" => {
+            if one.word(0) != "all" {
+                sheet.gather(header, &one.name, one.word(0), line);
+            }
+        }
+        "auth_basic" => {
+            if one.word(0) != "off" {
+                sheet.set(header, "realm", &quoted(one.word(0)), line);
+            }
+        }
+        "auth_basic_user_file" => sheet.set(header, "basic_auth", &quoted(one.word(0)), line),
+        _ => return false,
+    }
+    true
+}
+
+/// A header field; one line for each, because a table of them would hide what is left.
+fn field_of(header: &str, table: &str, field: &str, line: usize, sheet: &mut Sheet, path: &str) {
+    let (name, value) = field.split_once(" = ").unwrap_or((field, ""));
+    if crate::config::keys::find(path).is_some() {
+        sheet.put(&format!("{header}.{table}.set"), name, value);
+    } else {
+        sheet.leave(line, &format!("would be `{field}` in [{path}], which this version lacks"));
+    }
+}
+
+/// Where requests go.
+pub fn endpoints(
+    header: &str,
+    pass: &Directive,
+    authority: &str,
+    names: &Names,
+    sheet: &mut Sheet,
+) {
+    let line = pass.line;
+    if let Some((by, parts)) = names.splits.get(authority) {
+        let rest = parts.iter().find(|(share, _)| *share == 0.0).or(parts.last());
+        let Some((_, stable)) = rest else { return };
+        for server in servers(stable, line, names) {
+            push(header, &server, sheet);
+        }
+        match by.as_str() {
+            text if text.contains("remote_addr") => {
+                sheet.set(header, "affinity", "\"client-address\"", line);
+            }
+            text => {
+                if let Some(rest) = text.split("cookie_").nth(1) {
+                    let is_name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+                    let name: String = rest.chars().take_while(is_name).collect();
+                    sheet.set(header, "affinity", &quoted(&format!("cookie:{name}")), line);
+                }
+            }
+        }
+        for (share, canary) in parts.iter().filter(|(_, name)| name != stable) {
+            let addresses: Vec<String> =
+                servers(canary, line, names).into_iter().map(|server| server.address).collect();
+            split(header, &addresses, *share, sheet);
+        }
+        return;
+    }
+    let all = servers(authority, line, names);
+    let heaviest = all.iter().map(|server| server.weight).max().unwrap_or(1);
+    let total: u32 = all.iter().map(|server| server.weight).sum();
+    for server in all.iter().filter(|server| server.weight == heaviest) {
+        push(header, server, sheet);
+    }
+    for server in all.iter().filter(|server| server.weight < heaviest) {
+        let share = f64::from(server.weight) * 100.0 / f64::from(total.max(1));
+        split(header, std::slice::from_ref(&server.address), share, sheet);
+    }
+}
+
+/// How a share of the traffic goes elsewhere: what nginx has in its file is a rollout here.
+fn split(header: &str, addresses: &[String], share: f64, sheet: &mut Sheet) {
+    let name = header.split_once('.').map_or(header, |(_, name)| name);
+    let share = (share * 100.0).round() / 100.0;
+    let to: Vec<String> =
+        addresses.iter().map(|address| format!("--endpoints {address}")).collect();
+    let to = to.join(" ");
+    sheet.comment(header, &format!(
+        "{share}% of the traffic goes elsewhere: switchback deploy {name} {to} --steps \"{share}% 100%\" --detach; switchback pause {name}"
+    ));
+}
+
+fn servers(name: &str, line: usize, names: &Names) -> Vec<Server> {
+    let one = || vec![Server { address: name.to_owned(), weight: 1, line }];
+    names.upstreams.get(name).cloned().unwrap_or_else(one)
+}
+
+fn push(header: &str, server: &Server, sheet: &mut Sheet) {
+    let text = &server.address;
+    let with_port = |host: &str, port: &str| {
+        let host = if host == "localhost" { "127.0.0.1" } else { host };
+        format!("{host}:{port}")
+    };
+    let address = match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => with_port(host, port),
+        _ => with_port(text, "80"),
+    };
+    if address.parse::<SocketAddr>().is_ok() {
+        sheet.gather(header, "endpoints", &address, server.line);
+    } else {
+        let what = format!("the instance {text}: endpoints are IP addresses with a port");
+        sheet.leave(server.line, &what);
+    }
+}

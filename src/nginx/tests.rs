@@ -1,0 +1,198 @@
+//! The configurations that people have, and what becomes of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::config::{Config, Input, parse};
+use crate::model::revision::Source;
+use crate::routing::settings::Affinity;
+
+/// What is written is a configuration that this version takes.
+fn taken(imported: &Imported) -> Config {
+    let variables = BTreeMap::new();
+    let input = Input {
+        name: Path::new("switchback.toml"),
+        text: &imported.toml,
+        variables: &variables,
+        flags: &[],
+        read: &|_| Err("no files".to_owned()),
+    };
+    parse(&input).unwrap_or_else(|problems| panic!("{problems}\n{}", imported.toml)).config
+}
+
+const TLS_AND_WEBSOCKET: &str = r#"
+user www-data;
+worker_processes auto;
+events { worker_connections 1024; }
+http {
+    map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+    upstream app {
+        server 127.0.0.1:3000;
+        server 127.0.0.1:3001;
+        keepalive 32;
+    }
+    keepalive_timeout 65;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    server {
+        listen 443 ssl http2;
+        listen [::]:443 ssl;
+        server_name app.example.com www.app.example.com; # two
+        ssl_certificate     /etc/ssl/app.pem;
+        ssl_certificate_key "/etc/ssl/app key.pem";
+        ssl_session_cache shared:SSL:10m;
+        location / {
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_connect_timeout 5;
+            proxy_read_timeout 60s;
+        }
+        location /ws/ {
+            proxy_pass http://127.0.0.1:4000;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_read_timeout 1h;
+        }
+    }
+}
+"#;
+
+#[test]
+fn a_reverse_proxy_with_tls_and_websockets_is_carried_over_whole() {
+    let imported = import(TLS_AND_WEBSOCKET).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    let config = taken(&imported);
+    let tls = config.tls.expect("certificates");
+    assert_eq!(tls.certificates[0].key, Path::new("/etc/ssl/app key.pem"));
+    assert_eq!(config.listen.https[0].to_string(), "[::]:443");
+    assert!(config.listen.http.is_empty());
+    assert_eq!(config.listen.limits.keep_alive.as_secs(), 65);
+    let [app, ws] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    assert_eq!((app.name.as_str(), app.routes.len()), ("app", 2));
+    assert_eq!(app.template.source.to_string(), "127.0.0.1:3000, 127.0.0.1:3001");
+    assert_eq!(app.settings.connect_timeout.as_secs(), 5);
+    assert_eq!(app.settings.response_timeout.as_secs(), 60);
+    assert!(ws.routes.iter().all(|route| route.path == "/ws"), "{:?}", ws.routes);
+    assert_eq!(ws.settings.idle_timeout.as_secs(), 3600);
+}
+
+#[test]
+fn ninety_to_ten_is_a_rollout() {
+    let weights = "upstream app { server 10.0.0.1:80 weight=9; server 10.0.0.2:80; }\n\
+                   server { listen 80; server_name a.example; location / { proxy_pass http://app; } }";
+    let clients = "split_clients \"${cookie_user}x\" $side { 10% canary; * stable; }\n\
+                   upstream stable { server 10.0.0.1:80; }\n\
+                   upstream canary { server 10.0.0.2:80; }\n\
+                   server { listen 80; server_name a.example; location / { proxy_pass http://$side; } }";
+    for (text, name) in [(weights, "app"), (clients, "side")] {
+        let imported = import(text).expect("good");
+        assert_eq!(imported.left, Vec::<String>::new());
+        let config = taken(&imported);
+        let service = &config.services[0];
+        let stable = "10.0.0.1:80".parse().expect("an address");
+        assert_eq!(service.template.source, Source::Endpoints(vec![stable]));
+        let command = format!(
+            "# 10% of the traffic goes elsewhere: switchback deploy {name} --endpoints 10.0.0.2:80 \
+             --steps \"10% 100%\" --detach; switchback pause {name}\n"
+        );
+        assert!(imported.toml.contains(&command), "{}", imported.toml);
+    }
+    let config = taken(&import(clients).expect("good"));
+    assert_eq!(config.services[0].settings.affinity, Affinity::Cookie("user".to_owned()));
+}
+
+#[test]
+fn what_has_a_key_is_written_and_what_has_none_is_named_with_its_line() {
+    let text = r#"
+limit_req_zone $binary_remote_addr zone=one:10m rate=10r/s;
+server {
+    listen 80;
+    server_name old.example;
+    return 301 https://new.example$request_uri;
+}
+server {
+    listen 8080 default_server;
+    client_max_body_size 10m;
+    add_header X-Frame-Options DENY always;
+    set_real_ip_from 10.0.0.0/8;
+    real_ip_header X-Forwarded-For;
+    location /api/ { limit_req zone=one burst=20 nodelay; proxy_pass http://localhost:3000/; }
+    location ~ \.php$ { fastcgi_pass unix:/run/php.sock; }
+    location /static { root /srv/static; }
+    location /far { proxy_pass http://backend.internal:3000; }
+    sub_filter a b;
+}
+"#;
+    let imported = import(text).expect("good");
+    let config_of = |key: &str| crate::config::keys::find(key).is_some();
+    let told = |line: usize, words: &str| {
+        let begins = format!("line {line}: ");
+        imported.left.iter().any(|left| left.starts_with(&begins) && left.contains(words))
+    };
+    assert!(told(6, "return 301 https://new.example"), "{:#?}", imported.left);
+    assert!(told(15, "location ~"), "{:#?}", imported.left);
+    assert!(told(16, "files are not served"), "{:#?}", imported.left);
+    assert!(told(17, "backend.internal:3000"), "{:#?}", imported.left);
+    for (line, key, words) in [
+        (14, "service.x.rate_limit", "10/s burst 20 by client-address"),
+        (14, "service.x.strip_prefix", "/api"),
+        (11, "service.x.headers.set", "DENY"),
+    ] {
+        // A version that has the key writes it; one that has not says which it would be.
+        assert!(config_of(key) != told(line, words), "{key}: {:#?}", imported.left);
+        assert!(!config_of(key) || imported.toml.contains(words), "{key}: {}", imported.toml);
+    }
+    assert!(imported.toml.contains("trusted_proxies = \"10.0.0.0/8\""), "{}", imported.toml);
+    assert!(imported.toml.contains("endpoints = \"127.0.0.1:3000\""), "{}", imported.toml);
+}
+
+#[test]
+fn streams_are_plain_tcp() {
+    let text = "stream { upstream db { server 10.0.0.1:5432; server 10.0.0.2:5432; }\n\
+                server { listen 5432; proxy_pass db; proxy_timeout 1h; }\n\
+                server { listen 53 udp; proxy_pass 10.0.0.9:53; } }";
+    let imported = import(text).expect("good");
+    assert_eq!(imported.left.len(), 1, "{:?}", imported.left);
+    assert!(imported.left[0].contains("only TCP"));
+    let text =
+        text.lines().filter(|line| !line.contains("udp")).collect::<Vec<_>>().join("\n") + "}";
+    let config = taken(&import(&text).expect("good"));
+    let db = &config.services[0];
+    assert_eq!((db.name.as_str(), db.listen[0].to_string().as_str()), ("db", "0.0.0.0:5432"));
+    assert_eq!(db.settings.idle_timeout.as_secs(), 3600);
+}
+
+#[test]
+fn cleartext_and_tls_of_one_host_are_one_service() {
+    let text = "server { listen 80; listen 443 ssl; server_name a.example; ssl_certificate c;\n\
+                ssl_certificate_key k; ssl_verify_client on; ssl_client_certificate ca;\n\
+                location / { proxy_pass http://127.0.0.1:1; } }\n\
+                server { listen 443 ssl; server_name b.example; ssl_certificate d;\n\
+                ssl_certificate_key l; location / { grpc_pass grpc://127.0.0.1:2; } }";
+    let imported = import(text).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new());
+    let config = taken(&imported);
+    let tls = config.tls.expect("certificates");
+    assert_eq!(tls.certificates.len(), 2);
+    assert!(tls.client.is_some_and(|client| client.is_required));
+    assert_eq!((config.listen.http.len(), config.listen.https.len()), (1, 1));
+    assert_eq!(config.services.len(), 2);
+}
+
+#[test]
+fn what_is_no_configuration_is_told_with_its_line() {
+    for (text, line, words) in [
+        ("server {\n listen 80;\n", 1, "never closed"),
+        ("listen 80;\n}\n", 2, "closes nothing"),
+        ("server {\n listen 80\n}\n", 2, "does not end with `;`"),
+        ("a \"b\n\n", 1, "has no end"),
+        ("user x", 1, "does not end"),
+        ("\n{ }", 2, "after nothing"),
+    ] {
+        let error = import(text).expect_err(text);
+        assert!(error.line == line && error.what.contains(words), "{text:?}: {error}");
+    }
+    assert_eq!(import("# nothing\n").expect("good").toml, "");
+}
