@@ -32,6 +32,11 @@ const TESTED: u32 = 1_000_000;
 /// Lines of output that a failed test tells.
 const LINES: usize = 20;
 
+/// How often a volume is tried to be removed again, and the pause between: an engine that still removes
+/// the container that had it lets go within a second or so.
+const LET_GO_TRIES: u32 = 40;
+const LET_GO_PAUSE: Duration = Duration::from_millis(250);
+
 /// What came of a restore on the side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tested {
@@ -65,11 +70,12 @@ impl Archivist {
         told: &Listener,
     ) -> Result<DeployAccepted, ArchiveTrouble> {
         let held = handle.held_of(service).await?;
+        self.belongs_to(service, id).await?;
         if let Some(refused) = held.busy.clone() {
             return Err(refused.into());
         }
         let _taken = self.take(service)?;
-        let contents = self.verify_of(service, id, told).await?;
+        let contents = self.verify(id, told).await?;
         if let Some(subject) = subject_of(held) {
             let note = format!("before {id} was restored");
             let listed = self.create_taken(subject, &note, true, told).await?;
@@ -117,12 +123,8 @@ impl Archivist {
         tested
     }
 
-    async fn verify_of(
-        &self,
-        service: &ServiceName,
-        id: &str,
-        told: &Listener,
-    ) -> Result<Contents, ArchiveTrouble> {
+    /// Refuses an archive of another service.
+    async fn belongs_to(&self, service: &ServiceName, id: &str) -> Result<(), ArchiveTrouble> {
         let path = self.shelf.find(id)?;
         let head = {
             let path = path.clone();
@@ -132,7 +134,7 @@ impl Archivist {
             let (of, wanted) = (head.service.to_string(), service.to_string());
             return Err(ArchiveError::Foreign { path, of, wanted }.into());
         }
-        self.verify(id, told).await
+        Ok(())
     }
 
     /// Takes in image and volumes. When anything fails, what was made of it is thrown away.
@@ -347,7 +349,15 @@ impl Archivist {
     /// Removes what a restore made and nobody wants.
     async fn throw_away(&self, volumes: &[String], image: Option<&str>) {
         for volume in volumes {
-            if let Err(error) = self.docker.remove_volume(volume).await {
+            let mut removed = self.docker.remove_volume(volume).await;
+            for _ in 0..LET_GO_TRIES {
+                if removed.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(LET_GO_PAUSE).await;
+                removed = self.docker.remove_volume(volume).await;
+            }
+            if let Err(error) = removed {
                 tracing::warn!(volume, %error, "a restored volume stays: `switchback clean` frees it");
             }
         }
