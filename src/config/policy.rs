@@ -139,7 +139,9 @@ pub(super) fn read_rules(section: &Section<'_>, inherited: &Rules, context: Cont
     }
     if section.written("forward_auth").is_some() {
         rules.forward_auth = read_forward_auth(section);
-    } else if let Some(place) = section.place_of("forward_auth_headers") {
+    } else if let Some(place) = section.place_of("forward_auth_headers")
+        && section.written("forward_auth_headers").is_some_and(|node| !is_empty_list(&node.value))
+    {
         let title = "`forward_auth_headers` has no effect without `forward_auth`";
         section.wrong("forward_auth_headers", &place, title, "write both here, or none");
     }
@@ -147,6 +149,10 @@ pub(super) fn read_rules(section: &Section<'_>, inherited: &Rules, context: Cont
         rules.pages = read_pages(section, context);
     }
     rules
+}
+
+fn is_empty_list(value: &Value) -> bool {
+    matches!(value, Value::List(nodes) if nodes.is_empty())
 }
 
 /// Limits, or none where there stands `"off"`.

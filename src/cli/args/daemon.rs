@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, Source, duration, keeping, maintenance};
+use super::{Output, Source, duration, freeze, keeping, maintenance, tester};
 use crate::cli::exit::EXIT_CODES;
 use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -61,7 +61,7 @@ pub enum Daemon {
     Confirm(OneService),
     /// Lets no deploy of a service begin
     #[command(display_order = 38)]
-    Freeze(Freeze),
+    Freeze(freeze::Freeze),
     /// Lets deploys of a service begin again
     #[command(display_order = 38)]
     Unfreeze(OneService),
@@ -87,8 +87,8 @@ pub enum Daemon {
     #[command(display_order = 43)]
     Logs(Logs),
     /// Makes a cookie that lets its holder choose a side
-    #[command(display_order = 45, long_about = TESTER_COOKIE)]
-    TesterCookie(TesterCookie),
+    #[command(display_order = 45, long_about = tester::TESTER_COOKIE)]
+    TesterCookie(tester::TesterCookie),
     /// Holds one instance of the runtime `process`
     #[command(hide = true)]
     InstanceShim(InstanceShim),
@@ -326,22 +326,6 @@ pub struct OneService {
     pub client: Client,
 }
 
-/// `freeze`
-#[derive(Debug, Args)]
-pub struct Freeze {
-    /// The service
-    pub service: Service,
-    /// Why nobody may deploy
-    #[arg(long)]
-    pub reason: String,
-    /// Until when: 2026-12-01T08:00:00Z, or 12h from now [default: until `unfreeze`]
-    #[arg(long)]
-    pub until: Option<String>,
-    /// Where the daemon is.
-    #[command(flatten)]
-    pub client: Client,
-}
-
 /// A verb that reads one service.
 #[derive(Debug, Args)]
 pub struct OneServiceRead {
@@ -453,28 +437,6 @@ pub struct Logs {
     pub client: Client,
 }
 
-const TESTER_COOKIE: &str = "\
-Makes a cookie that lets its holder choose a side, signed with the service's `tester_secret`.
-
-  switchback tester-cookie web canary --for 1h
-  curl --cookie \"$(switchback tester-cookie web canary)\" https://app.example.com/";
-
-/// `tester-cookie`
-#[derive(Debug, Args)]
-pub struct TesterCookie {
-    /// The service
-    pub service: Service,
-    /// The side
-    #[arg(value_parser = side)]
-    pub side: Side,
-    /// How long it is good for
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "8h")]
-    pub lifetime: Duration,
-    /// Which configuration.
-    #[command(flatten)]
-    pub source: Source,
-}
-
 /// `instance-shim`
 #[derive(Debug, Args)]
 pub struct InstanceShim {
@@ -512,7 +474,7 @@ fn rollout(text: &str) -> Result<RolloutId, String> {
     number.ok_or_else(|| "expected the number of a rollout, from 1 on".to_owned())
 }
 
-fn side(text: &str) -> Result<Side, String> {
+pub(super) fn side(text: &str) -> Result<Side, String> {
     let found = Side::BOTH.into_iter().find(|side| side.as_str() == text);
     found.ok_or_else(|| "expected \"stable\" or \"canary\"".to_owned())
 }

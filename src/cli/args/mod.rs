@@ -5,9 +5,11 @@
 //! with exit code 2 before anything happens.
 
 pub mod daemon;
+pub mod freeze;
 pub mod keeping;
 pub mod maintenance;
 pub mod offline;
+pub mod tester;
 
 use std::path::PathBuf;
 use std::time::Duration;
