@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::daemon::TesterCookie;
+use super::args::tester::TesterCookie;
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::config::load::{environment, load, locate};
