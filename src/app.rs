@@ -1,16 +1,21 @@
 //! Builds the house from a configuration, opens it, closes it: the one place of wiring.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod control;
+pub mod handover;
+mod line;
 
-use tokio::task::JoinHandle;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
+use self::control::{Control, Ground};
+use self::handover::Heritage;
 use crate::admin;
 use crate::config::Config;
-use crate::controller::driver::{Driver, Leave, Parts, Reload, Runtimes};
+use crate::controller::driver::{Leave, Reload, Runtimes};
 use crate::controller::handle::Handle;
 use crate::proxy;
 use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
@@ -18,16 +23,9 @@ use crate::routing::live::Live;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
-use crate::store::redb::RedbStore;
-use crate::store::writer::Writer;
-use crate::store::{Store as _, StoreError};
+use crate::store::StoreError;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
-
-/// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
-/// milliseconds, on a busy machine within some hundred.
-const LOCKED: Duration = Duration::from_secs(3);
-const LOCKED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -60,79 +58,76 @@ pub enum OpenError {
 /// The open house.
 pub struct House {
     proxy: proxy::Proxy,
-    driver: JoinHandle<Driver>,
-    handle: Handle,
-    live: Live,
-    admin: admin::Admin,
-    admin_stop: CancellationToken,
-    shutdown: CancellationToken,
-    store: std::thread::JoinHandle<()>,
+    ground: Ground,
+    control: Control,
 }
 
 /// Builds from files again what a reload may change.
-pub type ReadConfig = Box<dyn Fn() -> Result<Config, String> + Send>;
+pub type ReadConfig = Box<Read>;
+type Read = dyn Fn() -> Result<Config, String> + Send + Sync;
 
 impl House {
     /// Opens everything, or says why not and leaves nothing behind.
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
-        let dir = config.state.dir.clone();
-        let mut store = open_store(&dir).await?;
-        let everything = store.load()?;
+        Self::inherit(config, read, None).await
+    }
+
+    /// Like [`Self::open`], in the place of the process that started this one as its heir.
+    pub async fn inherit(
+        config: Config,
+        read: ReadConfig,
+        heritage: Option<Heritage>,
+    ) -> Result<Self, OpenError> {
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
-        let runtimes = runtimes(&config, program)?;
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
         };
-        let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
         let settings = proxy_settings(&config, workers)?;
-        let certificates = settings.tls.clone();
-        let (writer, store) = Writer::start(Box::new(store))
-            .map_err(|source| OpenError::System { what: "the store's thread", source })?;
-        let shutdown = CancellationToken::new();
-        let (mut driver, handle) = Driver::new(Parts {
-            live: live.clone(),
+        let mut heritage = heritage;
+        let (mut listeners, mut held) = (Vec::new(), admin::Held::default());
+        let mut alone = CancellationToken::new();
+        if let Some(heritage) = &mut heritage {
+            heritage.wait_for_state().await.map_err(former)?;
+            listeners = std::mem::take(&mut heritage.listeners);
+            held = std::mem::take(&mut heritage.admin);
+            alone = heritage.alone.clone();
+        } else {
+            alone.cancel();
+        }
+        let ground = Ground {
+            read: Arc::from(read),
+            certificates: settings.tls.clone(),
+            program,
+            live: Live::default(),
+            traffic: Arc::new(Traffic::new(workers)),
             workers,
-            runtimes,
-            writer,
-            everything,
-            recordings: dir.join("recordings"),
-            reload: reload(config.clone(), read, certificates),
-            services: config.services,
-            shutdown: shutdown.clone(),
-        });
-        // Only now, that the first visitor finds the routes.
-        let proxy = proxy::bind(settings, live.clone(), Arc::clone(&traffic))?;
-        let addresses = proxy.addresses();
-        let listen = addresses
-            .http
-            .iter()
-            .map(|address| format!("http://{address}"))
-            .chain(addresses.https.iter().map(|address| format!("https://{address}")));
-        driver.listens(listen.collect());
-        let admin_stop = CancellationToken::new();
-        let settings = admin::Settings {
-            socket: Some(config.admin.socket),
-            listen: config.admin.listen,
-            token: config.admin.token,
             rare: Rare::install(),
+            alone,
+            config,
         };
-        let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
-        let driver = tokio::spawn(driver.run());
-        Ok(Self { proxy, driver, handle, live, admin, admin_stop, shutdown, store })
+        let prepared = ground.prepare(ground.config.services.clone()).await?;
+        // Only now, that the first visitor finds the routes.
+        let (live, traffic) = (ground.live.clone(), Arc::clone(&ground.traffic));
+        let proxy = proxy::take_over(settings, live, traffic, listeners)?;
+        let control = prepared.begin(&ground, proxy.addresses(), held).await?;
+        if let Some(heritage) = heritage {
+            heritage.serve().map_err(former)?;
+        }
+        Ok(Self { proxy, ground, control })
     }
 
     /// How the driver is spoken to.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        &self.handle
+        &self.control.handle
     }
 
     /// The live routing table.
     #[must_use]
     pub fn live(&self) -> &Live {
-        &self.live
+        &self.ground.live
     }
 
     /// Addresses on which visitors connect.
@@ -144,37 +139,19 @@ impl House {
     /// Where the admin API listens by TCP.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.listen()
+        self.control.admin.listen()
     }
 
     /// Closes: no new connections, requests in flight get `drain` to finish, then the driver stops
     /// and what is not left behind ends.
     pub async fn close(self, drain: Duration, leave: Leave) {
         self.proxy.drain(drain).await;
-        self.shutdown.cancel();
-        if let Ok(driver) = self.driver.await {
-            driver.close(leave).await;
-        }
-        self.admin_stop.cancel();
-        self.admin.closed().await;
-        drop(self.handle);
-        // The store's thread ends when the last writer is gone, and with it the lock on the state.
-        let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
+        self.control.close(leave).await;
     }
 }
 
-/// Opens the state; waits a moment for one that is just let go of. The lock of a daemon that was killed
-/// while it started a process lives on in the fork, until that becomes its program.
-async fn open_store(dir: &Path) -> Result<RedbStore, StoreError> {
-    let asked = Instant::now();
-    loop {
-        match RedbStore::open(dir) {
-            Err(StoreError::InUse(_)) if asked.elapsed() < LOCKED => {
-                tokio::time::sleep(LOCKED_LOOK).await;
-            }
-            opened => return opened,
-        }
-    }
+fn former(source: std::io::Error) -> OpenError {
+    OpenError::System { what: "the process that was to hand over", source }
 }
 
 fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
@@ -237,7 +214,7 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(running: Config, read: ReadConfig, certificates: Option<Arc<Certificates>>) -> Reload {
+fn reload(running: Config, read: Arc<Read>, certificates: Option<Arc<Certificates>>) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();

@@ -26,3 +26,4 @@ mod runtime_docker;
 mod runtime_process;
 mod support;
 mod tidy;
+mod upgrades;

@@ -281,7 +281,14 @@ async fn sockets_are_neither_stolen_nor_left() {
         let (_, handle) = driver();
         let token = token.map(str::to_owned);
         let settings = Settings { socket: Some(socket.to_owned()), listen, token, rare: None };
-        serve(handle, settings, Arc::new(Traffic::new(1)), CancellationToken::new()).await
+        serve(
+            handle,
+            settings,
+            Arc::new(Traffic::new(1)),
+            CancellationToken::new(),
+            super::Held::default(),
+        )
+        .await
     };
     let error = start(&fake.socket, Vec::new(), None).await.expect_err("in use");
     assert!(error.to_string().starts_with("another daemon answers on /"), "{error}");

@@ -83,6 +83,8 @@ pub struct Parts {
     pub reload: Reload,
     /// Stops the driver.
     pub shutdown: CancellationToken,
+    /// Cancelled once no former process serves any more; until then a drain lasts to its deadline.
+    pub alone: CancellationToken,
 }
 
 /// A deploy that was prepared.
@@ -198,7 +200,7 @@ impl Driver {
             recordings: parts.recordings,
             fleet: Fleet::new(parts.live, parts.workers),
             services: BTreeMap::new(),
-            executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone()),
+            executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone(), parts.alone),
             tasks,
             runtimes: parts.runtimes,
             writer: parts.writer,

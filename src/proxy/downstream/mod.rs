@@ -324,7 +324,7 @@ async fn open(
         let multiplexed = tokio::select! {
             biased;
             sniffed = sniff(&stream) => sniffed?,
-            () = worker.drain_began() => return None,
+            () = worker.closing_began() => return None,
         };
         return Some((Transport::Plain(stream), multiplexed));
     };
