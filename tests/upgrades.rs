@@ -48,7 +48,9 @@ fn no_visitor_notices_an_upgrade_in_the_middle_of_a_rollout() {
             daemon.deploy_until("none", &["--steps", "50% 100%"], "baking");
             let before = standing(&daemon);
             assert_eq!(before[0], "baking");
-            for _ in 0..3 {
+            for _ in 0..4 {
+                // So that there is load on each of them.
+                std::thread::sleep(std::time::Duration::from_millis(500));
                 daemon.hand_over();
                 daemon.until("as before", || standing(&daemon) == before);
             }
