@@ -6,7 +6,7 @@ mod line;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,16 +14,22 @@ use tokio_util::sync::CancellationToken;
 use self::control::{Control, Ground};
 use self::handover::Heritage;
 use crate::admin;
-use crate::config::Config;
-use crate::controller::driver::{Leave, Reload, Runtimes};
+use crate::config::{Config, FileText, RotateEvery};
+use crate::controller::driver::{Leave, Reload};
 use crate::controller::handle::Handle;
+use crate::controller::runtimes::Runtimes;
 use crate::proxy;
 use crate::proxy::tls::{CertificateFiles, Certificates, TlsError};
 use crate::routing::live::Live;
+use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
-use crate::store::StoreError;
+use crate::store::records::Exported;
+use crate::store::redb::{FILE, RedbStore};
+use crate::store::{Store as _, StoreError, imported};
+use crate::telemetry::access_log::line::{self as log_line, Hidden};
+use crate::telemetry::access_log::{self, AccessLog, Destination, Every};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
@@ -33,6 +39,9 @@ pub enum OpenError {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is a state already.
+    #[error("there is a state in {} already: --replace puts it aside", .0.display())]
+    NotEmpty(PathBuf),
     /// An address cannot be bound, or a certificate cannot be used.
     #[error(transparent)]
     Bind(#[from] proxy::listener::BindError),
@@ -45,6 +54,14 @@ pub enum OpenError {
     /// The engine's address makes no sense.
     #[error("[runtime] docker: {0}")]
     Docker(String),
+    /// The access log cannot be written.
+    #[error("the access log {} cannot be opened: {source}; check [access_log] to, and that switchback may write there", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The operating system refuses something that is always there.
     #[error("{what}: {source}")]
     System {
@@ -60,6 +77,7 @@ pub struct House {
     proxy: proxy::Proxy,
     ground: Ground,
     control: Control,
+    log: Option<(AccessLog, std::thread::JoinHandle<()>)>,
 }
 
 /// Builds from files again what a reload may change.
@@ -84,7 +102,10 @@ impl House {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
         };
-        let settings = proxy_settings(&config, workers)?;
+        let traffic = Arc::new(Traffic::new(workers));
+        let mut settings = proxy_settings(&config, workers)?;
+        let log = access_log(&config, &traffic)?;
+        settings.log = log.as_ref().map(|(log, _)| log.clone());
         let mut heritage = heritage;
         let (mut listeners, mut held) = (Vec::new(), admin::Held::default());
         let mut alone = CancellationToken::new();
@@ -101,7 +122,8 @@ impl House {
             certificates: settings.tls.clone(),
             program,
             live: Live::default(),
-            traffic: Arc::new(Traffic::new(workers)),
+            traffic,
+            text: Arc::new(Mutex::new(config.text.clone())),
             workers,
             rare: Rare::install(),
             alone,
@@ -115,7 +137,7 @@ impl House {
         if let Some(heritage) = heritage {
             heritage.serve().map_err(former)?;
         }
-        Ok(Self { proxy, ground, control })
+        Ok(Self { proxy, ground, control, log })
     }
 
     /// How the driver is spoken to.
@@ -142,11 +164,26 @@ impl House {
         self.control.admin.listen()
     }
 
+    /// Opens the access log anew; whether there is one in a file.
+    pub fn reopen_log(&self) -> bool {
+        self.log.as_ref().is_some_and(|(log, _)| log.reopen())
+    }
+
     /// Closes: no new connections, requests in flight get `drain` to finish, then the driver stops
     /// and what is not left behind ends.
     pub async fn close(self, drain: Duration, leave: Leave) {
         self.proxy.drain(drain).await;
         self.control.close(leave).await;
+        end_log(self.log).await;
+    }
+}
+
+/// Writes what is left of the access log. All workers have ended, and with them all handles of it but
+/// this one.
+async fn end_log(log: Option<(AccessLog, std::thread::JoinHandle<()>)>) {
+    if let Some((log, thread)) = log {
+        drop(log);
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 }
 
@@ -154,18 +191,58 @@ fn former(source: std::io::Error) -> OpenError {
     OpenError::System { what: "the process that was to hand over", source }
 }
 
-fn runtimes(config: &Config, program: PathBuf) -> Result<Runtimes, OpenError> {
+/// Writes a state that another daemon exported, while none runs here. Refuses to mix two: unless
+/// `replace`, what is there must be empty; what is replaced stays beside it. Answers how many services
+/// and revisions came.
+pub fn import_state(
+    config: &Config,
+    state: Exported,
+    replace: bool,
+) -> Result<(usize, usize), OpenError> {
+    let dir = &config.state.dir;
+    let file = dir.join(FILE);
+    let is_there = file.exists();
+    let mut store = RedbStore::open(dir)?;
+    if !store.load()?.is_empty() {
+        if !replace {
+            return Err(OpenError::NotEmpty(dir.clone()));
+        }
+        drop(store);
+        let aside = dir.join(format!("{}.before-import", FILE));
+        let moved = std::fs::rename(&file, aside);
+        moved
+            .map_err(|source| OpenError::System { what: "putting the old state aside", source })?;
+        store = RedbStore::open(dir)?;
+    }
+    let (services, revisions) = (state.services.len(), state.revisions.len());
+    if let Err(error) = store.write(&imported(state)) {
+        drop(store);
+        if !is_there {
+            // Nothing is left of it, so that it can be tried again.
+            let _ = std::fs::remove_file(&file);
+        }
+        return Err(error.into());
+    }
+    Ok((services, revisions))
+}
+
+fn runtimes(
+    config: &Config,
+    program: PathBuf,
+) -> Result<(Runtimes, Arc<DockerRuntime>), OpenError> {
     // Two daemons on one engine tell their containers apart by where their state lies.
     let dir = std::path::absolute(&config.state.dir).unwrap_or_else(|_| config.state.dir.clone());
     let daemon = rapidhash::v3::rapidhash_v3(dir.to_string_lossy().as_bytes());
     let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
-    Ok(Runtimes {
-        docker: Arc::new(docker),
+    let docker = Arc::new(docker);
+    let runtimes = Runtimes {
+        docker: Arc::clone(&docker) as Arc<dyn Runtime>,
         process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
         fixed: Arc::new(FixedRuntime),
-    })
+    };
+    Ok((runtimes, docker))
 }
 
 fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, OpenError> {
@@ -201,7 +278,40 @@ fn proxy_settings(config: &Config, workers: usize) -> Result<proxy::Settings, Op
             memory: limits.memory,
         },
         revision_header: false,
+        log: None,
     })
+}
+
+fn access_log(
+    config: &Config,
+    traffic: &Arc<Traffic>,
+) -> Result<Option<(AccessLog, std::thread::JoinHandle<()>)>, OpenError> {
+    let Some(wanted) = &config.access_log else { return Ok(None) };
+    let to = match &wanted.file {
+        None => Destination::Stdout,
+        Some(path) => Destination::File {
+            path: path.clone(),
+            size: wanted.rotate_size,
+            every: match wanted.rotate_every {
+                RotateEvery::Never => Every::Never,
+                RotateEvery::Hour => Every::Hour,
+                RotateEvery::Day => Every::Day,
+            },
+            keep: wanted.keep,
+        },
+    };
+    let hide = |hidden: Hidden, name: &&str| hidden.with(name).unwrap_or(hidden);
+    let settings = access_log::Settings {
+        to,
+        format: if wanted.combined { log_line::Format::Combined } else { log_line::Format::Json },
+        hidden: wanted.hide.iter().fold(Hidden::default(), hide),
+        // Rounds to the nearest of 2^32 parts, and saturates.
+        sample: (wanted.sample * f64::from(u32::MAX)) as u32,
+    };
+    let file = wanted.file.clone();
+    AccessLog::start(settings, Arc::clone(traffic))
+        .map(Some)
+        .map_err(|source| OpenError::Log { path: file.unwrap_or_else(|| "stdout".into()), source })
 }
 
 fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
@@ -214,7 +324,12 @@ fn certificate_files(tls: &crate::config::Tls) -> Vec<CertificateFiles> {
 
 /// What a reload does: services go to the driver, certificates are read again, and what only a
 /// restart can change is named.
-fn reload(running: Config, read: Arc<Read>, certificates: Option<Arc<Certificates>>) -> Reload {
+fn reload(
+    running: Config,
+    read: Arc<Read>,
+    certificates: Option<Arc<Certificates>>,
+    text: Arc<Mutex<FileText>>,
+) -> Reload {
     Box::new(move || {
         let config = read()?;
         let mut said = Vec::new();
@@ -232,11 +347,13 @@ fn reload(running: Config, read: Arc<Read>, certificates: Option<Arc<Certificate
             (config.admin == running.admin, "[admin] needs a restart"),
             (config.state == running.state, "[state] needs a restart"),
             (config.runtime == running.runtime, "[runtime] needs a restart"),
+            (config.access_log == running.access_log, "[access_log] needs a restart"),
         ] {
             if !same {
                 said.push(needs);
             }
         }
+        *text.lock().unwrap_or_else(PoisonError::into_inner) = config.text;
         Ok((config.services, said.join(", ")))
     })
 }

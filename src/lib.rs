@@ -6,9 +6,11 @@ pub mod model;
 pub mod analysis;
 
 pub mod config;
+pub mod edge;
 pub mod rollout;
 pub mod routing;
 
+pub mod archive;
 pub mod prober;
 pub mod runtime;
 pub mod store;

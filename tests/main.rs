@@ -7,7 +7,9 @@
     reason = "a story ends at the first thing that is not as told"
 )]
 
+mod adopted;
 mod affinity;
+mod archives;
 mod bad_days;
 mod bad_revisions;
 mod carried;
@@ -16,14 +18,25 @@ mod crashes;
 mod demonstration;
 mod engine_gone;
 mod fixed_addresses;
+mod gates;
+mod hooks;
+mod independent;
+mod instructions;
 mod keeping;
+mod kept_images;
+mod maintenance;
 mod operators;
 mod own_health;
+mod policies;
 mod promotions;
 mod releases;
 mod reloads;
 mod runtime_docker;
 mod runtime_process;
+mod shielded;
+mod sources;
+mod state;
 mod support;
 mod tidy;
 mod upgrades;
+mod verdicts;

@@ -2,7 +2,7 @@
 
 use crate::callgrind::FIGURE;
 use crate::peers::Kind;
-use crate::price::{LOOKUP, TOGETHER};
+use crate::price::{LOOKUP, TOGETHER_PART};
 use crate::report::{Report, Spread};
 use crate::work::PLAIN;
 
@@ -41,7 +41,7 @@ const fn own(
 pub const BARS: [Bar; 13] = [
     to_nginx("user instructions per request, HTTP/1.1 keep-alive", FIGURE, 1.0, 0.7),
     to_nginx("CPU per request, HTTP/1.1 keep-alive", PLAIN, 1.0, 0.9),
-    own("split, stickiness and scorecards over a single pool", TOGETHER, " %", 3.0, 1.0),
+    own("split, stickiness and scorecards over a single pool", TOGETHER_PART, " %", 3.0, 1.0),
     to_nginx("CPU per request, HTTP/2 over TLS 1.3", "HTTP/2 over TLS 1.3", 0.8, 0.6),
     to_nginx("CPU per full TLS 1.3 handshake", "TLS 1.3 handshake", 0.85, 0.7),
     to_nginx("CPU per response of 64 KiB", "64 KiB", 0.6, 0.5),

@@ -1,10 +1,9 @@
 //! User instructions per request: the difference of two request counts, so that start and end
 //! cancel. Unlike time it repeats to a fraction of a per cent on any machine.
 //!
-//! Threads are counted apart, and the one that works for requests is the one whose count differs
-//! most: probes and verdicts go by the clock, which under callgrind stands nearly still.
+//! Threads are counted apart, and only the one that works for requests counts: probes and verdicts go
+//! by the clock, which under callgrind stands nearly still.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -28,6 +27,9 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()
     }
     let ours = plain.median(Kind::Switchback).unwrap_or(f64::NAN);
     report.add(plain);
+    if options.quick {
+        return Ok(());
+    }
     let mut ids = Series::new("nginx makes request ids too", "", Better::Lower);
     ids.add(Kind::Switchback, ours);
     let with_ids = Setup { ids: true, ..Setup::of(Kind::Nginx) };
@@ -42,13 +44,7 @@ pub fn per_request(options: &Options, site: &Site, setup: &Setup, fields: &[&str
     let (few, many) = if options.quick { (300, 1_300) } else { (500, 3_500) };
     let first = count(site, setup, fields, few)?;
     let second = count(site, setup, fields, many)?;
-    let most = second
-        .iter()
-        .map(|(thread, instructions)| {
-            *instructions as f64 - first.get(thread).copied().unwrap_or(0) as f64
-        })
-        .fold(0.0, f64::max);
-    Ok(most / (many - few) as f64)
+    Ok((second as f64 - first as f64) / (many - few) as f64)
 }
 
 fn callgrind(folder: &Path) -> [String; 4] {
@@ -60,30 +56,28 @@ fn callgrind(folder: &Path) -> [String; 4] {
     ]
 }
 
-/// Instructions by thread for so many requests.
-fn count(
-    site: &Site,
-    setup: &Setup,
-    fields: &[&str],
-    requests: u64,
-) -> Result<HashMap<String, u64>> {
+/// Instructions for so many requests.
+fn count(site: &Site, setup: &Setup, fields: &[&str], requests: u64) -> Result<u64> {
     let folder = folder(site, &format!("{}-{requests}", setup.kind))?;
     let proxy = site.start(&Setup { wrapper: callgrind(&folder).to_vec(), ..setup.clone() })?;
     let url = format!("http://127.0.0.1:{}/", proxy.http);
     let load = H2load { url: &url, requests, connections: CONNECTIONS, streams: 1, http1: true };
     load.run_with(fields)?;
     proxy.process.stop(Duration::from_secs(40));
-    let counts = counts(&folder);
-    if counts.is_empty() {
-        return Err(format!("callgrind left no counts of {}", setup.kind));
-    }
-    Ok(counts)
+    // Our worker is the thread that handles requests; the peers have one thread.
+    let handles =
+        if setup.kind == Kind::Switchback { " switchback::proxy::handler::handle" } else { "" };
+    counted(&folder, handles).ok_or_else(|| format!("callgrind left no counts of {}", setup.kind))
 }
 
-fn counts(folder: &Path) -> HashMap<String, u64> {
+/// The sum in the files of threads that have called this function.
+fn counted(folder: &Path, function: &str) -> Option<u64> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths = files.map(|entry| entry.path());
-    paths.filter_map(|path| Some((thread(&path)?, total(&path)?))).collect()
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    texts
+        .filter(|text| text.contains(function))
+        .filter_map(|text| total(&text))
+        .reduce(|a, b| a + b)
 }
 
 /// Instructions of one turn of a part of ours that no setting switches off: `--alone PART TURNS`.
@@ -95,9 +89,8 @@ pub fn alone(site: &Site, part: &str) -> Result<f64> {
         command.args(&wrapper[1..]).arg(us()?).args(["--alone", part, &turns.to_string()]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let status = command.status().map_err(|error| format!("valgrind: {error}"))?;
-        let most = counts(&folder).into_values().max();
-        most.filter(|_| status.success())
-            .ok_or_else(|| format!("callgrind left no counts of {part}"))
+        let all = counted(&folder, "").filter(|_| status.success());
+        all.ok_or_else(|| format!("callgrind left no counts of {part}"))
     };
     const TURNS: u64 = 20_000;
     Ok((count(2 * TURNS)? as f64 - count(TURNS)? as f64) / TURNS as f64)
@@ -117,17 +110,8 @@ fn folder(site: &Site, name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The thread of a file: `out-01`, or `out` of a program that has one.
-fn thread(file: &Path) -> Option<String> {
-    file.file_name()?.to_str()?.strip_prefix("out").map(|rest| match rest {
-        "" => "-01".to_owned(),
-        rest => rest.to_owned(),
-    })
-}
-
 /// The sum in a file of counts.
-fn total(file: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
+fn total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| {
         line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: "))
     })?;

@@ -30,7 +30,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report, most: f64) -
         });
         for _ in 0..options.rounds {
             for proxy in &running {
-                let offered = offer(proxy.http, rate, options.round, 1)?;
+                let offered = offer(proxy.http, rate, options.offer, 1)?;
                 if offered.lost > 0 {
                     return Err(format!("{} lost {} requests", proxy.kind, offered.lost));
                 }

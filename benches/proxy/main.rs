@@ -49,6 +49,8 @@ pub struct Options {
     pub rounds: usize,
     /// How long one is. wrk knows whole seconds only.
     pub round: Duration,
+    /// How long one is in which requests are offered at a rate.
+    pub offer: Duration,
     sections: Vec<String>,
     only: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl Options {
             quick,
             rounds: if quick { 1 } else { 5 },
             round: Duration::from_secs(1),
+            offer: Duration::from_millis(700),
             sections: Vec::new(),
             only: Vec::new(),
         };
@@ -71,7 +74,10 @@ impl Options {
                 // What cargo adds.
                 "--bench" | "--quick" => {}
                 "--rounds" => options.rounds = number(&value()?)?,
-                "--seconds" => options.round = Duration::from_secs(number(&value()?)?),
+                "--seconds" => {
+                    options.round = Duration::from_secs(number(&value()?)?);
+                    options.offer = options.round;
+                }
                 "--section" => options.sections.push(value()?),
                 "--only" => options.only.push(value()?),
                 other => return Err(format!("{other} is not an option of this benchmark")),
@@ -88,8 +94,12 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
 
+    fn asks(&self, section: &str) -> bool {
+        self.sections.iter().any(|name| name == section)
+    }
+
     fn has(&self, section: &str) -> bool {
-        self.sections.is_empty() || self.sections.iter().any(|name| name == section)
+        self.sections.is_empty() || self.asks(section)
     }
 }
 
@@ -136,7 +146,8 @@ fn measure(options: &Options) -> Result<()> {
     if options.has("instructions") {
         callgrind::measure(options, &site, &mut report)?;
     }
-    if options.has("price") {
+    // Quick is for what may have changed by a mistake; a price is looked at when a feature is made.
+    if options.has("price") && (!options.quick || options.asks("price")) {
         price::measure(options, &site, &mut report)?;
     }
     if options.has("memory") {

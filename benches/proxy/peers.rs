@@ -122,6 +122,8 @@ pub struct Running {
     pub http: u16,
     /// Its port with TLS.
     pub https: u16,
+    /// Seconds of processor that it uses in each with nothing to do, where that was looked at.
+    pub idle: f64,
     folder: PathBuf,
 }
 
@@ -228,7 +230,7 @@ impl Site {
         let mut process = Process::start(command, &kind.to_string(), &log)?;
         process.await_port(http, PATIENCE, &log)?;
         process.await_port(https, PATIENCE, &log)?;
-        let running = Running { kind, process, http, https, folder };
+        let running = Running { kind, process, http, https, idle: 0.0, folder };
         if kind == Kind::Switchback {
             running.until("the first revision", |web| web["phase"] == "promoted")?;
             if setup.split && setup.behind == Behind::Addresses {

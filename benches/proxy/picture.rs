@@ -128,8 +128,11 @@ fn row(area: &Area<'_>, y: i32, caption: &str, series: &Series) -> Drawn {
 }
 
 fn diamond(area: &Area<'_>, x: i32, y: i32) -> Drawn {
-    let corners = [(x, y - 7), (x + 7, y), (x, y + 7), (x - 7, y)];
-    area.draw(&Polygon::new(corners, HAPROXY.filled()))?;
+    // With a white edge, to be seen on a bar.
+    for (reach, colour) in [(9, WHITE), (7, HAPROXY)] {
+        let corners = [(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)];
+        area.draw(&Polygon::new(corners, colour.filled()))?;
+    }
     Ok(())
 }
 

@@ -22,8 +22,10 @@ use crate::{Options, Result};
 /// The section's title.
 pub const SECTION: &str =
     "The price of features: instructions, and per cent of a request to a single fixed pool";
-/// The sum that a bar is about.
-pub const TOGETHER: &str = "split, affinity cookie and scorecards together";
+/// What a bar is about.
+const TOGETHER: &str = "split, affinity cookie and scorecards";
+/// Its row, in per cent.
+pub const TOGETHER_PART: &str = "split, affinity cookie and scorecards, part";
 /// The look-up that a bar is about.
 pub const LOOKUP: &str = "looking up a route among 10,000, against 10";
 
@@ -40,13 +42,31 @@ struct Feature {
     on_split: bool,
 }
 
-const FEATURES: [Feature; 1] = [Feature {
-    name: "affinity cookie",
-    service: "affinity = \"cookie:user\"\n",
-    tables: "",
-    fields: &["Cookie: user=0123456789abcdef"],
-    on_split: true,
-}];
+/// A feature that is a line or two in the service's table, on a single pool.
+const fn policy(name: &'static str, service: &'static str) -> Feature {
+    Feature { name, service, tables: "", fields: &[], on_split: false }
+}
+
+const FEATURES: [Feature; 6] = [
+    Feature {
+        name: "affinity cookie",
+        service: "affinity = \"cookie:user\"\n",
+        tables: "",
+        fields: &["Cookie: user=0123456789abcdef"],
+        on_split: true,
+    },
+    policy("two response headers", "headers = { set = { X-One = \"1\", X-Two = \"2\" } }\n"),
+    policy("security_headers", "security_headers = true\n"),
+    policy("rate_limit", "rate_limit = \"1000000/s burst 1000000\"\n"),
+    policy("a deny list of one network", "deny = \"192.0.2.0/24\"\n"),
+    Feature {
+        name: "access log, JSON to a file",
+        service: "",
+        tables: "[access_log]\nto = \"{here}access.log\"\n",
+        fields: &[],
+        on_split: false,
+    },
+];
 
 /// Measures all of them.
 pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
@@ -110,11 +130,15 @@ fn table(routes: usize) -> RoutingTable {
         let entry = ServiceEntry {
             name: ServiceName::new(&format!("app-{number}")).unwrap_or_else(|_| unreachable!()),
             settings: Arc::default(),
+            policy: None,
+            maintenance: None,
             canary_weight: Weight::ZERO,
             salt: 0,
             overdue: Duration::from_secs(1),
             stable: None,
             canary: None,
+            warm: None,
+            budget: None,
             fresh: None,
         };
         let host = HostPattern::Exact(host(number));

@@ -1,5 +1,6 @@
 //! Child processes: kept to some cores, ended with their owner, and what they cost so far.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -7,9 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
-
-/// Ticks of a second in `/proc`: the kernel's `USER_HZ`, which is 100 on all that Debian runs on.
-const TICKS: f64 = 100.0;
 
 /// Which cores a process is kept to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,24 +43,36 @@ pub fn pinned(cores: Cores, program: &Path) -> Command {
     command
 }
 
-/// What a process used of the processor.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a process has used of the processor so far.
+#[derive(Debug, Clone, Default)]
 pub struct Cpu {
+    /// Nanoseconds by thread.
+    threads: HashMap<u32, u64>,
+    /// Ticks in its own code and in the kernel, by which time is divided.
+    user: f64,
+    system: f64,
+}
+
+/// What a process used of the processor in some time.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
     /// Seconds in its own code.
     pub user: f64,
-    /// Seconds in the kernel.
-    pub system: f64,
+    /// Seconds in all.
+    pub total: f64,
 }
 
 impl Cpu {
     /// What was used since `earlier`.
-    pub fn since(self, earlier: Self) -> Self {
-        Self { user: self.user - earlier.user, system: self.system - earlier.system }
-    }
-
-    /// Both.
-    pub fn total(self) -> f64 {
-        self.user + self.system
+    pub fn since(&self, earlier: &Self) -> Used {
+        let of = |(thread, now): (&u32, &u64)| {
+            now.saturating_sub(earlier.threads.get(thread).copied().unwrap_or(0))
+        };
+        let total = self.threads.iter().map(of).sum::<u64>() as f64 / 1e9;
+        // Ticks are too coarse to be counted, but not to be compared with one another.
+        let (user, system) = (self.user - earlier.user, self.system - earlier.system);
+        let ticks = user + system;
+        Used { user: if ticks > 0.0 { total * user / ticks } else { 0.0 }, total }
     }
 }
 
@@ -108,7 +118,7 @@ impl Process {
 
     /// What it and its children have used of the processor.
     pub fn cpu(&self) -> Result<Cpu> {
-        let mut sum = Cpu::default();
+        let mut cpu = Cpu::default();
         for id in tree(self.id()) {
             let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
             // The name may hold anything; what follows its bracket are numbers. User and system
@@ -118,10 +128,20 @@ impl Process {
             let (Some(Ok(user)), Some(Ok(system))) = (ticks.next(), ticks.next()) else {
                 return Err(format!("/proc/{id}/stat is not understood"));
             };
-            sum.user += user / TICKS;
-            sum.system += system / TICKS;
+            cpu.user += user;
+            cpu.system += system;
+            for task in
+                std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten()
+            {
+                let thread = task.file_name().to_str().and_then(|name| name.parse().ok());
+                let said = std::fs::read_to_string(task.path().join("schedstat")).ok();
+                let nanos = said.and_then(|said| said.split(' ').next()?.parse().ok());
+                if let (Some(thread), Some(nanos)) = (thread, nanos) {
+                    cpu.threads.insert(thread, nanos);
+                }
+            }
         }
-        Ok(sum)
+        Ok(cpu)
     }
 
     /// Bytes of memory that it and its children have, of every kind: code, heap, what is shared.

@@ -3,7 +3,7 @@
 use crate::peers::{Kind, Running, Setup, Site};
 use crate::process::Cores;
 use crate::report::{Better, Report, Series};
-use crate::work::plain;
+use crate::work::{plain, weigh_idle};
 use crate::{Options, Result};
 
 /// Connections when workers are compared: enough for both.
@@ -12,7 +12,9 @@ const CONNECTIONS: u32 = 128;
 /// Measures both.
 pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
     report.section("Workers and connections");
-    workers(options, site, report)?;
+    if !options.quick {
+        workers(options, site, report)?;
+    }
     connections(options, site, report)
 }
 
@@ -22,7 +24,8 @@ fn workers(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
         let start = |kind| site.start(&Setup { workers, cores: Cores::All, ..Setup::of(kind) });
         Kind::ALL.into_iter().map(start).collect()
     };
-    let (one, two) = (start(1)?, start(2)?);
+    let (one, mut two) = (start(1)?, start(2)?);
+    weigh_idle(&mut two)?;
     let mut gained = Series::new("two workers against one, throughput", "×", Better::Higher);
     let mut both = Series::new("two workers, throughput", "/s", Better::Higher);
     let mut cpu = Series::new("two workers, CPU per request", "µs", Better::Lower);
@@ -32,7 +35,7 @@ fn workers(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
             let together = plain(two, CONNECTIONS, options.round)?;
             gained.add(one.kind, together.throughput / alone.throughput);
             both.add(one.kind, together.throughput);
-            cpu.add(one.kind, together.cpu());
+            cpu.add(one.kind, together.cpu);
         }
     }
     [gained, both, cpu].into_iter().for_each(|series| report.add(series));
@@ -40,8 +43,9 @@ fn workers(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
 }
 
 fn connections(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
-    let running: Vec<Running> =
+    let mut running: Vec<Running> =
         Kind::ALL.into_iter().map(|kind| site.start(&Setup::of(kind))).collect::<Result<_>>()?;
+    weigh_idle(&mut running)?;
     // 64 of them are how everything else is measured.
     let counts: &[u32] = if options.quick { &[512] } else { &[1, 8, 512, 4_000] };
     for count in counts {
@@ -52,7 +56,7 @@ fn connections(options: &Options, site: &Site, report: &mut Report) -> Result<()
             for proxy in &running {
                 let measured = plain(proxy, *count, options.round)?;
                 throughput.add(proxy.kind, measured.throughput);
-                cpu.add(proxy.kind, measured.cpu());
+                cpu.add(proxy.kind, measured.cpu);
             }
         }
         report.add(throughput);

@@ -71,7 +71,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report, most: f64) -
     report.section(SECTION);
     let rate = most * 0.5;
     let containers = Containers;
-    for plan in plans(report)? {
+    for plan in plans(options, report)? {
         let name = plan.name;
         let cases = plan.start(site)?;
         let mut against =
@@ -83,7 +83,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report, most: f64) -
             for case in &cases {
                 let quiet = || {
                     let proxy = case.quiet.as_ref().unwrap_or(&case.changing);
-                    offer(proxy.http, rate, options.round, 1)
+                    offer(proxy.http, rate, options.offer, 1)
                 };
                 let changing =
                     || case.changing(options, rate).map_err(|error| format!("{name}: {error}"));
@@ -114,7 +114,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report, most: f64) -
 }
 
 /// What is done, to whom.
-fn plans(report: &mut Report) -> Result<Vec<Plan>> {
+fn plans(options: &Options, report: &mut Report) -> Result<Vec<Plan>> {
     let alone = |kinds: &[Kind], change: &dyn Fn(Setup) -> Setup| -> Vec<_> {
         kinds.iter().map(|kind| (change(Setup::of(*kind)), None)).collect()
     };
@@ -130,9 +130,13 @@ fn plans(report: &mut Report) -> Result<Vec<Plan>> {
         Plan::of(
             Event::Reload,
             "a reload a second",
-            alone(&Kind::ALL, &|setup| Setup { reloads: true, ..setup }),
+            alone(&[Kind::Nginx, Kind::Switchback], &|setup| Setup { reloads: true, ..setup }),
         ),
-        Plan::of(Event::Routes, "10,000 routes", Kind::ALL.iter().map(many).collect()),
+        Plan::of(
+            Event::Routes,
+            "10,000 routes",
+            [Kind::Nginx, Kind::Switchback].iter().map(many).collect(),
+        ),
         Plan::of(
             Event::Rollout,
             "a rollout of processes",
@@ -140,6 +144,7 @@ fn plans(report: &mut Report) -> Result<Vec<Plan>> {
         ),
     ];
     match image() {
+        Ok(_) if options.quick => {}
         Ok(image) => {
             let arguments = ["--instance", "3000"].map(str::to_owned).to_vec();
             let behind = Behind::Containers { image, arguments };
@@ -158,7 +163,7 @@ impl Case {
         let hosts = if self.event == Event::Routes { ROUTES } else { 1 };
         // A rollout takes longer than a round.
         let time =
-            if self.event == Event::Rollout { options.round.mul_f64(2.0) } else { options.round };
+            if self.event == Event::Rollout { options.offer.mul_f64(3.0) } else { options.offer };
         std::thread::scope(|scope| {
             let changes = scope.spawn(|| match self.event {
                 Event::Weights => weights(proxy, &over),
@@ -195,7 +200,7 @@ fn weights(proxy: &Running, over: &AtomicBool) -> Result<()> {
 
 fn reloads(proxy: &Running, over: &AtomicBool) -> Result<()> {
     // Behind the generator's warming, so that each second that counts has one.
-    let mut wait = Duration::from_millis(400);
+    let mut wait = Duration::from_millis(300);
     let mut since = Instant::now();
     while !over.load(Ordering::Relaxed) {
         if since.elapsed() >= wait {

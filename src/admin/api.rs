@@ -20,13 +20,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, health, metrics, openapi};
-use crate::controller::handle::Handle;
+use super::{events, gates, health, keeping, metrics, openapi, work};
+use crate::controller::archivist::Archivist;
+use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
-    StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, MaintenanceRequest, RolloutRecord,
+    ServiceStatus, StepForecast,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::progress::Listener;
 use crate::model::weight::Weight;
 use crate::rollout::command::Command;
 use crate::telemetry::metrics::Rare;
@@ -41,13 +43,14 @@ const MAX_LOG_LINES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct AppState {
     pub(super) handle: Handle,
+    pub(super) archivist: Option<Archivist>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) rare: Option<Rare>,
     pub(super) shutdown: CancellationToken,
 }
 
-type Body = Result<Bytes, BytesRejection>;
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// All endpoints behind a guard.
 pub(super) fn router(state: AppState, guard: Guard) -> Router {
@@ -59,7 +62,15 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/pause", post(pause))
         .route("/resume", post(resume))
         .route("/weight", post(weight))
+        .route("/maintenance", post(maintenance))
         .route("/rollback", post(rollback))
+        .route("/confirm", post(gates::confirm))
+        .route("/freeze", post(gates::freeze))
+        .route("/unfreeze", post(gates::unfreeze))
+        .route("/checkpoints", post(keeping::create))
+        .route("/restore", post(keeping::restore))
+        .route("/adopt", post(keeping::adopt))
+        .route("/build", get(keeping::build_plan).post(keeping::build))
         .route("/rollouts", get(rollouts))
         .route("/forecast", get(forecast))
         .route("/logs", get(logs));
@@ -69,6 +80,11 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/services", get(services))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
+        .route("/checkpoints", get(keeping::list))
+        .route("/checkpoints/verify", post(keeping::verify))
+        .route("/checkpoints/remove", post(keeping::remove))
+        .route("/clean", post(keeping::clean))
+        .route("/state", get(keeping::state))
         .route("/events", get(events::events));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -99,7 +115,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// A service that exists, by its name in the path.
-pub(super) struct Named(ServiceName);
+pub(super) struct Named(pub(super) ServiceName);
 
 impl FromRequestParts<AppState> for Named {
     type Rejection = Problem;
@@ -181,7 +197,8 @@ pub(super) async fn service(
     service.map(Json).ok_or_else(gone)
 }
 
-/// Begins a rollout. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
+/// Begins a rollout. With `Accept: application/x-ndjson` the answer is 200 and lines of JSON that tell
+/// how far the preparation is; the last one has `done` or `problem`. At most one of `image`, `tag`, `command` and `endpoints`; none runs the service
 /// as configured.
 #[utoipa::path(post, path = "/api/v1/services/{service}/deploy", tag = "rollouts",
     params(("service" = String, Path, description = "Its name")),
@@ -192,9 +209,22 @@ pub(super) async fn service(
 pub(super) async fn deploy(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 7] = ["image", "tag", "command", "endpoints", "env", "steps", "bake"];
+    const FIELDS: [&str; 11] = [
+        "image",
+        "tag",
+        "command",
+        "endpoints",
+        "env",
+        "origin",
+        "no_checkpoint",
+        "steps",
+        "bake",
+        "by",
+        "override_freeze",
+    ];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
         ("image", request.image.is_some()),
@@ -207,6 +237,11 @@ pub(super) async fn deploy(
         let detail =
             format!("`{first}` and `{second}` cannot both say what runs: give one of them");
         return Err(Problem::new(Kind::Invalid, detail).with_field(second));
+    }
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.deploy_telling(name, request, told).await?)
+        }));
     }
     Ok(accepted(state.handle.deploy(name, request).await?))
 }
@@ -322,12 +357,29 @@ pub(super) async fn weight(
     command(state, name, Command::Weight(weight)).await
 }
 
+/// Keeps visitors from a service, or lets them in again.
+#[utoipa::path(post, path = "/api/v1/services/{service}/maintenance", tag = "services",
+    params(("service" = String, Path, description = "Its name")),
+    request_body = MaintenanceRequest,
+    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn maintenance(
+    State(state): State<AppState>,
+    Named(name): Named,
+    body: Body,
+) -> Answer<ServiceStatus> {
+    let request: MaintenanceRequest = body::read(&["on", "queue"], body)?;
+    Ok(Json(state.handle.maintain(name, request).await?))
+}
+
 /// Where to go back to.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct RollbackRequest {
     /// The revision; the former one where nothing is said.
     to: Option<u32>,
+    /// Archive no checkpoint, although the service's `checkpoint` is "auto".
+    no_checkpoint: bool,
 }
 
 /// Goes back to the former revision, or to a kept one. A rollout like any other, but direct.
@@ -340,10 +392,19 @@ pub(super) struct RollbackRequest {
 pub(super) async fn rollback(
     State(state): State<AppState>,
     Named(name): Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let RollbackRequest { to } = body::read(&["to"], body)?;
-    Ok(accepted(state.handle.rollback(name, to.map(RevisionId)).await?))
+    let request = body::read(&["to", "no_checkpoint"], body)?;
+    let RollbackRequest { to, no_checkpoint } = request;
+    let (revision, checkpoint) = (to.map(RevisionId), !no_checkpoint);
+    let to = move |told| ReturnTo { revision, checkpoint, told };
+    if work::is_wanted(&headers) {
+        return Ok(work::lines(|told| async move {
+            Ok(state.handle.rollback_telling(name, to(told)).await?)
+        }));
+    }
+    Ok(accepted(state.handle.rollback_telling(name, to(Listener::default())).await?))
 }
 
 /// Past rollouts of a service and the one under way, newest first.

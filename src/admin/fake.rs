@@ -13,8 +13,8 @@ use crate::analysis::scorecard::{Row, Sample};
 use crate::analysis::verdict::{Check, Finding, Verdict, WorstRoute};
 use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, RolloutRecord,
-    ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
+    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, MaintenanceStatus,
+    RolloutRecord, ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
@@ -56,6 +56,7 @@ impl Fake {
             listen: vec![([127, 0, 0, 1], 0).into()],
             token: token.map(str::to_owned),
             rare: None,
+            archivist: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -152,16 +153,29 @@ impl Levers {
     async fn answer(self, mut inbox: mpsc::Receiver<Ask>) {
         while let Some(ask) = inbox.recv().await {
             let refused = self.refuse.lock().expect("unpoisoned").clone();
-            let accept =
-                || refused.clone().map_or(Ok(DeployAccepted { rollout: 12, revision: 4 }), Err);
+            let accept = || {
+                refused.clone().map_or(
+                    Ok(DeployAccepted { rollout: 12, revision: 4, same_image_as: None }),
+                    Err,
+                )
+            };
             match ask {
-                Ask::Deploy(name, request, answer) => {
+                Ask::Deploy(name, request, told, answer) => {
                     let request = serde_json::to_string(&request).expect("JSON");
                     self.note(format!("deploy {name} {request}"));
+                    if request.contains("pulled") {
+                        told.count("pulling web:pulled", 5, Some(10));
+                    }
                     let _ = answer.send(accept());
                 }
+                Ask::Say(name, said, answer) => {
+                    self.note(format!("{said:?} {name}"));
+                    let status = self.services.borrow().first().cloned();
+                    let none = || Refused::NotFound(format!("there is no service {name}"));
+                    let _ = answer.send(refused.map_or_else(|| status.ok_or_else(none), Err));
+                }
                 Ask::Rollback(name, to, answer) => {
-                    self.note(format!("rollback {name} {to:?}"));
+                    self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());
                 }
                 Ask::Command(name, command, answer) => {
@@ -192,6 +206,15 @@ impl Levers {
                     let logs = InstanceLogs { instance: format!("web-{revision}-1"), lines };
                     let _ = answer.send(Ok(vec![logs]));
                 }
+                Ask::Maintain(name, request, answer) => {
+                    self.note(format!("maintain {name} {:?} {:?}", request.on, request.queue));
+                    let mut status = baking();
+                    status.maintenance = request
+                        .on
+                        .filter(|on| *on)
+                        .map(|_| MaintenanceStatus { queue_seconds: 30.0 });
+                    let _ = answer.send(refused.map_or(Ok(status), Err));
+                }
                 Ask::Forecast(_, steps, answer) => {
                     let weights = if steps.is_some() { vec![10.0] } else { vec![5.0, 25.0, 50.0] };
                     let step = |weight| StepForecast {
@@ -214,6 +237,16 @@ impl Levers {
                 Ask::Scorecards(answer) => {
                     let _ = answer.send(counts());
                 }
+                Ask::Launch(_, _, answer) => {
+                    let _ = answer.send(accept());
+                }
+                Ask::Held(_, answer) => {
+                    let _ = answer.send(Ok(Vec::new()));
+                }
+                Ask::Export(answer) => {
+                    let _ = answer.send(Default::default());
+                }
+                Ask::Tell(name, sentence) => self.note(format!("tell {name} {sentence}")),
                 Ask::Reload(answer) => {
                     let done = || Ok("configuration read again: web changed".to_owned());
                     let _ = answer.send(refused.map_or_else(done, Err));
@@ -282,6 +315,8 @@ fn side(revision: u32, share: f64, healthy: bool) -> SideStatus {
     SideStatus {
         revision,
         image: format!("ghcr.io/acme/web:v{revision}"),
+        digest: None,
+        origin: None,
         instances: vec![instance],
         traffic: Some(traffic),
     }
@@ -333,12 +368,14 @@ pub(crate) fn baking() -> ServiceStatus {
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),
         canary: Some(side(4, 25.2, true)),
+        shield: None,
         warm: None,
         verdict: Some(verdict),
         rollout: Some(12),
         since: "2026-11-20T10:00:00Z".to_owned(),
         seconds_left: Some(130.4),
         notes: Vec::new(),
+        maintenance: None,
         routes: vec!["app.example.com".to_owned()],
         generation: 7,
     }
@@ -374,6 +411,8 @@ pub(crate) fn record(rollout: u64, outcome: Option<&str>) -> RolloutRecord {
         from: Some(3),
         to: 4,
         image: "ghcr.io/acme/web:v4".to_owned(),
+        digest: None,
+        origin: None,
         kind: "canary".to_owned(),
         phase: "baking".to_owned(),
         outcome: outcome.map(str::to_owned),

@@ -83,6 +83,9 @@ fn service(page: &mut Page, status: &ServiceStatus) {
     if let Some(step) = status.step {
         page.add(&names::STEP, &[service], step);
     }
+    let shield = status.shield.unwrap_or_default();
+    page.add(&names::SHIELDED, &[service, ("result", "sent")], shield.shielded_total);
+    page.add(&names::SHIELDED, &[service, ("result", "refused")], shield.refused_total);
     page.add(&names::GENERATION, &[service], status.generation);
     let mut seen = std::collections::BTreeSet::new();
     for check in status.verdict.iter().flat_map(|verdict| &verdict.checks) {

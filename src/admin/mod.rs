@@ -12,8 +12,10 @@ mod body;
 mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+mod gates;
 mod guard;
 mod health;
+mod keeping;
 mod metrics;
 mod openapi;
 pub mod problem;
@@ -21,6 +23,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::controller::archivist::Archivist;
 use crate::controller::handle::Handle;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
@@ -50,6 +54,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// The counters of rare events, to stand on `/metrics`.
     pub rare: Option<Rare>,
+    /// Who archives checkpoints.
+    pub archivist: Option<Archivist>,
 }
 
 /// Why the API cannot be served. Each display says what to change.
@@ -192,7 +198,14 @@ pub async fn serve(
         let _gone = std::fs::remove_file(path);
     }
 
-    let state = api::AppState { handle, traffic, rare: settings.rare, shutdown: shutdown.clone() };
+    let archivist = settings.archivist;
+    let state = api::AppState {
+        handle,
+        archivist,
+        traffic,
+        rare: settings.rare,
+        shutdown: shutdown.clone(),
+    };
     let tasks = TaskTracker::new();
     let mut admin = Admin { listen: Vec::new(), tasks: tasks.clone(), socket: None, kept };
     for (listener, bound) in tcp {

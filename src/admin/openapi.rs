@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, events, health, metrics, problem};
+use super::{api, events, gates, health, keeping, metrics, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,12 +30,26 @@ use super::{api, events, health, metrics, problem};
         api::pause,
         api::resume,
         api::weight,
+        api::maintenance,
         api::rollback,
+        gates::confirm,
+        gates::freeze,
+        gates::unfreeze,
         api::rollouts,
         api::rollout,
         api::forecast,
         api::logs,
         events::events,
+        keeping::list,
+        keeping::create,
+        keeping::verify,
+        keeping::remove,
+        keeping::restore,
+        keeping::clean,
+        keeping::state,
+        keeping::build_plan,
+        keeping::build,
+        keeping::adopt,
     ),
     components(schemas(problem::Problem))
 )]

@@ -17,9 +17,9 @@ use crate::model::weight::Side;
 pub const BREAKER: &str = "breaker";
 /// The name of the check on 4xx answers.
 pub const REJECTED: &str = "rejected";
-/// A fraction of stable's answers beyond twice its former p95 that is out of the ordinary: five times
-/// what lay beyond p95 itself.
-const SLOW: f64 = 0.25;
+/// A fraction of stable's answers beyond twice its former p95 that is out of the ordinary: what lay
+/// beyond p95 itself, and a little, as when all became twice as slow.
+const SLOW: f64 = 0.06;
 /// History says what is ordinary from so many requests on.
 const HISTORY: u64 = 100;
 

@@ -12,7 +12,7 @@ use super::normal::ln_gamma;
 pub const DISBELIEF: f64 = 1e4;
 /// How closely the bet is centred on the configured share: like a thousand requests, so that at 5 % it
 /// is on shares that are off by a point.
-const CENTRED: f64 = 1_000.0;
+pub const CENTRED: f64 = 1_000.0;
 
 /// Requests delivered to each side at one weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,14 +33,19 @@ impl Share {
     /// The evidence that the share is not `configured`, which lies strictly between 0 and 1.
     #[must_use]
     pub fn evidence(&self, configured: f64) -> f64 {
+        self.ln_evidence(configured).exp()
+    }
+
+    /// Its logarithm.
+    #[must_use]
+    pub fn ln_evidence(&self, configured: f64) -> f64 {
         let (canary, stable) = (self.canary as f64, self.stable as f64);
         let (a, b) = (CENTRED * configured, CENTRED * (1.0 - configured));
         let ln_beta = |a: f64, b: f64| ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
-        let ln = ln_beta(a + canary, b + stable)
+        ln_beta(a + canary, b + stable)
             - ln_beta(a, b)
             - canary * configured.ln()
-            - stable * (1.0 - configured).ln();
-        ln.exp()
+            - stable * (1.0 - configured).ln()
     }
 
     /// The share delivered.

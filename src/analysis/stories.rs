@@ -2,10 +2,11 @@
 //!
 //! Few runs, fixed seeds; `benches/analysis.rs` runs the same stories often enough for tables.
 
-use super::criteria::Criteria;
+use super::criteria::{Criteria, Unit};
 use super::judge::{Judge, Memory};
+use super::normal::quantile;
 use super::scorecard::{Row, Sample};
-use super::simulation::{Behaviour, Ending, HEALTHY, Plan, median_and_p95};
+use super::simulation::{Behaviour, Dice, Ending, HEALTHY, Plan, median_and_p95};
 use super::verdict::Finding;
 use crate::model::moment::Moment;
 use crate::model::weight::Weight;
@@ -124,6 +125,18 @@ fn an_incident_that_both_sides_share_takes_nothing_back() {
     let long = Plan { bake: 20.0, ..plan(1000.0, 60.0) };
     for ending in play_all("shared outage, 1000/s", &long, &outage, 10) {
         assert!(!ending.failed(), "{}", ending.verdict.sentence);
+    }
+}
+
+#[test]
+fn a_slowness_that_both_sides_share_holds() {
+    let shared = |at: f64, _| {
+        let factor = if (10.0..40.0).contains(&at) { 3.0 } else { 1.0 };
+        Behaviour { median: HEALTHY.median * factor, ..HEALTHY }
+    };
+    let long = Plan { bake: 20.0, ..plan(200.0, 60.0) };
+    for ending in play_all("shared slowness, 200/s", &long, &shared, 5) {
+        assert!(!ending.failed() && ending.held, "{}", ending.verdict.sentence);
     }
 }
 
@@ -267,4 +280,114 @@ fn a_split_that_is_not_the_configured_one_holds() {
     let verdict = judge.observe(&stable, &canary, Moment(100));
     assert!(verdict.hold.is_some_and(|hold| hold.contains("10 % of the requests where 5 %")));
     assert_eq!(verdict.result, Finding::Inconclusive);
+}
+
+/// Clients who stay on their side, each with a coin of its own; some of them meet an error at every
+/// request. `broken` is the fraction of them on each side.
+fn clients(criteria: &Criteria, seed: u64, broken: [f64; 2]) -> bool {
+    let mut dice = Dice::new(seed);
+    let mut history = Sample::default();
+    history.row_mut(Row::Failure).add(100, 20);
+    history.row_mut(Row::Success).add(100, 9_980);
+    let mut judge = Judge::new(criteria.clone(), &history, Moment(0));
+    judge.begin_step(Weight::from_percent(25.0).expect("a weight"), Moment(0));
+    // Who came, on which side, whether broken, whether that was noticed before.
+    let mut met: Vec<(usize, bool, bool)> = Vec::new();
+    for second in 1..=120_u64 {
+        let mut samples = [Sample::default(), Sample::default()];
+        for _ in 0..15 {
+            let side = usize::from(dice.roll() < 0.25);
+            met.push((side, dice.roll() < broken[side], false));
+        }
+        for (side, is_broken, noticed) in &mut met {
+            // A request every two seconds; who is broken tries again and again.
+            let row = match (*is_broken, *noticed) {
+                (false, _) => Row::Success,
+                (true, false) => Row::Failure,
+                (true, true) if criteria.unit == Unit::Session => Row::Repeated,
+                (true, true) => Row::Failure,
+            };
+            if dice.roll() < 0.5 {
+                *noticed |= *is_broken;
+                samples[*side].row_mut(row).add(100, 1);
+            }
+        }
+        let verdict = judge.observe(&samples[0], &samples[1], Moment(second * 1_000));
+        if verdict.result == Finding::Fail {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_few_broken_clients_take_nothing_back_where_clients_are_the_unit() {
+    let of = |unit| Criteria { unit, ..Criteria::of(Criteria::default().limits[..1].to_vec()) };
+    let wrong = |unit| (1..=60).filter(|seed| clients(&of(unit), *seed, [0.01, 0.01])).count();
+    let (sessions, requests) = (wrong(Unit::Session), wrong(Unit::Request));
+    println!("taken back of 60: {sessions} by clients, {requests} by requests");
+    assert!(sessions <= 2, "{sessions}");
+    assert!(requests > 5, "by requests it would be wrong, or this shows nothing: {requests}");
+    let worse = (1..=20).filter(|seed| clients(&of(Unit::Session), *seed, [0.01, 0.2])).count();
+    assert!(worse >= 18, "{worse} of 20 were found");
+}
+
+#[test]
+fn instances_that_differ_raise_what_latency_must_show() {
+    let criteria = Criteria { compares_instances: true, ..Criteria::default() };
+    let play = |spread: bool| {
+        let mut history = Sample::default();
+        let latency = |dice: &mut Dice, factor: f64| {
+            (20_000.0 * factor * (0.3 * quantile(dice.roll())).exp()) as u64
+        };
+        let mut dice = Dice::new(4);
+        for _ in 0..5_000 {
+            history.row_mut(Row::Success).record(latency(&mut dice, 1.0));
+        }
+        let mut judge = Judge::new(criteria.clone(), &history, Moment(0));
+        judge.begin_step(Weight::from_percent(25.0).expect("a weight"), Moment(0));
+        (1..=60_u64).find(|second| {
+            let mut each = vec![Sample::default(); 3];
+            let (mut stable, mut canary) = (Sample::default(), Sample::default());
+            for (index, instance) in each.iter_mut().enumerate() {
+                // One of three instances is slow, of the same revision.
+                let factor = if spread && index == 2 { 1.6 } else { 1.0 };
+                for _ in 0..25 {
+                    instance.row_mut(Row::Success).record(latency(&mut dice, factor));
+                }
+                stable.merge(instance);
+            }
+            for _ in 0..25 {
+                canary.row_mut(Row::Success).record(latency(&mut dice, 1.6));
+            }
+            judge.observe_instances(&each);
+            let verdict = judge.observe(&stable, &canary, Moment(second * 1_000));
+            verdict.result == Finding::Fail
+        })
+    };
+    assert!(play(false).is_some_and(|second| second < 15), "{:?}", play(false));
+    assert_eq!(play(true), None, "one of stable's own instances is as slow");
+}
+
+/// Errors of a fresh part of stable, at the share that the two have of each other.
+#[test]
+fn a_part_of_stable_is_compared_at_its_own_share() {
+    let weight = |percent: f64| Weight::from_percent(percent).expect("a weight");
+    let play = |canary_errors: u64| {
+        let mut judge = Judge::new(Criteria::default(), &Sample::default(), Moment(0));
+        judge.begin_step_beside(weight(10.0), weight(10.0), Moment(0));
+        let mut last = None;
+        for poll in 1..=300_u64 {
+            let (mut stable, mut canary) = (Sample::default(), Sample::default());
+            stable.row_mut(Row::Success).add(300, 50);
+            canary.row_mut(Row::Success).add(300, 50 - canary_errors);
+            canary.row_mut(Row::Failure).add(300, canary_errors);
+            last = Some(judge.observe(&stable, &canary, Moment(poll * 100)));
+        }
+        last.expect("a verdict")
+    };
+    let healthy = play(0);
+    assert_eq!(healthy.result, Finding::Pass, "{}", healthy.sentence);
+    assert_eq!(healthy.hold, None, "half of what is compared is the canary's, as configured");
+    assert_eq!(play(3).result, Finding::Fail);
 }

@@ -5,7 +5,7 @@
 //! [`Control::let_go`], none of it goes on, as if the daemon had died; what was launched goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OpenError, Read, reload, runtimes};
 use crate::admin;
-use crate::config::{Config, Service as ServiceConfig};
+use crate::config::{Config, FileText, Service as ServiceConfig};
+use crate::controller::archivist::Archivist;
 use crate::controller::driver::{Driver, Leave, Parts};
 use crate::controller::handle::Handle;
 use crate::proxy;
@@ -41,6 +42,8 @@ pub struct Ground {
     pub workers: usize,
     pub rare: Option<Rare>,
     pub alone: CancellationToken,
+    /// The configuration as it was last read, for checkpoints.
+    pub text: Arc<Mutex<FileText>>,
 }
 
 /// A control plane that has read the state and routes by it, and does nothing yet.
@@ -49,6 +52,7 @@ pub struct Prepared {
     handle: Handle,
     store: std::thread::JoinHandle<()>,
     shutdown: CancellationToken,
+    archivist: Archivist,
 }
 
 /// A running control plane.
@@ -83,19 +87,33 @@ impl Ground {
         let (writer, store) = Writer::start(Box::new(store))
             .map_err(|source| OpenError::System { what: "the store's thread", source })?;
         let shutdown = CancellationToken::new();
+        let (runtimes, images) = runtimes(&self.config, self.program.clone())?;
+        let archivist = Archivist::new(
+            &self.config.state.checkpoints,
+            runtimes.clone(),
+            Arc::clone(&images),
+            Arc::clone(&self.text),
+        );
         let (driver, handle) = Driver::new(Parts {
             live: self.live.clone(),
             workers: self.workers,
-            runtimes: runtimes(&self.config, self.program.clone())?,
+            runtimes,
+            images: Some(images),
+            archivist: Some(archivist.clone()),
             writer,
             everything,
             recordings: dir.join("recordings"),
-            reload: reload(self.config.clone(), Arc::clone(&self.read), self.certificates.clone()),
+            reload: reload(
+                self.config.clone(),
+                Arc::clone(&self.read),
+                self.certificates.clone(),
+                Arc::clone(&self.text),
+            ),
             services,
             shutdown: shutdown.clone(),
             alone: self.alone.clone(),
         });
-        Ok(Prepared { driver, handle, store, shutdown })
+        Ok(Prepared { driver, handle, store, shutdown, archivist })
     }
 }
 
@@ -107,7 +125,7 @@ impl Prepared {
         addresses: &proxy::Addresses,
         held: admin::Held,
     ) -> Result<Control, OpenError> {
-        let Self { mut driver, handle, store, shutdown } = self;
+        let Self { mut driver, handle, store, shutdown, archivist } = self;
         let of = |scheme: &'static str, list: &[std::net::SocketAddr]| {
             list.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>()
         };
@@ -121,6 +139,7 @@ impl Prepared {
             listen: config.admin.listen.clone(),
             token: config.admin.token.clone(),
             rare: ground.rare.clone(),
+            archivist: Some(archivist),
         };
         let traffic = Arc::clone(&ground.traffic);
         let admin =

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::House;
 use super::line::{Line, Place, Word};
+use super::{House, end_log};
 use crate::admin;
 use crate::proxy;
 use crate::proxy::listener::Held;
+use crate::telemetry::access_log::AccessLog;
 
 /// The variable that tells a process that its standard input is the line to the daemon with this
 /// process id.
@@ -107,9 +108,9 @@ impl Heritage {
 }
 
 /// The way out of a process whose heir serves.
-#[derive(Debug)]
 pub struct Leaving {
     proxy: proxy::Proxy,
+    log: Option<(AccessLog, std::thread::JoinHandle<()>)>,
     /// Closed at the very end, which tells the heir.
     line: Line,
     /// The heir's process id.
@@ -121,6 +122,7 @@ impl Leaving {
     /// when all have gone, or at the deadline.
     pub async fn finish(self, deadline: Duration) {
         self.proxy.hand_over(deadline).await;
+        end_log(self.log).await;
         drop(self.line);
     }
 }
@@ -160,7 +162,7 @@ impl House {
             let why = format!("{}, and nothing has changed", end(&mut heir, &error).await);
             return Err(stayed(self, why));
         }
-        let Self { proxy, ground, control } = self;
+        let Self { proxy, ground, control, log } = self;
         let (services, held) = control.let_go().await;
         let told = line.say(&Word::Yours, None);
         let serves = match told {
@@ -170,7 +172,7 @@ impl House {
         let Err(error) = serves else {
             let line = Arc::into_inner(line);
             let Some(line) = line else { return Err(Failed::Lost("the line is gone".to_owned())) };
-            return Ok(Leaving { proxy, line, heir: heir.id() });
+            return Ok(Leaving { proxy, log, line, heir: heir.id() });
         };
         let why = end(&mut heir, &error).await;
         let again = async {
@@ -178,7 +180,7 @@ impl House {
             prepared.begin(&ground, proxy.addresses(), held).await
         };
         match again.await {
-            Ok(control) => Err(stayed(Self { proxy, ground, control }, why)),
+            Ok(control) => Err(stayed(Self { proxy, ground, control, log }, why)),
             Err(error) => Err(Failed::Lost(format!("{why}; and taking back failed: {error}"))),
         }
     }

@@ -1,5 +1,7 @@
-//! `promote`, `abort`, `pause`, `resume`, `weight` and `rollback`: a person says something to a
-//! rollout, and is told in one sentence what came of it.
+//! `promote`, `abort`, `pause`, `resume`, `weight`, `maintenance` and `rollback`: a person says
+//! something to a rollout or a service, and is told in one sentence what came of it.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -7,8 +9,10 @@ use super::client::Client;
 use super::console::Console;
 use super::exit::Exit;
 use super::figures;
+use super::progress::Bar;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
+use crate::config::scalar;
 use crate::controller::status::ServiceStatus;
 use crate::model::weight::Weight;
 
@@ -28,6 +32,8 @@ pub enum Act {
     Resume,
     /// Give the canary this weight, and stay there.
     Weight(Weight),
+    /// Keep visitors from the service, each for up to this time, or (`None`) let them in again.
+    Maintenance(Option<Duration>),
 }
 
 /// To whom something is said, and how the answer is shown.
@@ -59,6 +65,13 @@ async fn say(
         Act::Pause => client.command(name, "pause", &json!({})).await?,
         Act::Resume => client.command(name, "resume", &json!({})).await?,
         Act::Weight(weight) => client.weight(name, weight).await?,
+        Act::Maintenance(None) => {
+            client.command(name, "maintenance", &json!({ "on": false })).await?
+        }
+        Act::Maintenance(Some(queue)) => {
+            let body = json!({ "on": true, "queue": scalar::show_duration(queue) });
+            client.command(name, "maintenance", &body).await?
+        }
     };
     if options.json {
         console.json(&after);
@@ -97,6 +110,16 @@ fn sentence(act: Act, before: &ServiceStatus, after: &ServiceStatus) -> String {
              `switchback abort {name}` takes it back"
         ),
         Act::Resume => format!("{name}: goes on at {step}{weight} of traffic"),
+        Act::Maintenance(None) => format!("{name}: visitors are served again"),
+        Act::Maintenance(Some(queue)) => {
+            let what = match queue {
+                Duration::ZERO => "are answered 503".to_owned(),
+                queue => format!("wait for up to {}", scalar::show_duration(queue)),
+            };
+            format!(
+                "{name}: in maintenance, visitors {what}; `switchback maintenance {name} off` ends it"
+            )
+        }
         Act::Weight(_) => format!(
             "{name}: {canary} gets {weight} of traffic and stays there; `switchback resume {name}` goes on"
         ),
@@ -110,6 +133,8 @@ pub struct Rollback {
     pub service: Option<String>,
     /// The revision; the former one where nothing is said.
     pub to: Option<u32>,
+    /// Archive no checkpoint first.
+    pub no_checkpoint: bool,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// As JSON, one object per line.
@@ -128,7 +153,11 @@ async fn go_back(
     options: &Rollback,
 ) -> Result<Exit, Trouble> {
     let service = client.service(options.service.as_deref()).await?.service;
-    let accepted = client.rollback(&service, options.to).await?;
+    let accepted = {
+        let mut bar = Bar::new(console, options.json);
+        let mut hears = |now| bar.show(&now);
+        client.rollback(&service, options.to, options.no_checkpoint, &mut hears).await?
+    };
     let (rollout, revision) = (accepted.rollout, accepted.revision);
     if options.json {
         console.json(&json!({

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,13 +19,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::exit::Exit;
-use super::stream::Events;
+use super::stream::{self, Events};
 use super::trouble::Trouble;
+use crate::controller::archivist::BuildPlan;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
     StepForecast,
 };
 use crate::model::id::ServiceName;
+use crate::model::progress::Progress;
 use crate::model::weight::Weight;
 
 /// Where a daemon answers that was told nothing else.
@@ -35,8 +38,13 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(30);
 /// A deploy is answered when the image is there; the daemon itself gives up after 300 s.
 const CHANGE_WITHIN: Duration = Duration::from_secs(310);
+/// What takes time tells every few seconds that it lives; that is watched instead.
+const FOREVER: Duration = Duration::MAX;
 /// The longest answer that is read: some thousand rollouts with their events.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// The body of a request.
+pub type Sent = BoxBody<Bytes, std::io::Error>;
 
 #[derive(Debug, Clone)]
 enum Place {
@@ -55,6 +63,12 @@ pub struct Client {
 #[derive(Deserialize)]
 struct Problem {
     detail: String,
+}
+
+/// What a change answers where there is nothing else to say.
+#[derive(Deserialize)]
+struct Done {
+    message: String,
 }
 
 impl Client {
@@ -143,14 +157,56 @@ impl Client {
         self.post(&format!("/api/v1/services/{service}/deploy"), request).await
     }
 
+    /// Begins a rollout, and tells how far its preparation is.
+    pub async fn deploy_telling(
+        &self,
+        service: &str,
+        request: &DeployRequest,
+        hears: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<DeployAccepted, Trouble> {
+        self.work(&format!("/api/v1/services/{service}/deploy"), request, hears).await
+    }
+
+    /// Asks for a change that takes time, and tells how far it is.
+    pub async fn work<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        hears: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<T, Trouble> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Trouble::new(Exit::Error, error.to_string()))?;
+        let whole = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
+        self.work_on(path, "application/json", whole, hears).await
+    }
+
+    /// The same with a body of any kind.
+    pub async fn work_on<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &str,
+        body: Sent,
+        hears: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<T, Trouble> {
+        let answer = self.send(Method::POST, path, (kind, body), FOREVER).await?;
+        let answer = self.accepted(answer).await?;
+        let last = stream::to_the_last(answer.into_body(), &self.place(), hears).await?;
+        serde_json::from_value(last).map_err(|error| self.not_understood(&error))
+    }
+
     /// Goes back to the former revision, or to a kept one.
     pub async fn rollback(
         &self,
         service: &str,
         to: Option<u32>,
+        no_checkpoint: bool,
+        hears: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<DeployAccepted, Trouble> {
-        let body = to.map_or_else(|| serde_json::json!({}), |to| serde_json::json!({ "to": to }));
-        self.post(&format!("/api/v1/services/{service}/rollback"), &body).await
+        let mut body = serde_json::json!({ "no_checkpoint": no_checkpoint });
+        if let Some(to) = to {
+            body["to"] = to.into();
+        }
+        self.work(&format!("/api/v1/services/{service}/rollback"), &body, hears).await
     }
 
     /// `promote`, `abort`, `pause` or `resume`, with what is to be said.
@@ -166,6 +222,29 @@ impl Client {
     /// Gives the canary a weight.
     pub async fn weight(&self, service: &str, weight: Weight) -> Result<ServiceStatus, Trouble> {
         self.command(service, "weight", &serde_json::json!({ "canary": weight.percent() })).await
+    }
+
+    /// What it takes to make a service's image.
+    pub async fn build_plan(&self, service: &str) -> Result<BuildPlan, Trouble> {
+        self.get(&format!("/api/v1/services/{service}/build")).await
+    }
+
+    /// The daemon's own state.
+    pub async fn state(&self) -> Result<serde_json::Value, Trouble> {
+        self.get("/api/v1/state").await
+    }
+
+    /// Checkpoints, newest first, of one service or of all.
+    pub async fn checkpoints(&self, service: Option<&str>) -> Result<serde_json::Value, Trouble> {
+        let query = service.map_or_else(String::new, |service| format!("?service={service}"));
+        self.get(&format!("/api/v1/checkpoints{query}")).await
+    }
+
+    /// Removes a checkpoint; says what that freed.
+    pub async fn remove_checkpoint(&self, id: &str) -> Result<String, Trouble> {
+        let body = serde_json::json!({ "checkpoint": id });
+        let done: Done = self.post("/api/v1/checkpoints/remove", &body).await?;
+        Ok(done.message)
     }
 
     /// Past rollouts of a service, newest first.
@@ -204,10 +283,6 @@ impl Client {
 
     /// Reads the configuration again; answers what changed.
     pub async fn reload(&self) -> Result<String, Trouble> {
-        #[derive(Deserialize)]
-        struct Done {
-            message: String,
-        }
         let done: Done = self.post("/api/v1/reload", &serde_json::json!({})).await?;
         Ok(done.message)
     }
@@ -226,7 +301,8 @@ impl Client {
         if let Some(after) = after {
             path.push_str(&format!("&after={after}"));
         }
-        let response = self.send(Method::GET, &path, Bytes::new(), READ_WITHIN).await?;
+        let nothing = ("", Full::default().map_err(|never| match never {}).boxed());
+        let response = self.send(Method::GET, &path, nothing, READ_WITHIN).await?;
         let response = self.accepted(response).await?;
         Ok(Events::new(response.into_body(), self.place()))
     }
@@ -252,19 +328,23 @@ impl Client {
         body: Bytes,
         within: Duration,
     ) -> Result<T, Trouble> {
-        let response = self.send(method, path, body, within).await?;
+        let kind = if body.is_empty() { "" } else { "application/json" };
+        let body = Full::new(body).map_err(|never| match never {}).boxed();
+        let response = self.send(method, path, (kind, body), within).await?;
         let response = self.accepted(response).await?;
         let bytes = self.collect(response.into_body()).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let place = self.place();
-            Trouble::new(
-                Exit::Error,
-                format!(
-                    "what {place} answers cannot be read ({error}): are the daemon and this \
-                     `switchback` of the same version?"
-                ),
-            )
-        })
+        serde_json::from_slice(&bytes).map_err(|error| self.not_understood(&error))
+    }
+
+    fn not_understood(&self, error: &serde_json::Error) -> Trouble {
+        let place = self.place();
+        Trouble::new(
+            Exit::Error,
+            format!(
+                "what {place} answers cannot be read ({error}): are the daemon and this \
+                 `switchback` of the same version?"
+            ),
+        )
     }
 
     /// Turns an answer that is an error into trouble.
@@ -299,7 +379,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        (kind, body): (&str, Sent),
         within: Duration,
     ) -> Result<Response<Incoming>, Trouble> {
         let connect = async {
@@ -320,10 +400,13 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if within == FOREVER {
+            request = request.header(header::ACCEPT, "application/x-ndjson");
         }
-        let request = request.body(Full::new(body)).map_err(|_| {
+        if !kind.is_empty() {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let request = request.body(body).map_err(|_| {
             Trouble::new(Exit::Usage, "the token has characters that cannot be sent in a header")
         })?;
         let asked = async {
@@ -371,7 +454,7 @@ enum Either {
     Tcp(TcpStream),
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>>
+async fn exchange<S>(stream: S, request: Request<Sent>) -> hyper::Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -9,10 +9,12 @@ use super::client::Client;
 use super::console::{Console, Line, Look, columns};
 use super::exit::Exit;
 use super::figures;
+use super::progress::Bar;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::config::scalar::show_duration;
 use crate::controller::status::{DeployRequest, ServiceStatus, StepForecast};
+use crate::model::revision::Origin;
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
 
@@ -35,6 +37,14 @@ pub struct Options {
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
     pub bake: Option<Duration>,
+    /// Who deploys and from where, for the record.
+    pub by: Option<String>,
+    /// Go past a freeze.
+    pub override_freeze: bool,
+    /// The source that the image was built from.
+    pub origin: Option<Origin>,
+    /// Archive no checkpoint first.
+    pub no_checkpoint: bool,
     /// Begin it and do not follow it.
     pub detach: bool,
     /// Say what would be done.
@@ -49,7 +59,11 @@ pub async fn run(client: &Client, console: &mut Console, options: Options) -> Ex
     trouble::ended(console, deployed)
 }
 
-async fn deploy(client: &Client, console: &mut Console, options: Options) -> Result<Exit, Trouble> {
+pub(super) async fn deploy(
+    client: &Client,
+    console: &mut Console,
+    options: Options,
+) -> Result<Exit, Trouble> {
     let (detach, dry_run, json) = (options.detach, options.dry_run, options.json);
     let name = options.service.clone();
     let steps = options.steps.clone();
@@ -69,11 +83,15 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
     }
 
     let from = service.stable.as_ref().map(|stable| stable.revision);
-    let accepted = client.deploy(&service.service, &request).await?;
+    let accepted = {
+        let mut bar = Bar::new(console, json);
+        client.deploy_telling(&service.service, &request, &mut |now| bar.show(&now)).await?
+    };
     let name = &service.service;
     if json {
         console.json(&json!({
             "kind": "accepted", "service": name, "rollout": accepted.rollout, "revision": accepted.revision,
+            "same_image_as": accepted.same_image_as,
         }));
     }
     if detach {
@@ -87,6 +105,12 @@ async fn deploy(client: &Client, console: &mut Console, options: Options) -> Res
         let what = what(&service, &request);
         let line = headline(name, from, accepted.revision, &what, &steps, console);
         console.talk(line.and(Look::Faint, &format!("   rollout {}", accepted.rollout)));
+        if let Some(same) = accepted.same_image_as {
+            console.talk(format!(
+                "{} the very image of revision {same}, deployed again",
+                console.signs().note
+            ));
+        }
     }
     let followed = Followed { service: service.service, rollout: accepted.rollout };
     watch::to_the_end(client, console, &followed, json).await
@@ -111,8 +135,12 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         command: options.command,
         endpoints: options.endpoints.map(|all| all.iter().map(ToString::to_string).collect()),
         env: options.env,
+        origin: options.origin,
+        no_checkpoint: options.no_checkpoint,
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),
+        by: options.by,
+        override_freeze: options.override_freeze,
     })
 }
 

@@ -41,6 +41,23 @@ pub fn percent(percent: f64) -> String {
     format!("{text}%")
 }
 
+/// Bytes: `512 B`, `18 kB`, `4.2 MB`, `1.3 GB`; in powers of 1,000, as disks are sold.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    if bytes < 1_000 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1e3;
+    let mut unit = 0;
+    while amount >= 999.5 && unit + 1 < units.len() {
+        amount /= 1e3;
+        unit += 1;
+    }
+    let digits = usize::from(amount < 9.95);
+    format!("{amount:.digits$} {}", units[unit])
+}
+
 /// `18210`, `183k`, `12.4M`.
 #[must_use]
 pub fn count(count: u64) -> String {

@@ -2,10 +2,14 @@
 
 use super::act::{self, Act};
 use super::args::daemon::{self as args, Daemon};
+use super::args::keeping::{State, StateVerb};
 use super::client::{Client, DEFAULT_HOST};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::{demo, deploy, events, history, logs, reload, run, status, tester};
+use super::{
+    checkpoint, demo, deploy, events, gates, history, logs, reload, run, source, state, status,
+    tester,
+};
 use crate::config::load::{environment, load, locate};
 
 /// Runs a verb.
@@ -14,6 +18,7 @@ pub(super) fn run(verb: Daemon) -> Result<Exit, Failure> {
         Daemon::Run(args) => run::run(&args),
         Daemon::Demo(args) => Ok(demo::run(&args)),
         Daemon::TesterCookie(args) => tester::run(&args),
+        Daemon::State(State { verb: StateVerb::Import(args) }) => state::import(&args),
         // Programs of their own; `cli::main` has started them.
         Daemon::InstanceShim(_) | Daemon::SampleApp(_) => Ok(Exit::Usage),
         asking => {
@@ -30,20 +35,54 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
         Daemon::Reload(args) => reload::run(&client(args.client)?, console).await,
         Daemon::Deploy(args) => {
             let client = client(args.client)?;
+            let from = source::Where {
+                build: args.build,
+                git: args.git,
+                reference: args.reference,
+                force: args.force,
+            };
+            let mut services = args.services;
+            let first = services.first().cloned();
             let options = deploy::Options {
-                service: Some(args.target.service.to_string()),
-                tag: args.target.tag,
+                service: first.as_ref().map(|first| first.service.to_string()),
+                tag: first.and_then(|first| first.tag),
                 image: args.image,
                 command: args.command,
                 endpoints: args.endpoints,
                 env: args.env.into_iter().collect(),
                 steps: args.steps,
                 bake: args.bake,
+                by: gates::whoami(),
+                override_freeze: args.override_freeze,
+                origin: None,
+                no_checkpoint: args.no_checkpoint,
                 detach: args.detach,
                 dry_run: args.dry_run,
                 json: args.output.is_json(),
             };
-            deploy::run(&client, console, options).await
+            if from.is_some() {
+                if let Some(tagged) = services.iter().find(|one| one.tag.is_some()) {
+                    return Err(Failure::new(
+                        Exit::Usage,
+                        format!(
+                            "what is built has its commit as its tag: write {}",
+                            tagged.service
+                        ),
+                    ));
+                }
+                let names = services.drain(..).map(|one| one.service.to_string()).collect();
+                source::run(&client, console, names, &from, &options).await
+            } else if let [_, second, ..] = services.as_slice() {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!(
+                        "one service at a time, without --build or --git: and then {}",
+                        second.service
+                    ),
+                ));
+            } else {
+                deploy::run(&client, console, options).await
+            }
         }
         Daemon::Status(args) => {
             let options = status::Options {
@@ -70,13 +109,53 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             let verb = Act::Weight(args.weight);
             act::run(&client(args.client)?, console, verb, acting(args.service)).await
         }
+        Daemon::Maintenance(args) => {
+            let on = args.state == "on";
+            if !on && args.queue.is_some() {
+                let sentence = "--queue belongs to `on`: who waits is let in by the end";
+                return Err(Failure::new(Exit::Usage, sentence));
+            }
+            let verb = Act::Maintenance(on.then(|| args.queue.unwrap_or_default()));
+            act::run(&client(args.client)?, console, verb, acting(args.service)).await
+        }
+        Daemon::Confirm(args) => {
+            gates::confirm(&client(args.client)?, console, args.service.0.as_str()).await
+        }
+        Daemon::Freeze(args) => {
+            let (name, until) = (args.service.0.to_string(), args.until);
+            gates::freeze(&client(args.client)?, console, &name, &args.reason, until).await
+        }
+        Daemon::Unfreeze(args) => {
+            gates::unfreeze(&client(args.client)?, console, args.service.0.as_str()).await
+        }
         Daemon::Rollback(args) => {
             let options = act::Rollback {
                 service: Some(args.service.0.to_string()),
                 to: args.to.map(|revision| revision.0),
+                no_checkpoint: args.no_checkpoint,
                 ..act::Rollback::default()
             };
             act::rollback(&client(args.client)?, console, options).await
+        }
+        Daemon::Checkpoint(args) => {
+            use super::args::keeping::CheckpointVerb as Verb;
+            let at = match &args.verb {
+                Verb::Create(args) => args.client.clone(),
+                Verb::Ls(args) => args.client.clone(),
+                Verb::Verify(args) => args.client.clone(),
+                Verb::Restore(args) => args.client.clone(),
+                Verb::Rm(args) => args.client.clone(),
+            };
+            checkpoint::run(&client(at)?, console, args).await
+        }
+        Daemon::State(State { verb: StateVerb::Export(args) }) => {
+            state::export(&client(args.client.clone())?, console, &args).await
+        }
+        Daemon::Adopt(args) => {
+            checkpoint::adopt(&client(args.client.clone())?, console, args).await
+        }
+        Daemon::Clean(args) => {
+            checkpoint::clean(&client(args.client.clone())?, console, &args).await
         }
         Daemon::History(args) => {
             let service = Some(args.service.0.to_string());
@@ -104,6 +183,7 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
         Daemon::Run(_)
         | Daemon::Demo(_)
         | Daemon::TesterCookie(_)
+        | Daemon::State(_)
         | Daemon::InstanceShim(_)
         | Daemon::SampleApp(_) => Exit::Usage,
     })

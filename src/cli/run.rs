@@ -1,8 +1,8 @@
 //! `switchback run`: the proxy and the controller in the foreground.
 //!
 //! Signals: HUP reloads; TERM, INT and QUIT drain and stop, a second one stops now; USR2 hands over to
-//! a new process of the same path and arguments, which may be another version; USR1 is answered with
-//! a line in the log, because its default would end the process.
+//! a new process of the same path and arguments, which may be another version; USR1 opens the
+//! access log anew.
 
 use std::time::Duration;
 
@@ -94,7 +94,10 @@ async fn serve(mut house: House) -> Exit {
                 Ok(said) => tracing::info!("reloaded: {said}"),
                 Err(error) => tracing::error!("not reloaded, the running configuration stays: {error}"),
             },
-            _ = usr1.recv() => tracing::info!("logs go to stderr: nothing to reopen"),
+            _ = usr1.recv() => match house.reopen_log() {
+                true => tracing::info!("the access log is opened anew"),
+                false => tracing::info!("there is no access log in a file: nothing to reopen"),
+            },
             _ = usr2.recv() => {
                 if std::process::id() == 1 {
                     // The container ends with its first process, and the heir with it.

@@ -222,6 +222,14 @@ fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Vec<L
     if let Some(verdict) = service.verdict.as_ref().filter(|_| service.canary.is_some()) {
         lines.extend(live::checks(verdict, signs, 2));
     }
+    if let Some(shield) = service.shield.filter(|shield| shield.shielded + shield.refused > 0) {
+        let sent = format!("{} failures of the canary went to stable", shield.shielded);
+        let line = Line::new().and(Look::Faint, "  shield   ").plain(&sent);
+        lines.push(match shield.refused {
+            0 => line,
+            refused => line.and(Look::Unsure, &format!(", {refused} were beyond the budget")),
+        });
+    }
     if let Some(reason) = service.unserved() {
         lines.push(Line::new().plain("  ").and(Look::Bad, signs.bad).plain(" ").plain(&reason));
     }

@@ -5,14 +5,66 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use super::exit::Exit;
 use super::trouble::Trouble;
 use crate::controller::status::EventRecord;
+use crate::model::progress::Progress;
 
 /// A stream that is silent for so long is dead: the daemon says something every 15 s.
 const SILENT_FOR: Duration = Duration::from_secs(45);
 /// The longest event in bytes; a sentence has hundreds.
 const LONGEST: usize = 1024 * 1024;
+
+/// The longest line of an answer that takes time: a report of what is kept has kilobytes.
+const LONGEST_LINE: usize = 4 * 1024 * 1024;
+
+/// Reads lines of JSON that tell how far something is, up to what came of it.
+pub(super) async fn to_the_last(
+    mut body: Incoming,
+    place: &str,
+    hears: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Value, Trouble> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Line {
+        Progress(Progress),
+        Done(Value),
+        Problem { status: u16, detail: String },
+    }
+    let lost = || {
+        let sentence = format!("the connection to {place} is lost; what was begun may go on there");
+        Trouble::new(Exit::Unreachable, sentence)
+    };
+    let mut buffer: Vec<u8> = Vec::new();
+    loop {
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(Line::Progress(now)) => hears(now),
+                Ok(Line::Done(value)) => return Ok(value),
+                Ok(Line::Problem { status, detail }) => {
+                    return Err(Trouble {
+                        exit: Exit::Error,
+                        sentence: detail,
+                        status: Some(status),
+                    });
+                }
+                // An empty line, or what later versions may say.
+                Err(_) => {}
+            }
+        }
+        let frame = tokio::time::timeout(SILENT_FOR, body.frame()).await;
+        match frame.map_err(|_| lost())? {
+            Some(Ok(frame)) if buffer.len() < LONGEST_LINE => {
+                buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            }
+            _ => return Err(lost()),
+        }
+    }
+}
 
 /// What a stream tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +141,7 @@ fn parse(block: &str) -> Option<Told> {
     match kind {
         "restarted" => Some(Told::Restarted),
         "lagged" => {
-            let value: serde_json::Value = serde_json::from_str(&data).ok()?;
+            let value: Value = serde_json::from_str(&data).ok()?;
             Some(Told::Missed(value["missed"].as_u64()?))
         }
         "" => serde_json::from_str(&data).ok().map(|event| Told::Event(Box::new(event))),

@@ -13,6 +13,7 @@ use crate::routing::table::Route;
 /// Checks the whole.
 pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
     routes(top, services);
+    leads(top, services);
     addresses(config, top);
     if services.is_empty() && top.lacks("service") {
         let problem =
@@ -20,6 +21,15 @@ pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
         top.report.add(
             problem.help("add a table such as [service.web]; `switchback init` writes an example"),
         );
+    }
+}
+
+fn leads(top: &Section<'_>, services: &[Read]) {
+    let names: Vec<&str> = services.iter().map(|read| read.service.name.as_str()).collect();
+    for (name, place) in services.iter().flat_map(|read| &read.leads) {
+        if !names.contains(&name.as_str()) {
+            top.report.add(super::policy::unknown_service(name, place, &names));
+        }
     }
 }
 

@@ -3,31 +3,36 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::networks;
+use super::policy::{Context, ReadFile};
 use super::problem::Problem;
-use super::raw::{Node, Value};
+use super::raw::Value;
 use super::reader::{Found, Section};
 use super::{
-    Admin, Certificate, Config, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State, Tls,
+    Admin, Certificate, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings,
+    State, Tls,
 };
-use crate::model::network::Network;
 
 /// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
 pub(super) const SECRET_LENGTH: usize = 16;
 
 /// Reads everything but the services.
-pub(super) fn read(top: &Section<'_>, base: &Path) -> Config {
+pub(super) fn read(top: &Section<'_>, base: &Path, file: ReadFile<'_>) -> Config {
     let section = top.inner("tls");
     let meant = ["cert", "key", "certificate"].iter().any(|name| section.written(name).is_some());
     let tls = read_tls(&section, base);
-    let listen = read_listen(&top.inner("listen"), meant);
+    let context = Context { base, file, https: meant, proxied: false };
+    let listen = read_listen(&top.inner("listen"), context);
     Config {
         listen,
         tls,
         admin: read_admin(&top.inner("admin"), base),
-        state: State { dir: path(&top.inner("state"), "dir", base) },
+        state: read_state(&top.inner("state"), base),
         runtime: RuntimeSettings { docker: read_docker(&top.inner("runtime")) },
         log: read_log(&top.inner("log")),
+        access_log: super::access_log::read(&top.inner("access_log"), base),
         services: Vec::new(),
+        text: FileText::default(),
     }
 }
 
@@ -39,14 +44,21 @@ fn path(section: &Section<'_>, name: &str, base: &Path) -> PathBuf {
     section.text(name).map_or_else(PathBuf::new, |found| found.path(base))
 }
 
+fn read_state(section: &Section<'_>, base: &Path) -> State {
+    let dir = path(section, "dir", base);
+    let named = section.text("checkpoints").map(|found| found.path(base));
+    let checkpoints = named.unwrap_or_else(|| dir.join("checkpoints"));
+    State { dir, checkpoints }
+}
+
 fn values<T>(found: Vec<Found<T>>) -> Vec<T> {
     found.into_iter().map(|found| found.value).collect()
 }
 
-fn read_listen(section: &Section<'_>, with_tls: bool) -> Listen {
+fn read_listen(section: &Section<'_>, context: Context<'_>) -> Listen {
     let http = section.addresses("http");
     let mut https = section.addresses("https");
-    if !with_tls {
+    if !context.https {
         let written = https.first().and_then(|found| found.place.clone());
         // Without [tls] there is nothing to complain about unless someone asked for it.
         if let Some(place) = written {
@@ -86,15 +98,11 @@ fn read_listen(section: &Section<'_>, with_tls: bool) -> Listen {
         max_age: section.time_limit("max_age"),
         memory: Some(section.size("memory").value).filter(|bytes| *bytes > 0),
     };
-    let trusted = section.each("trusted_proxies", "a network", |value| match value {
-        Value::Text(text) => Network::parse(text),
-        _ => Network::parse(""),
-    });
     Listen {
         http: values(http),
         https: values(https),
         workers: count("workers") as usize,
-        trusted_proxies: values(trusted),
+        trusted_proxies: networks::list(section, "trusted_proxies", context),
         limits,
     }
 }
@@ -115,31 +123,16 @@ fn bounded_size(section: &Section<'_>, name: &str, low: u64, high: u64) -> usize
 fn read_tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
     let mut certificates: Vec<Certificate> = Vec::new();
     certificates.extend(read_certificate(section, base));
-    if let Some(Node { value, place }) = section.written("certificate") {
-        let nodes = match value {
-            Value::List(nodes) => nodes.as_slice(),
-            _ => &[],
-        };
-        if nodes.is_empty() {
-            let title = "`certificate` is a list of tables";
-            section.wrong(
-                "certificate",
-                place,
-                title,
-                "write [[tls.certificate]] with double brackets",
-            );
-        }
-        for entry in section.tables("certificate") {
-            match read_certificate(&entry, base) {
-                Some(certificate) => certificates.push(certificate),
-                None if entry.written("cert").is_none() && entry.written("key").is_none() => {
-                    section.report.add(
-                        Problem::error(entry.place.clone(), "this certificate has no files")
-                            .label("expected `cert` and `key`"),
-                    );
-                }
-                None => {}
+    for entry in section.tables("certificate") {
+        match read_certificate(&entry, base) {
+            Some(certificate) => certificates.push(certificate),
+            None if entry.written("cert").is_none() && entry.written("key").is_none() => {
+                section.report.add(
+                    Problem::error(entry.place.clone(), "this certificate has no files")
+                        .label("expected `cert` and `key`"),
+                );
             }
+            None => {}
         }
     }
     (!certificates.is_empty()).then_some(Tls { certificates })

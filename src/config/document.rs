@@ -120,7 +120,9 @@ fn check_known(table: &Table, known: &'static [Key], path: &str, report: &Report
         let inner =
             if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
         match (key.shape, &entry.node.value) {
-            (Shape::Table(keys), Value::Table(table)) => check_known(table, keys, &inner, report),
+            (Shape::Table(keys) | Shape::Optional(keys), Value::Table(table)) => {
+                check_known(table, keys, &inner, report);
+            }
             (Shape::Named(keys), Value::Table(table)) => {
                 for entry in &table.entries {
                     if let Value::Table(table) = &entry.node.value {
@@ -153,6 +155,9 @@ fn unknown(name: &str, place: Place, known: &'static [Key], path: &str) -> Probl
         let problem = if secret { problem.concealed() } else { problem };
         return problem.label(format!("did you mean `{near}`?"));
     }
+    if path.matches('.').count() == 1 && keys::edge::ROUTE.iter().any(|key| key.name == name) {
+        return problem.label(format!("`{name}` belongs below [[{path}.route]]"));
+    }
     // Right key, wrong table: a line that slid below another header, or stands above the first.
     let home = TOP.iter().find(|table| {
         table.shape.keys().is_some_and(|keys| keys.iter().any(|key| key.name == name))
@@ -175,7 +180,7 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
         for key in keys {
             let path: Vec<String> = prefix.iter().cloned().chain([key.name.to_owned()]).collect();
             match key.shape {
-                Shape::Table(inner) => walk(&path, inner, found),
+                Shape::Table(inner) | Shape::Optional(inner) => walk(&path, inner, found),
                 shape if shape.fits_a_variable() => found.push((path, key)),
                 _ => {}
             }

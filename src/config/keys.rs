@@ -1,17 +1,18 @@
 //! Every key of the file, once: its name, what it takes, its default, and what it is for.
 //!
-//! Unknown keys, defaults, variables, the JSON Schema, `config show` and the test of the commented
-//! example all read this table; nothing else lists the keys. A default is written as it would stand
-//! in the file, and is read by the same code as what a person writes.
+//! All that needs a list of keys reads this table; defaults are read as what people write is.
+
+pub mod edge;
 
 use super::listen_keys::LISTEN;
+use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
-    Address, Choice, Duration, Integer, List, Map, Named, Number, Secret, Secrets, Size, Statuses,
-    Switch, Table, Tables, Text, TextOrList,
+    Address, Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size,
+    Statuses, Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
@@ -54,8 +55,12 @@ pub enum Shape {
     Map,
     /// Names and texts; the texts are never shown.
     Secrets,
+    /// Names, each with one text or a list of texts.
+    Patterns,
     /// A table with these keys.
     Table(&'static [Key]),
+    /// A table with these keys that means nothing when it is not written.
+    Optional(&'static [Key]),
     /// Tables with these keys under names of the user's choice.
     Named(&'static [Key]),
     /// A list of tables with these keys.
@@ -67,7 +72,7 @@ impl Shape {
     #[must_use]
     pub fn keys(self) -> Option<&'static [Key]> {
         match self {
-            Table(keys) | Named(keys) | Tables(keys) => Some(keys),
+            Table(keys) | Optional(keys) | Named(keys) | Tables(keys) => Some(keys),
             _ => None,
         }
     }
@@ -81,9 +86,11 @@ impl Shape {
     /// Whether a variable can hold it: everything but tables.
     #[must_use]
     pub fn fits_a_variable(self) -> bool {
-        self.keys().is_none() && !matches!(self, Map | Secrets)
+        self.keys().is_none() && !matches!(self, Map | Secrets | Shape::Patterns)
     }
 }
+
+mod keeping;
 
 pub(super) const fn key(
     name: &'static str,
@@ -99,9 +106,15 @@ pub const TOP: &[Key] = &[
     key("listen", Table(LISTEN), "", "Where visitors connect, and what one of them may ask of us."),
     key("tls", Table(TLS), "", "Certificates. With them, `listen.https` is opened."),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
-    key("state", Table(STATE), "", "What must survive a restart."),
+    key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
+    key(
+        "access_log",
+        Table(edge::ACCESS_LOG),
+        "",
+        "A line for each request; USR1 opens the file anew. What falls behind is dropped and counted.",
+    ),
     key(
         "service",
         Named(SERVICE),
@@ -145,14 +158,6 @@ pub const ADMIN: &[Key] = &[
     key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
 ];
 
-/// `[state]`.
-pub const STATE: &[Key] = &[key(
-    "dir",
-    Text,
-    r#""/var/lib/switchback""#,
-    "Directory for rollouts, revisions and their history.",
-)];
-
 /// `[runtime]`.
 pub const RUNTIME: &[Key] = &[key(
     "docker",
@@ -178,7 +183,11 @@ pub const LOG: &[Key] = &[
 ];
 
 /// `[service.NAME]`.
-pub const SERVICE: &[Key] = &[
+pub const SERVICE: &[Key] =
+    &edge::joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
+
+/// Keys that only a service has.
+const SERVICE_OWN: &[Key] = &[
     key(
         "host",
         TextOrList,
@@ -209,6 +218,12 @@ pub const SERVICE: &[Key] = &[
         "",
         "Files of NAME=value lines, relative to this file; `env` wins.",
     ),
+    key(
+        "pull",
+        Choice(&["missing", "always"]),
+        r#""missing""#,
+        "When the registry is asked for the image: when it is \"missing\" here, or \"always\".",
+    ),
     key("args", List, "[]", "Replaces the image's CMD."),
     key("volumes", List, "[]", "Volumes and bind mounts, \"source:/target[:ro]\"."),
     key(
@@ -223,6 +238,39 @@ pub const SERVICE: &[Key] = &[
     key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
     key("probe", Table(PROBE), "", "How the health of an instance is asked."),
+    key(
+        "smoke",
+        Tables(SMOKE),
+        "",
+        "What must go well on the canary before any visitor meets it, in this order.",
+    ),
+    key(
+        "before_deploy",
+        Optional(HOOK),
+        "",
+        "Runs before instances are launched; its failure ends the rollout. It must bear to be run twice.",
+    ),
+    key("after_promote", Optional(HOOK), "", "Runs when the new revision is stable."),
+    key("on_rollback", Optional(HOOK), "", "Runs when all traffic is back."),
+    key(
+        "gates",
+        TextOrList,
+        "[]",
+        "Steps that the canary does not leave before a person says so (`switchback promote`).",
+    ),
+    key("gate_timeout", Duration, r#""1d""#, "How long a gate waits."),
+    key(
+        "on_gate_timeout",
+        Choice(&["hold", "advance", "rollback"]),
+        r#""rollback""#,
+        "What happens when nobody came to a gate.",
+    ),
+    key(
+        "confirm_within",
+        Duration,
+        r#""0s""#,
+        "After a promotion `switchback confirm` must be said within this, or it is taken back; 0s needs none.",
+    ),
     key("steps", Text, r#""5% 25% 50% 100%""#, "The canary's weights, rising to 100%."),
     key(
         "bake",
@@ -296,6 +344,36 @@ pub const SERVICE: &[Key] = &[
         r#""2m""#,
         "How long launching all instances may take, pulling the image included.",
     ),
+    key(
+        "keep_revisions",
+        Integer(2, 1_000),
+        "10",
+        "Revisions that can be returned to; their images stay on the engine.",
+    ),
+    key(
+        "checkpoint",
+        Choice(&["manual", "auto"]),
+        r#""manual""#,
+        "\"auto\" archives a checkpoint before each deploy and rollback.",
+    ),
+    key(
+        "backup",
+        Table(keeping::BACKUP),
+        "",
+        "What goes into a checkpoint, and how long it stays.",
+    ),
+    key(
+        "paths",
+        TextOrList,
+        "[]",
+        "Files that it is built from, such as \"backend/**\"; others change nothing for it.",
+    ),
+    key(
+        "build",
+        Table(keeping::BUILD),
+        "",
+        "How `deploy --build` and `deploy --git` make the image.",
+    ),
     key("stop_grace", Duration, r#""10s""#, "From asking an instance to stop to killing it."),
     key("connect_timeout", Duration, r#""2s""#, "For a connection to an instance."),
     key(
@@ -347,32 +425,46 @@ pub const SERVICE: &[Key] = &[
         "Path prefixes whose requests say nothing about a revision; they are not counted.",
     ),
     key(
+        "shield",
+        Choice(&["off", "safe", "idempotent"]),
+        r#""idempotent""#,
+        "Which requests that the canary fails are answered by stable, unseen by the visitor: none, GET and HEAD, or PUT and DELETE too. They count against the canary all the same.",
+    ),
+    key(
+        "shield_budget",
+        Text,
+        r#""20%""#,
+        "The most that the shield adds to stable's own requests, beside 10 a second.",
+    ),
+    key(
+        "shield_body",
+        Size,
+        r#""64KiB""#,
+        "Bytes of a request's body that are kept so that it can be sent again.",
+    ),
+    key(
+        "assets",
+        TextOrList,
+        r#""auto""#,
+        "Files that the other revision is asked for when one says 404: \"auto\" is what has a hash in its name; or path prefixes, or \"off\".",
+    ),
+    key(
         "tester_secret",
         Secret,
         "",
         "Lets who knows it choose a side (`switchback tester-cookie`); at least 16 characters.",
     ),
-];
-
-/// `[service.NAME.probe]`.
-pub const PROBE: &[Key] = &[
     key(
-        "kind",
-        Choice(&["auto", "http", "tcp"]),
-        r#""auto""#,
-        "\"auto\" asks the image's HEALTHCHECK, else GET / for anything below 500; `path` makes it http.",
+        "canonical_host",
+        Text,
+        "",
+        "The host that visitors are sent to from the others of this service.",
     ),
-    key("path", Text, "", "Path and query of an http probe, which 200 to 299 answer."),
-    key("host", Text, "", "Host header of an http probe; the instance's address otherwise."),
-    key("interval", Duration, r#""1s""#, "From one probe to the next."),
-    key("timeout", Duration, r#""1s""#, "For one probe."),
-    key("rise", Integer(1, 100), "2", "Successes in a row that make an instance healthy."),
-    key("fall", Integer(1, 100), "3", "Failures in a row that make it unhealthy."),
     key(
-        "deadline",
-        Duration,
-        r#""1m""#,
-        "How long the instances of a new revision have to become healthy.",
+        "route",
+        Tables(edge::ROUTE),
+        "",
+        "Requests that are treated otherwise; the first route that fits decides, and says only what differs.",
     ),
 ];
 
@@ -419,35 +511,4 @@ pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_found_by_path() {
-        for path in
-            ["listen.http", "service.web.bake", "service.web.probe.path", "tls", "service.web"]
-        {
-            assert!(find(path).is_some(), "{path}");
-        }
-        for path in ["listen.htp", "service.web.probe.path.x", "x", ""] {
-            assert!(find(path).is_none(), "{path}");
-        }
-    }
-
-    #[test]
-    fn typos_have_a_nearest_key() {
-        let near = |typed: &str| nearest(typed, SERVICE.iter().map(|key| key.name));
-        for (typed, meant) in [
-            ("hosst", "host"),
-            ("bake-max", "bake_max"),
-            ("Image", "image"),
-            ("replica", "replicas"),
-            ("environment", "env"),
-            ("step", "steps"),
-            ("on_inconclusiv", "on_inconclusive"),
-        ] {
-            assert_eq!(near(typed), Some(meant), "{typed}");
-        }
-        assert_eq!(near("xyzzy"), None);
-    }
-}
+mod tests;

@@ -24,7 +24,7 @@ pub const LISTEN: &[Key] = &[
         "trusted_proxies",
         TextOrList,
         "[]",
-        "Networks whose X-Forwarded-* headers are believed; from others they are replaced.",
+        "Networks whose X-Forwarded-* headers are believed; from others they are replaced. Also \"private\", \"loopback\", \"cloudflare\", \"file:NAME\".",
     ),
     key(
         "handshake_timeout",

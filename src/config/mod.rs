@@ -12,18 +12,25 @@
 //! opens no socket, loads no certificate and asks no engine; whoever uses a path finds out whether it
 //! can be read. [`load`] is the one module here that touches files.
 
+mod access_log;
 pub mod change;
 mod cross;
 mod daemon;
 mod document;
 pub mod env_file;
+mod hooks;
 pub mod image;
+pub mod keeping;
 pub mod keys;
 mod listen_keys;
 pub mod load;
+mod networks;
+mod policy;
 pub mod problem;
 pub mod raw;
 mod reader;
+mod rollout_keys;
+mod route;
 pub mod scalar;
 pub mod schema;
 mod service;
@@ -33,10 +40,12 @@ mod source;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::Document;
 
+use crate::edge::rules::Spec;
 use crate::model::id::ServiceName;
 use crate::model::revision::RevisionSpec;
 use crate::rollout::plan::Plan;
@@ -44,6 +53,7 @@ use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
 
 use crate::model::network::Network;
+use keeping::{Build, Keeping};
 use problem::Problems;
 use reader::Report;
 
@@ -63,8 +73,22 @@ pub struct Config {
     pub runtime: RuntimeSettings,
     /// What is logged.
     pub log: LogSettings,
+    /// What is written about each request; `None` when nothing is.
+    pub access_log: Option<AccessLog>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The file that this was read from, to be archived with a checkpoint.
+    pub text: FileText,
+}
+
+/// What a configuration file says, letter for letter. Has secrets, and is not shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct FileText(pub Arc<str>);
+
+impl std::fmt::Debug for FileText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileText({} bytes)", self.0.len())
+    }
 }
 
 impl Config {
@@ -171,6 +195,8 @@ impl std::fmt::Debug for Admin {
 pub struct State {
     /// The state directory.
     pub dir: PathBuf,
+    /// Where checkpoints are archived.
+    pub checkpoints: PathBuf,
 }
 
 /// `[runtime]`.
@@ -187,6 +213,36 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Levels, in the words of tracing's `EnvFilter`.
     pub filter: String,
+}
+
+/// `[access_log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// The file; `None` is standard output.
+    pub file: Option<PathBuf>,
+    /// Whether in the combined format instead of JSON.
+    pub combined: bool,
+    /// The share of requests, above 0 and at most 1.
+    pub sample: f64,
+    /// Names of fields that are left out.
+    pub hide: Vec<&'static str>,
+    /// The size beyond which the file is rotated; 0 is never.
+    pub rotate_size: u64,
+    /// When it is rotated as well.
+    pub rotate_every: RotateEvery,
+    /// How many rotated files are kept.
+    pub keep: usize,
+}
+
+/// When a file is rotated by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotateEvery {
+    /// Not by time.
+    Never,
+    /// With the hour.
+    Hour,
+    /// With the day.
+    Day,
 }
 
 /// How log lines look.
@@ -210,10 +266,16 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// How its requests are treated.
     pub settings: ServiceSettings,
+    /// What is done to them besides.
+    pub policy: Spec,
     /// What a deploy starts from: the source as it stands in the file, and the run settings.
     pub template: RevisionSpec,
     /// How its rollouts are carried out.
     pub plan: Plan,
+    /// What is kept of it.
+    pub keeping: Keeping,
+    /// How its image is made from source.
+    pub build: Build,
 }
 
 /// What [`parse`] works on.
@@ -263,9 +325,16 @@ pub fn parse(input: &Input<'_>) -> Result<Parsed, Problems> {
 fn meaning(document: &Document, input: &Input<'_>, report: &Report) -> Config {
     let top = document.top(report);
     let base = input.name.parent().unwrap_or(Path::new(""));
-    let mut config = daemon::read(&top, base);
-    let read = service::read(document, base, input.read, report);
+    let mut config = daemon::read(&top, base, input.read);
+    let context = policy::Context {
+        base,
+        file: input.read,
+        https: !config.listen.https.is_empty(),
+        proxied: !config.listen.trusted_proxies.is_empty(),
+    };
+    let read = service::read(document, context, report);
     cross::check(&config, &top, &read);
+    config.text = FileText(input.text.into());
     config.services = read.into_iter().map(|read| read.service).collect();
     config
 }

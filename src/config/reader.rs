@@ -124,8 +124,19 @@ impl<'a> Section<'a> {
     #[must_use]
     pub fn tables(&self, name: &str) -> Vec<Section<'a>> {
         let keys = self.keys.iter().find(|key| key.name == name).and_then(|key| key.shape.keys());
-        let Some(Node { value: Value::List(nodes), .. }) = self.written(name) else {
-            return Vec::new();
+        let nodes = match self.written(name) {
+            None => return Vec::new(),
+            Some(Node { value: Value::List(nodes), .. })
+                if nodes.iter().all(|node| matches!(node.value, Value::Table(_)))
+                    && !nodes.is_empty() =>
+            {
+                nodes
+            }
+            Some(Node { place, .. }) => {
+                let expected = format!("write [[{}]] with double brackets", self.path_of(name));
+                self.wrong(name, place, format!("`{name}` is a list of tables"), &expected);
+                return Vec::new();
+            }
         };
         let sections = nodes.iter().filter_map(|node| match &node.value {
             Value::Table(table) => Some(Section {
@@ -320,14 +331,19 @@ impl<'a> Section<'a> {
     /// `true` or `false`; `false` when it could not be read.
     #[must_use]
     pub fn switch(&self, name: &str) -> bool {
-        let found = self.read(name, "true or false", |value| match value {
+        self.flag(name).is_some_and(|found| found.value)
+    }
+
+    /// `true` or `false`, if it was written or has a default.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> Option<Found<bool>> {
+        self.read(name, "true or false", |value| match value {
             Value::Boolean(truth) => Ok(*truth),
             Value::Text(text) if matches!(text.as_str(), "true" | "false") => {
                 Err(format!("it stands without quotes: {text}"))
             }
             other => Err(format!("expected true or false, found {}", other.kind())),
-        });
-        found.is_some_and(|found| found.value)
+        })
     }
 
     /// One of the words of the key.
@@ -392,6 +408,11 @@ impl<'a> Section<'a> {
             Value::Text(_) => Err("expected text that is not empty".to_owned()),
             other => Err(quoted(other)),
         })
+    }
+
+    /// Names, each with its value and place.
+    pub fn entries(&self, name: &str) -> impl Iterator<Item = &'a raw::Entry> {
+        self.inner(name).table.into_iter().flat_map(|table| &table.entries)
     }
 
     /// Names and texts.

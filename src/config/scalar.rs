@@ -232,6 +232,17 @@ pub fn statuses(text: &str) -> Result<(u16, u16), Expected> {
     if first <= last { Ok((first, last)) } else { Err(example()) }
 }
 
+/// A pattern of paths in a repository, as Git and `.dockerignore` write them: `backend/**`.
+pub fn glob(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('/') || text.split('/').any(|part| part == "..") {
+        return Err("expected paths from the root of the repository: \"backend/**\"".to_owned());
+    }
+    match globset::GlobBuilder::new(text).literal_separator(true).build() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("expected a pattern such as \"backend/**\": {}", error.kind())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,12 +68,15 @@ fn shape(shape: Shape) -> Value {
         Shape::Map | Shape::Secrets => {
             json!({ "type": "object", "additionalProperties": { "type": "string" } })
         }
-        Shape::Table(keys) => object(keys),
+        Shape::Table(keys) | Shape::Optional(keys) => object(keys),
         Shape::Named(keys) => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" },
             "additionalProperties": object(keys),
         }),
+        Shape::Patterns => {
+            json!({ "type": "object", "additionalProperties": one_or_list(text()) })
+        }
         Shape::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use super::daemon::secret;
 use super::document::Document;
+use super::hooks::{read_gates, read_hooks};
 use super::keys::SERVICE;
+use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, scalar};
+use super::{Service, env_file, keeping, scalar};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::revision::{
@@ -19,24 +21,20 @@ use crate::model::revision::{
 };
 use crate::model::weight::Weight;
 use crate::rollout::plan::{OnInconclusive, Plan, Steps};
-use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings};
+use crate::routing::asset::Assets;
+use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings, Shield};
 use crate::routing::table::Route;
 
 /// A service and where its routes were written, for the checks across services.
 pub(super) struct Read {
     pub(super) service: Service,
     pub(super) route_places: Vec<Place>,
+    /// The services that its routes lead to.
+    pub(super) leads: policy::Leads,
 }
 
-type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
-
 /// Reads all services.
-pub(super) fn read(
-    document: &Document,
-    base: &Path,
-    file: ReadFile<'_>,
-    report: &Report,
-) -> Vec<Read> {
+pub(super) fn read(document: &Document, context: Context<'_>, report: &Report) -> Vec<Read> {
     let services = document.table.entry("service").map(|entry| &entry.node);
     let entries: &[Entry] = match services.map(|node| (&node.value, &node.place)) {
         Some((Value::Table(table), _)) => &table.entries,
@@ -47,10 +45,11 @@ pub(super) fn read(
         }
         None => &[],
     };
-    entries.iter().filter_map(|entry| read_service(entry, base, file, report)).collect()
+    entries.iter().filter_map(|entry| read_service(entry, context, report)).collect()
 }
 
-fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report) -> Option<Read> {
+fn read_service(entry: &Entry, context: Context<'_>, report: &Report) -> Option<Read> {
+    let (base, file) = (context.base, context.file);
     let name = ServiceName::new(&entry.key).map_err(|_| {
         report.add(
             Problem::error(entry.place.clone(), format!("{:?} cannot name a service", entry.key))
@@ -67,16 +66,23 @@ fn read_service(entry: &Entry, base: &Path, file: ReadFile<'_>, report: &Report)
     let section = Section::new(path, entry.place.clone(), SERVICE, Some(table), report);
     let name = name.ok()?;
     let (routes, route_places) = read_routes(&section);
-    let settings = read_settings(&section, &name);
+    let (policy, leads) = policy::read(&section, context);
+    let mut settings = read_settings(&section, &name);
+    settings.to_https = policy.base.to_https;
     let probe = read_probe(&section.inner("probe"));
     let mut plan = read_plan(&section, probe.deadline);
     if settings.affinity != Affinity::None {
         // Users are assigned, not requests: the share of requests may differ from the split.
         plan.criteria.unit = Unit::Session;
     }
-    let template = read_template(&section, probe, base, file)?;
+    let template = read_template(&section, probe, base, file);
+    plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
+    let template = template?;
+    let keeping = keeping::read_keeping(&section, &template.container.volumes);
+    let build = keeping::read_build(&section);
     check_comparison(&section, &template, &plan);
-    Some(Read { service: Service { name, routes, settings, template, plan }, route_places })
+    let service = Service { name, routes, settings, policy, template, plan, keeping, build };
+    Some(Read { service, route_places, leads })
 }
 
 /// What the canary is to be compared with must be there.
@@ -224,7 +230,7 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
         section.wrong("labels", &place, format!("the label {ours:?} is taken"), expected);
     }
     ContainerSpec {
-        image_id: None,
+        pull_always: section.choice("pull") == "always",
         args: texts("args"),
         volumes: volumes.into_iter().map(|found| found.value).collect(),
         networks: texts("networks"),
@@ -235,6 +241,7 @@ fn read_container(section: &Section<'_>) -> ContainerSpec {
             .map_or(0, |found| (found.value * 1_000.0).round() as u64),
         pids: section.integer("pids").map_or(0, |found| found.value),
         user: section.text("user").map(|found| found.value),
+        ..ContainerSpec::default()
     }
 }
 
@@ -334,6 +341,19 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
         exceptions: Vec::new(),
         tester_secret: secret(section, "tester_secret"),
+        shield: match section.choice("shield") {
+            "off" => Shield::Off,
+            "safe" => Shield::Safe,
+            _ => Shield::Idempotent,
+        },
+        shield_budget: section
+            .parsed("shield_budget", "a part", |text| {
+                text.parse::<Weight>().map_err(|error| error.to_string())
+            })
+            .map_or(Weight::ZERO, |found| found.value),
+        shield_body: usize::try_from(section.size("shield_body").value).unwrap_or(usize::MAX),
+        assets: read_assets(section),
+        to_https: false,
     };
     settings.except(read_exceptions(section));
     settings
@@ -380,6 +400,26 @@ fn read_exceptions(section: &Section<'_>) -> Vec<(String, Option<ErrorRule>)> {
         exceptions.push((found.value, None));
     }
     exceptions
+}
+
+fn read_assets(section: &Section<'_>) -> Assets {
+    let expected = "expected \"auto\", \"off\", or path prefixes such as [\"/assets/\"]";
+    let found = section.each("assets", "a path prefix", |value| match value {
+        Value::Text(text) if text.starts_with('/') || text == "auto" || text == "off" => {
+            Ok(text.clone())
+        }
+        _ => Err(expected.to_owned()),
+    });
+    let words = found.iter().filter(|found| !found.value.starts_with('/')).count();
+    if words > 0 && found.len() > 1 {
+        let place = section.place_of("assets").unwrap_or_else(|| section.place.clone());
+        section.wrong("assets", &place, "`assets` is a word or path prefixes, not both", expected);
+    }
+    match found.first().map(|found| found.value.as_str()) {
+        Some("auto") => Assets::Auto,
+        Some("off") | None => Assets::Off,
+        Some(_) => Assets::Below(found.into_iter().map(|found| found.value).collect()),
+    }
 }
 
 fn affinity(text: &str, service: &ServiceName) -> Result<Affinity, String> {
@@ -434,7 +474,6 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
         text.parse::<Criteria>().map_err(|error| error.to_string())
     });
     Plan {
-        steps: steps.map(|found| found.value).unwrap_or_default(),
         bake: bake.value,
         bake_max: bake_max.value,
         on_inconclusive: match section.choice("on_inconclusive") {
@@ -454,5 +493,6 @@ fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {
             compares_instances: section.switch("compare_instances"),
             ..criteria.map(|found| found.value).unwrap_or_default()
         },
+        ..read_gates(section, steps.map(|found| found.value).unwrap_or_default())
     }
 }

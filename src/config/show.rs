@@ -46,7 +46,8 @@ fn write_table(
     for key in keys {
         let written = table.and_then(|table| table.entry(key.name)).map(|entry| &entry.node);
         match (key.shape, written) {
-            (Shape::Table(inner), _) => {
+            (Shape::Optional(_), None) => {}
+            (Shape::Table(inner) | Shape::Optional(inner), _) => {
                 let table = table.and_then(|table| table.table(key.name));
                 write_table(&mut below, &format!("{path}.{}", key.name), inner, table, document);
             }
@@ -156,7 +157,12 @@ fn json_table(keys: &'static [Key], table: Option<&Table>) -> Json {
     let shown = keys.iter().filter_map(|key| {
         let value = match key.shape {
             _ if table.is_some_and(|table| ignores(table, key.name)) => return None,
-            Shape::Table(inner) => json_table(inner, table.and_then(|table| table.table(key.name))),
+            Shape::Optional(_) if table.is_none_or(|table| table.entry(key.name).is_none()) => {
+                return None;
+            }
+            Shape::Table(inner) | Shape::Optional(inner) => {
+                json_table(inner, table.and_then(|table| table.table(key.name)))
+            }
             _ => {
                 let written = table.and_then(|table| table.entry(key.name)).map(|e| e.node.clone());
                 let node = written.or_else(|| raw::parse_value(key.default, &nowhere))?;

@@ -11,8 +11,10 @@ use super::scalar;
 use crate::model::revision::Source;
 
 /// Keys that only one kind of source understands.
-const IMAGE_ONLY: [&str; 8] =
-    ["args", "volumes", "networks", "memory", "cpus", "pids", "user", "labels"];
+const IMAGE_ONLY: [&str; 11] = [
+    "args", "volumes", "networks", "memory", "cpus", "pids", "user", "labels", "pull", "paths",
+    "build",
+];
 /// Keys without meaning for addresses that somebody else runs.
 const LAUNCHED_ONLY: [&str; 6] =
     ["port", "replicas", "env", "env_file", "launch_deadline", "stop_grace"];

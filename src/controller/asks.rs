@@ -5,28 +5,23 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::driver::{Driver, Prepared};
+use super::driver::Driver;
 use super::fresh::Fresh;
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::{Happening, Kind};
 use super::service::{Active, Service, Waiting};
-use super::status::{DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord};
+use super::status::{DeployAccepted, InstanceLogs, RolloutRecord};
 use super::way_back::Start;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, ServiceName};
-use crate::model::revision::{Revision, RevisionSpec};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::command::Command;
 use crate::rollout::event::Event;
 use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
-use crate::runtime::RuntimeError;
 use crate::store::records::Placed;
 use crate::telemetry::metrics::{self, count};
-
-/// Revisions kept per service beside those in use, so that a rollback can name them.
-const KEPT_REVISIONS: usize = 20;
 
 pub(super) type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
 
@@ -34,13 +29,29 @@ impl Driver {
     pub(super) fn asked(&mut self, ask: Ask) {
         // An asker who went away is no reason not to have done it.
         match ask {
-            Ask::Deploy(name, request, answer) => self.deploy(&name, &request, answer),
+            Ask::Deploy(name, request, told, answer) => {
+                self.deploy(&name, &request, told, answer);
+            }
+            Ask::Launch(name, spec, answer) => self.deploy_exactly(&name, *spec, answer),
+            Ask::Held(name, answer) => {
+                let _ = answer.send(self.held(name.as_ref()));
+            }
+            Ask::Export(answer) => {
+                let _ = answer.send(self.export());
+            }
+            Ask::Tell(name, sentence) => self.tell(&name, Kind::Note, sentence),
             Ask::Command(name, command, answer) => match self.command(&name, command) {
                 Ok(()) => self.answer_when_written(&name, Waiting::Command(answer)),
                 Err(refused) => {
                     let _ = answer.send(Err(refused));
                 }
             },
+            Ask::Maintain(name, request, answer) => {
+                let _ = answer.send(self.maintain(&name, &request));
+            }
+            Ask::Say(name, said, answer) => {
+                let _ = answer.send(self.say(&name, said));
+            }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
@@ -85,27 +96,6 @@ impl Driver {
         }
     }
 
-    fn deploy(&mut self, name: &ServiceName, request: &DeployRequest, answer: DeployAnswer) {
-        match self.admit_deploy(name, request) {
-            Ok((spec, plan)) => self.prepare(name, spec, plan, Some(answer)),
-            Err(refused) => {
-                let _ = answer.send(Err(refused));
-            }
-        }
-    }
-
-    fn admit_deploy(
-        &self,
-        name: &ServiceName,
-        request: &DeployRequest,
-    ) -> Result<(RevisionSpec, Plan), Refused> {
-        let service = self.known(name)?;
-        self.admit_new_rollout(service)?;
-        let spec = super::settings::spec_of(&service.config, request)?;
-        let plan = super::settings::plan_of(&service.config, request)?;
-        Ok((spec, plan))
-    }
-
     pub(super) fn admit_new_rollout(&self, service: &Service) -> Result<(), Refused> {
         let name = &service.config.name;
         if let Some(active) = &service.active {
@@ -139,73 +129,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Asks the runtime whether a revision can be run; its answer begins the rollout.
-    pub(super) fn prepare(
-        &mut self,
-        name: &ServiceName,
-        spec: RevisionSpec,
-        plan: Plan,
-        answer: Option<DeployAnswer>,
-    ) {
-        let runtime = self.runtimes.of(&spec.source);
-        let Some(service) = self.services.get_mut(name) else { return };
-        service.preparing = true;
-        let (service, prepared) = (name.clone(), self.prepared.clone());
-        self.tasks.spawn(async move {
-            let spec = runtime.prepare(&spec).await;
-            let _ = prepared.send(Prepared { service, spec, plan, answer }).await;
-        });
-    }
-
-    pub(super) fn begin_prepared(&mut self, prepared: Prepared) {
-        let Prepared { service: name, spec, plan, answer } = prepared;
-        let Some(service) = self.services.get_mut(&name) else { return };
-        service.preparing = false;
-        match spec {
-            Err(error) => {
-                let sentence = error.to_string();
-                self.tell(&name, Kind::Note, format!("cannot deploy: {sentence}"));
-                let refused = match error {
-                    RuntimeError::NotFound(_) => Refused::Invalid(sentence),
-                    _ => Refused::Unavailable(sentence),
-                };
-                if let Some(answer) = answer {
-                    let _ = answer.send(Err(refused));
-                }
-            }
-            Ok(spec) => {
-                let revision = self.add_revision(&name, spec);
-                self.begin(&name, revision, RolloutKind::Canary, plan, Start::Anew, answer);
-            }
-        }
-    }
-
-    fn add_revision(&mut self, name: &ServiceName, spec: RevisionSpec) -> RevisionId {
-        let created = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-        let Some(service) = self.services.get_mut(name) else { return RevisionId(0) };
-        service.record.last_revision += 1;
-        let id = RevisionId(service.record.last_revision);
-        let revision = Revision { id, spec, created };
-        service.revisions.insert(id, revision.clone());
-        let mut changes = vec![crate::store::Change::Revision(name.clone(), Box::new(revision))];
-        let in_use = [
-            service.record.stable.as_ref().map(|placed| placed.revision),
-            service.record.warm.as_ref().map(|warm| warm.placed.revision),
-            Some(id),
-        ];
-        while service.revisions.len() > KEPT_REVISIONS {
-            let oldest = service.revisions.keys().find(|id| !in_use.contains(&Some(**id))).copied();
-            let Some(oldest) = oldest else { break };
-            service.revisions.remove(&oldest);
-            changes.push(crate::store::Change::DropRevision(name.clone(), oldest));
-        }
-        // The rollout's own first checkpoint is queued behind this batch and must stand, so this one
-        // needs nobody to wait for it.
-        let written = self.writer.write(changes);
-        self.tasks.spawn(async move { written.await.is_ok() });
-        id
-    }
-
     /// Begins a rollout to a revision that exists. Who asked is answered when its first checkpoint is
     /// written: a rollout whose number somebody knows survives.
     pub(super) fn begin(
@@ -220,7 +143,11 @@ impl Driver {
         let now = self.now();
         let id = self.next_rollout();
         let started = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-        let accepted = DeployAccepted { rollout: id.0, revision: revision.0 };
+        let accepted = DeployAccepted {
+            rollout: id.0,
+            revision: revision.0,
+            same_image_as: self.same_image(name, revision),
+        };
         self.make_room(name, revision);
         let (phase, instances) = match start {
             Start::Anew => (Phase::Launching, Vec::new()),
@@ -243,6 +170,7 @@ impl Driver {
         };
         let attempts = service.attempts_at(revision);
         let (rollout, effects) = Rollout::begin(checkpoint, now);
+        let shielded = self.fleet.shielded(name);
         let attempt = rollout.attempt;
         service.active = Some(Active {
             rollout,
@@ -256,6 +184,7 @@ impl Driver {
             since: 0,
             diagnosis: None,
             remembered: 0,
+            shielded,
             launch: None,
             attempts,
             fresh: Fresh::None,
@@ -397,7 +326,7 @@ impl Driver {
                 Some(service) if service.config != config => {
                     let relaunch = service.config.template != config.template;
                     service.config = config.clone();
-                    self.fleet.set_service(&name, config.routes, config.settings);
+                    self.fleet.set_service(&name, config.routes, config.settings, config.policy);
                     said.push(if relaunch {
                         format!(
                             "{name} changed; what it runs changes with `switchback deploy {name}`"

@@ -13,20 +13,25 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::archivist::Archivist;
 use super::executor::{Completion, Done, Executor};
 use super::fleet::Fleet;
 use super::handle::{Ask, Handle, Refused};
 use super::journal::{Happening, Journal, Kind};
+use super::prepare::Prepared;
+use super::runtimes::Runtimes;
 use super::service::{Active, Service};
-use super::status::{DaemonStatus, DeployAccepted, ServiceStatus};
+use super::status::{DaemonStatus, ServiceStatus};
+use super::way_back::Archived;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::moment::Moment;
-use crate::model::revision::{RevisionSpec, Source};
+use crate::model::revision::Source;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
-use crate::runtime::{Found, Runtime, RuntimeError, RuntimeEvent};
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::{Found, RuntimeEvent};
 use crate::store::Everything;
 use crate::store::writer::Writer;
 
@@ -36,29 +41,6 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const QUEUE: usize = 1024;
 /// Connects that fail in a row before an endpoint is given up without waiting for a probe.
 pub(super) const CONNECTS_LOST: u32 = 5;
-
-/// The runtimes that services may use.
-#[derive(Debug, Clone)]
-pub struct Runtimes {
-    /// For `image`.
-    pub docker: Arc<dyn Runtime>,
-    /// For `command`.
-    pub process: Arc<dyn Runtime>,
-    /// For `endpoints`.
-    pub fixed: Arc<dyn Runtime>,
-}
-
-impl Runtimes {
-    /// The runtime that a source needs.
-    #[must_use]
-    pub fn of(&self, source: &Source) -> Arc<dyn Runtime> {
-        match source {
-            Source::Image(_) => Arc::clone(&self.docker),
-            Source::Command(_) => Arc::clone(&self.process),
-            Source::Endpoints(_) => Arc::clone(&self.fixed),
-        }
-    }
-}
 
 /// Reads the configuration again: the services, and a sentence for what else changed.
 pub type Reload = Box<dyn Fn() -> Result<(Vec<ServiceConfig>, String), String> + Send>;
@@ -71,6 +53,10 @@ pub struct Parts {
     pub workers: usize,
     /// What launches.
     pub runtimes: Runtimes,
+    /// Where images are, when that is a Docker Engine.
+    pub images: Option<Arc<DockerRuntime>>,
+    /// Who archives checkpoints.
+    pub archivist: Option<Archivist>,
     /// Where state is written.
     pub writer: Writer,
     /// What was read from it.
@@ -85,15 +71,6 @@ pub struct Parts {
     pub shutdown: CancellationToken,
     /// Cancelled once no former process serves any more; until then a drain lasts to its deadline.
     pub alone: CancellationToken,
-}
-
-/// A deploy that was prepared.
-pub(super) struct Prepared {
-    pub service: ServiceName,
-    pub spec: Result<RevisionSpec, RuntimeError>,
-    pub plan: crate::rollout::plan::Plan,
-    pub answer:
-        Option<tokio::sync::oneshot::Sender<Result<DeployAccepted, super::handle::Refused>>>,
 }
 
 /// What a probe concluded, with what the runtime added to the reason.
@@ -115,6 +92,9 @@ pub struct Driver {
     pub(super) fleet: Fleet,
     pub(super) services: BTreeMap<ServiceName, Service>,
     pub(super) runtimes: Runtimes,
+    pub(super) images: Option<Arc<DockerRuntime>>,
+    pub(super) archivist: Option<Archivist>,
+    pub(super) archived: mpsc::Sender<Archived>,
     pub(super) executor: Executor,
     pub(super) tasks: TaskTracker,
     pub(super) writer: Writer,
@@ -142,6 +122,7 @@ struct Inbox {
     asks: mpsc::Receiver<Ask>,
     done: mpsc::Receiver<Done>,
     prepared: mpsc::Receiver<Prepared>,
+    archived: mpsc::Receiver<Archived>,
     probes: mpsc::Receiver<Probed>,
     runtime: mpsc::Receiver<RuntimeEvent>,
     processes: mpsc::Receiver<RuntimeEvent>,
@@ -156,6 +137,7 @@ impl Driver {
         let (asks_in, asks) = mpsc::channel(QUEUE);
         let (done_in, done) = mpsc::channel(QUEUE);
         let (prepared_in, prepared) = mpsc::channel(QUEUE);
+        let (archived_in, archived) = mpsc::channel(QUEUE);
         let (probes_in, probes) = mpsc::channel(QUEUE);
         let (runtime_in, runtime) = mpsc::channel(QUEUE);
         let (processes_in, processes) = mpsc::channel(QUEUE);
@@ -203,6 +185,9 @@ impl Driver {
             executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone(), parts.alone),
             tasks,
             runtimes: parts.runtimes,
+            images: parts.images,
+            archivist: parts.archivist,
+            archived: archived_in,
             writer: parts.writer,
             journal,
             reload: parts.reload,
@@ -220,7 +205,7 @@ impl Driver {
             shutdown: parts.shutdown,
             services_seen,
             daemon_seen,
-            inbox: Inbox { asks, done, prepared, probes, runtime, processes, latecomers },
+            inbox: Inbox { asks, done, prepared, archived, probes, runtime, processes, latecomers },
         };
         for config in parts.services {
             driver.add_service(config);
@@ -251,6 +236,7 @@ impl Driver {
                     self.stop_strangers(&BTreeMap::from([("docker", found)]));
                 }
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
+                Some(archived) = self.inbox.archived.recv() => self.archived(archived),
                 _ = ticks.tick() => self.tick(),
             }
             self.publish_status();
@@ -368,6 +354,10 @@ impl Driver {
                 self.retired(&name, revision);
                 return;
             }
+            Completion::Hooked { moment, ran } => {
+                self.hooked(&name, rollout, moment, &ran);
+                return;
+            }
             Completion::Fresh { revision, result } => {
                 self.fresh_launched(&name, rollout, revision, result);
                 return;
@@ -413,16 +403,13 @@ impl Driver {
                 self.step(&name, Event::Stopped { attempt });
             }
             Completion::Saved(result) => self.saved(&name, attempt, result),
+            Completion::Smoked { failure } => {
+                self.step(&name, Event::Smoked { attempt, failure });
+            }
             Completion::Relaunched { .. }
             | Completion::Retired { .. }
-            | Completion::Fresh { .. } => {}
-        }
-    }
-
-    fn tell_logs(&mut self, name: &ServiceName, who: &str, lines: &[String]) {
-        if !lines.is_empty() {
-            let message = format!("last output of {who}:\n  {}", lines.join("\n  "));
-            self.tell(name, Kind::Instance, message);
+            | Completion::Fresh { .. }
+            | Completion::Hooked { .. } => {}
         }
     }
 

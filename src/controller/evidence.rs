@@ -132,6 +132,7 @@ impl Driver {
         };
         active.seen = Default::default();
         active.seen_of.clear();
+        let began = active.judge.is_none();
         let each = weight > Weight::ZERO && active.rollout.plan.criteria.compares_instances;
         self.fleet.compare_instances(name, each);
         if weight > Weight::ZERO {
@@ -165,8 +166,16 @@ impl Driver {
             }
         }
         let salt = active.rollout.id.0;
+        let (is_again, attempts) = (active.judge.is_some() && began, active.attempts);
         self.fleet.shift(name, weight, salt);
         self.restart_rates(name);
+        if is_again && attempts > 0 {
+            let fraction = 2_u64.saturating_pow(attempts);
+            let message = format!(
+                "the same revision was taken back before ({attempts}): what is evidence against it begins at 1/{fraction}"
+            );
+            self.tell(name, Kind::Note, message);
+        }
     }
 
     fn stop_recording(&mut self, name: &ServiceName, trouble: &str) {

@@ -8,11 +8,14 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::hooks::HookRun;
+use crate::model::hook::HookMoment;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::RevisionSpec;
 use crate::rollout::event::Attempt;
 use crate::routing::endpoint::Endpoint;
+use crate::runtime::hook::Ran;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::store::StoreError;
 
@@ -50,6 +53,10 @@ pub enum Completion {
     Relaunched { revision: RevisionId, replica: u32, result: Result<Instance, RuntimeError> },
     /// A former revision is gone.
     Retired { revision: RevisionId },
+    /// The smoke tests are done; what failed.
+    Smoked { failure: Option<String> },
+    /// A hook has run.
+    Hooked { moment: HookMoment, ran: Ran },
     /// One more instance of stable was launched, to compare the canary with, or not.
     Fresh { revision: RevisionId, result: Result<Instance, RuntimeError> },
 }
@@ -81,7 +88,7 @@ impl Executor {
         Self { done, tasks, shutdown, alone }
     }
 
-    fn spawn(
+    pub(super) fn spawn(
         &self,
         service: ServiceName,
         rollout: RolloutId,
@@ -96,7 +103,7 @@ impl Executor {
         });
     }
 
-    /// Launches all replicas at once. When one fails, those that run are stopped again. Cancelling
+    /// Runs the hook that comes first, then launches all replicas at once. When one fails, those that run are stopped again. Cancelling
     /// `cancel` stops them too.
     pub fn launch(
         &self,
@@ -105,9 +112,25 @@ impl Executor {
         ownership: Ownership,
         attempt: Attempt,
         cancel: CancellationToken,
+        before: Option<HookRun>,
     ) {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
+        let (done, name) = (self.done.clone(), service.clone());
+        let revision = ownership.revision;
         let work = async move {
+            if let Some(hook) = before {
+                let Some(ran) = cancel.run_until_cancelled(hook.run()).await else {
+                    return Completion::Launched { revision, result: Err(Failure::unwanted()) };
+                };
+                let failure = ran.failure.clone();
+                let what = Completion::Hooked { moment: hook.moment, ran };
+                let _ = done.send(Done { service: name, rollout, attempt, what }).await;
+                if let Some(why) = failure {
+                    let sentence = format!("{} failed: {why}", hook.moment.as_str());
+                    let result = Err(Failure { sentence, logs: Vec::new() });
+                    return Completion::Launched { revision, result };
+                }
+            }
             let launches = (0..spec.instances()).map(|replica| {
                 let ownership = Ownership { replica, ..ownership.clone() };
                 let (runtime, spec) = (Arc::clone(&runtime), &spec);
@@ -123,8 +146,7 @@ impl Executor {
                 }
             }
             if cancel.is_cancelled() && failure.is_none() {
-                failure =
-                    Some(Failure { sentence: "not wanted any more".to_owned(), logs: Vec::new() });
+                failure = Some(Failure::unwanted());
             }
             let result = match failure {
                 None => Ok(instances),
@@ -303,6 +325,12 @@ async fn drained(
     // What does not go even now is left to the stop.
     let _ = tokio::time::timeout(CUT_SLACK, gone).await;
     cut
+}
+
+impl Failure {
+    fn unwanted() -> Self {
+        Self { sentence: "not wanted any more".to_owned(), logs: Vec::new() }
+    }
 }
 
 impl From<RuntimeError> for Failure {

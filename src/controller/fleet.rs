@@ -4,29 +4,30 @@
 //! publishes it; nothing is ever read back from the live table. Scorecards are per epoch: a change
 //! of weight retires both sides' cards, whose counts go on in a ledger for `/metrics`.
 
+mod compared;
+mod deployment;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
+use self::deployment::{Deployment, OVERDUE_LEAST};
 use super::group::Group;
 use crate::analysis::scorecard::Sample;
-use crate::analysis::sessions::Sessions;
 use crate::analysis::troubled::Troubled;
+use crate::edge::limit::Seed;
+use crate::edge::policy::Policy;
+use crate::edge::rules::{Maintenance, Spec};
 use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
+use crate::routing::budget::{Budget, Shielded};
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
 use crate::routing::settings::{Affinity, ServiceSettings};
 use crate::routing::table::{FreshEntry, Route, RoutingTable, ServiceEntry};
-
-/// The least age at which an unanswered request counts as overdue, and how many times stable's 99th
-/// percentile it must have: from the analysis (section 1), so that a hung canary shows within a
-/// second or so instead of at the proxy's timeout.
-const OVERDUE_LEAST: Duration = Duration::from_secs(1);
-const OVERDUE_TIMES_P99: f64 = 8.0;
 
 /// All that can be routed to.
 #[derive(Debug)]
@@ -35,75 +36,23 @@ pub struct Fleet {
     workers: usize,
     generation: u64,
     last_endpoint: u64,
+    /// How policies tell clients apart, for as long as the daemon runs.
+    seed: Seed,
     services: BTreeMap<ServiceName, Deployment>,
-}
-
-/// What a service has in the data plane.
-#[derive(Debug)]
-struct Deployment {
-    routes: Vec<Route>,
-    settings: Arc<ServiceSettings>,
-    salt: u64,
-    weight: Weight,
-    overdue: Duration,
-    /// Who met an error in the rollout under way, where clients are assigned.
-    sessions: Option<Arc<Sessions>>,
-    /// Stable's instances are counted one by one.
-    compares_instances: bool,
-    stable: Option<Group>,
-    /// Instances of stable's revision that were started with the canary, and the weight that they
-    /// have at the present step: all that the canary is compared with, unless it is nothing.
-    fresh: Option<Group>,
-    fresh_weight: Weight,
-    canary: Option<Group>,
-    /// Former revisions that run but have no side.
-    aside: Vec<Group>,
-}
-
-impl Deployment {
-    fn group(&self, revision: RevisionId) -> Option<&Group> {
-        self.groups().find(|group| group.pool.revision == revision)
-    }
-
-    fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.stable.iter().chain(&self.canary).chain(&self.aside).chain(&self.fresh)
-    }
-
-    fn begin_epoch(&mut self, workers: usize) {
-        self.overdue = self.overdue_age();
-        if let Some(stable) = &mut self.stable {
-            stable.count_instances(workers, self.compares_instances);
-        }
-        for group in self.stable.iter_mut().chain(&mut self.canary).chain(&mut self.fresh) {
-            group.begin_epoch(workers, self.sessions.clone());
-        }
-    }
-
-    /// The weight that fresh instances of stable get beside a canary of this weight: as much for each
-    /// of them as an instance of the canary has, and at most half of what is left.
-    fn part_for(&self, canary: Weight) -> Weight {
-        let (Some(fresh), Some(side)) = (&self.fresh, &self.canary) else { return Weight::ZERO };
-        let serves = fresh.pool.endpoints.iter().filter(|e| e.is_healthy()).count() as u64;
-        let instances = side.pool.endpoints.len().max(1) as u64;
-        let alike = u64::from(canary.basis_points()) * serves / instances;
-        let most = u64::from(canary.complement().basis_points()) / 2;
-        Weight::from_basis_points(alike.min(most) as u16).unwrap_or_default()
-    }
-
-    fn overdue_age(&self) -> Duration {
-        let p99 = self.stable.as_ref().and_then(|group| group.total().latency().quantile(0.99));
-        let age = p99.map_or(OVERDUE_LEAST, |micros| {
-            Duration::from_micros((micros * OVERDUE_TIMES_P99) as u64)
-        });
-        age.max(OVERDUE_LEAST).min(self.settings.response_timeout)
-    }
 }
 
 impl Fleet {
     /// An empty fleet for so many workers.
     #[must_use]
     pub fn new(live: Live, workers: usize) -> Self {
-        Self { live, workers, generation: 0, last_endpoint: 0, services: BTreeMap::new() }
+        Self {
+            live,
+            workers,
+            generation: 0,
+            last_endpoint: 0,
+            seed: Seed::new(),
+            services: BTreeMap::new(),
+        }
     }
 
     /// Adds a service or changes how its requests are routed and treated.
@@ -112,10 +61,15 @@ impl Fleet {
         name: &ServiceName,
         routes: Vec<Route>,
         settings: ServiceSettings,
+        policy: Spec,
     ) {
         let settings = Arc::new(settings);
+        let former = self.services.get(name).and_then(|deployment| deployment.policy.as_deref());
+        let policy = (!policy.is_empty())
+            .then(|| Arc::new(Policy::new(policy, former, &self.seed, Instant::now())));
         match self.services.get_mut(name) {
             Some(deployment) => {
+                deployment.policy = policy;
                 deployment.routes = routes;
                 deployment.settings = settings;
             }
@@ -124,6 +78,8 @@ impl Fleet {
                     routes,
                     overdue: OVERDUE_LEAST.min(settings.response_timeout),
                     settings,
+                    policy,
+                    maintenance: None,
                     salt: 0,
                     weight: Weight::ZERO,
                     sessions: None,
@@ -133,9 +89,17 @@ impl Fleet {
                     stable: None,
                     canary: None,
                     aside: Vec::new(),
+                    budget: Arc::new(Budget::new(self.workers)),
                 };
                 self.services.insert(name.clone(), deployment);
             }
+        }
+    }
+
+    /// Keeps a service's visitors from it, or lets them in again.
+    pub fn maintain(&mut self, name: &ServiceName, maintenance: Option<Maintenance>) {
+        if let Some(deployment) = self.services.get_mut(name) {
+            deployment.maintenance = maintenance;
         }
     }
 
@@ -285,6 +249,8 @@ impl Fleet {
             let entry = ServiceEntry {
                 name: name.clone(),
                 settings: Arc::clone(&deployment.settings),
+                policy: deployment.policy.clone(),
+                maintenance: deployment.maintenance,
                 canary_weight: if deployment.canary.is_some() {
                     deployment.weight
                 } else {
@@ -294,6 +260,8 @@ impl Fleet {
                 overdue: deployment.overdue,
                 stable: deployment.stable.as_ref().map(Group::entry),
                 canary: deployment.canary.as_ref().map(Group::entry),
+                warm: deployment.aside.last().map(Group::entry),
+                budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
                 fresh: deployment
                     .fresh
                     .as_ref()
@@ -363,74 +331,6 @@ impl Fleet {
         sample
     }
 
-    /// What the canary is compared with counted in this epoch: stable, or its fresh instances.
-    #[must_use]
-    pub fn compared(&self, name: &ServiceName) -> Sample {
-        let Some(deployment) = self.services.get(name) else { return Sample::default() };
-        match &deployment.fresh {
-            Some(fresh) if deployment.fresh_weight > Weight::ZERO => fresh.card.sample(),
-            _ => deployment.stable.as_ref().map(|group| group.card.sample()).unwrap_or_default(),
-        }
-    }
-
-    /// The weight of what the canary is compared with, once it has this weight.
-    #[must_use]
-    pub fn compared_weight(&self, name: &ServiceName, canary: Weight) -> Weight {
-        let part = self.services.get(name).map(|deployment| deployment.part_for(canary));
-        part.filter(|part| *part > Weight::ZERO).unwrap_or(canary.complement())
-    }
-
-    /// What each of stable's instances counted in this epoch, while they are compared.
-    #[must_use]
-    pub fn instances(&self, name: &ServiceName) -> Vec<Sample> {
-        let stable = self.services.get(name).and_then(|deployment| deployment.stable.as_ref());
-        let cards = stable.and_then(|stable| stable.instances.as_ref());
-        cards.map(|cards| cards.iter().map(|(_, card)| card.sample()).collect()).unwrap_or_default()
-    }
-
-    /// From the next epoch on stable's instances are counted one by one, or not any more.
-    pub fn compare_instances(&mut self, name: &ServiceName, each: bool) {
-        if let Some(deployment) = self.services.get_mut(name) {
-            deployment.compares_instances = each;
-        }
-    }
-
-    /// Places instances of stable's revision that the canary is to be compared with. They get weight
-    /// at the next shift.
-    pub fn place_fresh(
-        &mut self,
-        name: &ServiceName,
-        revision: RevisionId,
-        instance: &Instance,
-        protocol: UpstreamProtocol,
-    ) {
-        self.last_endpoint += 1;
-        let id = EndpointId(self.last_endpoint);
-        let endpoint = Endpoint::new(id, instance.id.clone(), instance.address, protocol);
-        if let Some(deployment) = self.services.get_mut(name) {
-            deployment.fresh = Some(Group::new(revision, vec![endpoint], self.workers));
-        }
-    }
-
-    /// Takes them out again; what they counted goes to stable. One publish.
-    pub fn remove_fresh(&mut self, name: &ServiceName) -> Vec<Arc<Endpoint>> {
-        let Some(deployment) = self.services.get_mut(name) else { return Vec::new() };
-        deployment.fresh_weight = Weight::ZERO;
-        let Some(fresh) = deployment.fresh.take() else { return Vec::new() };
-        let stable = deployment
-            .stable
-            .iter_mut()
-            .chain(&mut deployment.aside)
-            .find(|group| group.pool.revision == fresh.pool.revision);
-        if let Some(stable) = stable {
-            stable.folded.merge(&fresh.folded);
-            stable.retired.extend(fresh.retired);
-            stable.retired.push(fresh.card);
-        }
-        self.publish();
-        fresh.pool.endpoints.to_vec()
-    }
-
     /// On which routes a side had errors in this epoch.
     #[must_use]
     pub fn troubled(&self, name: &ServiceName, side: Side) -> Troubled {
@@ -467,6 +367,12 @@ impl Fleet {
         totals
     }
 
+    /// What the shield did for a service since it came.
+    #[must_use]
+    pub fn shielded(&self, name: &ServiceName) -> Shielded {
+        self.services.get(name).map(|deployment| deployment.budget.total()).unwrap_or_default()
+    }
+
     /// What stable counted since it came.
     #[must_use]
     pub fn stable_history(&self, name: &ServiceName) -> Sample {
@@ -476,47 +382,4 @@ impl Fleet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::scorecard::Row;
-
-    fn instance(number: u16) -> Instance {
-        let id = InstanceId::new(&format!("web-{number}"));
-        Instance { id, address: ([127, 0, 0, 1], number).into() }
-    }
-
-    #[test]
-    fn a_revision_is_returned_to_while_its_former_instances_drain() {
-        let (live, web) = (Live::default(), ServiceName::new("web").unwrap());
-        let mut fleet = Fleet::new(live.clone(), 1);
-        let (one, two) = (RevisionId(1), RevisionId(2));
-        let stable = |live: &Live| {
-            let table = Arc::clone(live.reader().load());
-            let side = table.services[0].stable.as_ref().unwrap();
-            (side.revision, side.pool.endpoints[0].instance.clone(), Arc::clone(&side.scorecard))
-        };
-        let http1 = UpstreamProtocol::Http1;
-        fleet.set_service(&web, Vec::new(), ServiceSettings::default());
-        fleet.place(&web, Side::Stable, one, &[instance(1)], http1);
-        fleet.place(&web, Side::Canary, two, &[instance(2)], http1);
-        fleet.switch(&web);
-        assert_eq!(stable(&live).0, two);
-        let former = fleet.endpoints(&web, one);
-        former[0].begin_drain();
-
-        fleet.place(&web, Side::Canary, one, &[instance(3)], http1);
-        assert!(!former[0].is_cut(), "what drains is left alone");
-        fleet.switch(&web);
-        let (revision, there, card) = stable(&live);
-        assert_eq!((revision, there), (one, instance(3).id));
-        card.record(0, Row::Success, 1);
-        // Two groups of one revision are told as one.
-        assert_eq!(fleet.totals().iter().filter(|(_, revision, ..)| *revision == one).count(), 1);
-        fleet.remove_drained(&web, one);
-        assert_eq!(stable(&live).1, instance(3).id);
-        assert!(!fleet.has(&instance(1).id) && fleet.has(&instance(2).id));
-        // A warm one does not go when another of its revision is done.
-        fleet.remove_drained(&web, two);
-        assert!(fleet.has(&instance(2).id));
-    }
-}
+mod tests;

@@ -8,13 +8,18 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, RolloutRecord,
-    ServiceStatus, StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, MaintenanceRequest,
+    RolloutRecord, ServiceStatus, StepForecast,
 };
+pub use super::way_back::ReturnTo;
 use crate::analysis::scorecard::Sample;
+use crate::config::Service as ServiceConfig;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
+use crate::model::progress::Listener;
+use crate::model::revision::{Revision, RevisionSpec};
 use crate::model::weight::Side;
 use crate::rollout::command::Command;
+use crate::store::records::{Exported, Placed};
 
 /// Why the driver did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,13 +45,31 @@ pub enum Refused {
 
 /// What the driver is asked.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few a minute, each moved once")]
 pub enum Ask {
     /// Begin a rollout.
-    Deploy(ServiceName, DeployRequest, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Deploy(
+        ServiceName,
+        Box<DeployRequest>,
+        Listener,
+        oneshot::Sender<Result<DeployAccepted, Refused>>,
+    ),
+    /// Begin a rollout to exactly this.
+    Launch(ServiceName, Box<RevisionSpec>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// What is held of services: of one, or of all.
+    Held(Option<ServiceName>, oneshot::Sender<Result<Vec<Held>, Refused>>),
+    /// The state, to be taken to another host.
+    Export(oneshot::Sender<Exported>),
+    /// Write a sentence about a service into the journal.
+    Tell(ServiceName, String),
     /// Say something to the rollout under way.
     Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
+    /// Say something that concerns no rollout under way.
+    Say(ServiceName, Say, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
-    Rollback(ServiceName, Option<RevisionId>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Rollback(ServiceName, ReturnTo, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// Keep visitors from a service, or let them in again.
+    Maintain(ServiceName, MaintenanceRequest, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Past rollouts of a service, newest first.
     History(ServiceName, oneshot::Sender<Result<Vec<RolloutRecord>, Refused>>),
     /// One rollout.
@@ -64,6 +87,54 @@ pub enum Ask {
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<String, Refused>>),
+}
+
+/// What a person says apart from a rollout's own course. `by` is who and from where, as they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Say {
+    /// The promotion stands.
+    Confirm {
+        /// Who.
+        by: Option<String>,
+    },
+    /// No deploy may begin.
+    Freeze {
+        /// Why.
+        reason: String,
+        /// Until when: a moment, or a time from now; for good when absent.
+        until: Option<String>,
+        /// Who.
+        by: Option<String>,
+    },
+    /// Deploys may begin again.
+    Unfreeze {
+        /// Who.
+        by: Option<String>,
+    },
+}
+
+/// What is held of a service, for what is kept of it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// As configured.
+    pub config: ServiceConfig,
+    /// The revisions that can be returned to.
+    pub revisions: Vec<Revision>,
+    /// The one that holds the traffic.
+    pub stable: Option<Placed>,
+    /// Every revision that has instances.
+    pub placed: Vec<Placed>,
+    /// Why no rollout can begin now.
+    pub busy: Option<Refused>,
+}
+
+impl Held {
+    /// The stable revision.
+    #[must_use]
+    pub fn stable_revision(&self) -> Option<&Revision> {
+        let stable = self.stable.as_ref()?;
+        self.revisions.iter().find(|revision| revision.id == stable.revision)
+    }
 }
 
 /// What was counted of one revision since the daemon started.
@@ -89,8 +160,12 @@ pub struct Handle {
     recent: Arc<std::sync::Mutex<std::collections::VecDeque<EventRecord>>>,
 }
 
-/// How long an answer may take before the daemon is called hung; a deploy prepares an image first.
+/// How long an answer may take before the daemon is called hung.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+
+/// The same for a deploy, which pulls an image and archives a checkpoint first: both take minutes for
+/// gigabytes, and give up by themselves.
+const PREPARE_WITHIN: Duration = Duration::from_secs(2 * 60 * 60);
 
 impl Handle {
     /// Joins the ends that the driver made.
@@ -143,7 +218,52 @@ impl Handle {
         service: ServiceName,
         request: DeployRequest,
     ) -> Result<DeployAccepted, Refused> {
-        self.ask(|answer| Ask::Deploy(service, request, answer)).await?
+        self.deploy_telling(service, request, Listener::default()).await
+    }
+
+    /// Begins a rollout, and tells how far its preparation is.
+    pub async fn deploy_telling(
+        &self,
+        service: ServiceName,
+        request: DeployRequest,
+        told: Listener,
+    ) -> Result<DeployAccepted, Refused> {
+        // An image is pulled, and a checkpoint archived; both have deadlines of their own.
+        self.ask_within(PREPARE_WITHIN, |answer| {
+            Ask::Deploy(service, Box::new(request), told, answer)
+        })
+        .await?
+    }
+
+    /// Begins a rollout to a revision that is exactly this.
+    pub async fn launch(
+        &self,
+        service: ServiceName,
+        spec: RevisionSpec,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask(|answer| Ask::Launch(service, Box::new(spec), answer)).await?
+    }
+
+    /// What is held of services: of one, or of all.
+    pub async fn held(&self, service: Option<ServiceName>) -> Result<Vec<Held>, Refused> {
+        self.ask(|answer| Ask::Held(service, answer)).await?
+    }
+
+    /// What is held of one service.
+    pub async fn held_of(&self, service: &ServiceName) -> Result<Held, Refused> {
+        let held = self.held(Some(service.clone())).await?.pop();
+        held.ok_or_else(|| Refused::NotFound(format!("there is no service {service}")))
+    }
+
+    /// The state, to be taken to another host.
+    pub async fn export(&self) -> Result<Exported, Refused> {
+        self.ask(Ask::Export).await
+    }
+
+    /// Writes a sentence about a service into the journal.
+    pub async fn tell(&self, service: ServiceName, sentence: String) {
+        // A driver that is gone keeps no journal.
+        let _ = self.asks.send(Ask::Tell(service, sentence)).await;
     }
 
     /// Says something to the rollout under way.
@@ -155,13 +275,37 @@ impl Handle {
         self.ask(|answer| Ask::Command(service, command, answer)).await?
     }
 
+    /// Says something that concerns no rollout under way.
+    pub async fn say(&self, service: ServiceName, say: Say) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Say(service, say, answer)).await?
+    }
+
     /// Returns to the warm revision, or to a kept one.
     pub async fn rollback(
         &self,
         service: ServiceName,
         to: Option<RevisionId>,
     ) -> Result<DeployAccepted, Refused> {
-        self.ask(|answer| Ask::Rollback(service, to, answer)).await?
+        let to = ReturnTo { revision: to, checkpoint: true, told: Listener::default() };
+        self.rollback_telling(service, to).await
+    }
+
+    /// The same, and tells how far a checkpoint is that is archived before.
+    pub async fn rollback_telling(
+        &self,
+        service: ServiceName,
+        to: ReturnTo,
+    ) -> Result<DeployAccepted, Refused> {
+        self.ask_within(PREPARE_WITHIN, |answer| Ask::Rollback(service, to, answer)).await?
+    }
+
+    /// Keeps visitors from a service, or lets them in again.
+    pub async fn maintain(
+        &self,
+        service: ServiceName,
+        request: MaintenanceRequest,
+    ) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Maintain(service, request, answer)).await?
     }
 
     /// Past rollouts of a service, newest first.
@@ -204,13 +348,21 @@ impl Handle {
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refused> {
+        self.ask_within(ANSWER_WITHIN, ask).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        within: Duration,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, Refused> {
         let stopping = || Refused::Unavailable("the daemon is stopping".to_owned());
         let (sender, receiver) = oneshot::channel();
         self.asks.send(ask(sender)).await.map_err(|_| stopping())?;
-        match tokio::time::timeout(ANSWER_WITHIN, receiver).await {
+        match tokio::time::timeout(within, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(stopping()),
-            Err(_) => Err(Refused::Unavailable(format!("no answer within {ANSWER_WITHIN:?}"))),
+            Err(_) => Err(Refused::Unavailable(format!("no answer within {within:?}"))),
         }
     }
 }

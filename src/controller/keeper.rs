@@ -288,6 +288,7 @@ impl Driver {
     /// Starts ended replicas of stable again when their time has come, and retires a warm revision
     /// whose time is up.
     pub(super) fn keep(&mut self, name: &ServiceName, now: Moment) {
+        self.keep_confirmed(name);
         let unsaved = self.services.get(name).and_then(|service| service.unsaved);
         if unsaved.is_some_and(|again| now >= again) {
             self.note_unsaved(name, true);

@@ -4,20 +4,26 @@
 //! ([`crate::analysis::scorecard`]). Never waits for work: launches, probes, drains and stops are
 //! tasks whose completions come back as events.
 
+pub mod archivist;
 mod asks;
 pub mod driver;
 mod evidence;
 mod executor;
 pub mod fleet;
 mod fresh;
+mod gates;
 mod group;
 pub mod handle;
+mod hooks;
 mod journal;
 mod keeper;
+mod maintenance;
 mod perform;
+mod prepare;
 mod recorder;
 mod recovery;
 mod report;
+pub mod runtimes;
 mod service;
 pub mod settings;
 pub mod status;

@@ -50,6 +50,7 @@ impl Driver {
                     self.fleet.publish();
                     self.look_for_ready(name);
                 }
+                Effect::Smoke => self.smoke(name),
                 Effect::Shift(weight) => self.shift(name, weight),
                 Effect::Drain => self.drain(name),
                 Effect::Stop => self.stop(name),
@@ -115,6 +116,7 @@ impl Driver {
     }
 
     fn launch(&mut self, name: &ServiceName) {
+        let before = self.hook_before(name);
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
         let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
@@ -128,7 +130,7 @@ impl Driver {
         active.launch = Some(cancel.clone());
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
-        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel);
+        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel, before);
         self.launch_fresh(name);
     }
 
@@ -215,6 +217,7 @@ impl Driver {
         let canary =
             Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
+        let confirm = super::gates::confirm(&active.rollout);
         let former = service.record.stable.replace(canary);
         // What ended while it was warm is wanted back.
         let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
@@ -225,11 +228,12 @@ impl Driver {
         // The one that was warm until now gives up its place; the one that comes back is stable.
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
         let before = service.record.warm.take().filter(|w| Some(w.placed.revision) != stable);
-        service.record.warm = former.map(|placed| Warm {
-            placed,
-            until: u64::try_from(now).unwrap_or(0)
-                + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX / 2),
-        });
+        let until = u64::try_from(now).unwrap_or(0)
+            + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX / 2);
+        // What may come back by itself is there until then, and a little longer.
+        let until = confirm.as_ref().map_or(until, |confirm| until.max(confirm.until + 60_000));
+        service.record.confirm = confirm;
+        service.record.warm = former.map(|placed| Warm { placed, until });
         if let Some(before) = before {
             self.retire(name, before.placed);
         }
@@ -247,7 +251,9 @@ impl Driver {
         let message = super::report::sentence(service, rollout);
         let phase = Some((rollout.phase.as_str(), rollout.weight.percent()));
         let repeated = matches!(rollout.phase, Phase::RollingBack { drained: true, .. });
+        let served = repeated || rollout.phase == Phase::Promoted;
         if repeated {
+            self.tell_shielded(name);
             return;
         }
         let ends = matches!(rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
@@ -263,8 +269,22 @@ impl Driver {
         if let Some(active) = &mut service.active {
             active.remember(recorded);
         }
+        if served {
+            self.tell_shielded(name);
+        }
         if ends {
             self.end_fresh(name);
+        }
+    }
+
+    /// Says what the shield spared visitors, once the canary has answered its last request as one.
+    fn tell_shielded(&mut self, name: &ServiceName) {
+        let total = self.fleet.shielded(name);
+        let Some(active) = self.services.get(name).and_then(|s| s.active.as_ref()) else { return };
+        let rollout = &active.rollout;
+        let told = super::report::shielded(rollout.canary, total.since(active.shielded));
+        if let Some(message) = told {
+            self.tell(name, Kind::Note, message);
         }
     }
 
@@ -272,7 +292,7 @@ impl Driver {
     pub(super) fn changes(&mut self, name: &ServiceName) -> Vec<Change> {
         let Some(service) = self.services.get_mut(name) else { return Vec::new() };
         let over = service.active.as_ref().is_some_and(|a| a.rollout.phase.is_over());
-        let mut changes = Vec::new();
+        let (mut changes, mut ended) = (Vec::new(), None);
         if over && let Some(mut active) = service.active.take() {
             service.asked.extend(active.take_waiting(Attempt::MAX));
             active.end_recording();
@@ -287,6 +307,9 @@ impl Driver {
             metrics::count(&metrics::ROLLOUTS, &labels);
             service.since = jiff::Timestamp::now().as_millisecond();
             changes.push(Change::History(Box::new(entry.clone())));
+            let hook = super::hooks::after(&entry.checkpoint);
+            service.record.hooks.extend(hook.clone());
+            ended = hook;
             service.history.push(entry);
             if service.history.len() > HISTORY {
                 let oldest = service.history.remove(0);
@@ -300,6 +323,9 @@ impl Driver {
             changes.push(Change::History(Box::new(last.clone())));
         }
         changes.extend(service.changes());
+        if let Some(hook) = ended {
+            self.run_pending(name, hook);
+        }
         changes
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::driver::Driver;
 use super::fresh::Fresh;
 use super::journal::Kind;
+use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
@@ -18,9 +19,10 @@ use crate::model::weight::Side;
 use crate::rollout::event::Event;
 use crate::rollout::machine::Rollout;
 use crate::rollout::phase::Phase;
+use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
-use crate::store::records::ActiveRecord;
+use crate::store::records::{ActiveRecord, MaintenanceRecord};
 
 /// When an engine has made what it was asked for before the start, also a busy one.
 const LATE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -29,7 +31,8 @@ impl Driver {
     /// Adds a service as configured, with nothing running.
     pub(super) fn add_service(&mut self, config: ServiceConfig) {
         let name = config.name.clone();
-        self.fleet.set_service(&name, config.routes.clone(), config.settings.clone());
+        let (routes, settings) = (config.routes.clone(), config.settings.clone());
+        self.fleet.set_service(&name, routes, settings, config.policy.clone());
         let service = Service {
             config,
             record: Default::default(),
@@ -102,6 +105,7 @@ impl Driver {
                 since: jiff::Timestamp::now().as_millisecond(),
                 diagnosis: None,
                 remembered: 0,
+                shielded: Shielded::default(),
                 launch: None,
                 attempts,
                 fresh: Fresh::None,
@@ -116,6 +120,8 @@ impl Driver {
     /// soon as the proxy listens, and an engine may take its time to answer.
     pub(super) fn route_as_remembered(&mut self) {
         for (name, service) in &self.services {
+            let maintenance = service.record.maintenance.as_ref();
+            self.fleet.maintain(name, maintenance.map(MaintenanceRecord::meaning));
             let Some(stable) = &service.record.stable else { continue };
             let Some(revision) = service.revisions.get(&stable.revision) else { continue };
             let protocol = revision.spec.protocol;
@@ -136,6 +142,7 @@ impl Driver {
         self.stop_strangers(&found);
         self.fleet.publish();
         for name in &names {
+            self.recover_hooks(name);
             self.recover_rollout(name, &found);
             self.start_if_new(name);
         }
@@ -303,8 +310,8 @@ impl Driver {
         }
         let config = &service.config;
         if super::settings::names_a_version(config) {
-            let (spec, plan) = (config.template.clone(), config.plan.clone());
-            self.prepare(name, spec, plan, None);
+            let wanted = Wanted::new(config.template.clone(), config.plan.clone());
+            self.prepare(name, wanted, None);
         } else {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);

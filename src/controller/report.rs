@@ -3,16 +3,18 @@
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
-    EventRecord, InstanceStatus, RolloutRecord, ServiceStatus, SideStatus, TrafficStatus,
-    WarmStatus, Weights,
+    EventRecord, InstanceStatus, MaintenanceStatus, RolloutRecord, ServiceStatus, ShieldStatus,
+    SideStatus, TrafficStatus, WarmStatus, Weights,
 };
 use crate::analysis::scorecard::Sample;
 use crate::model::id::RevisionId;
 use crate::model::instance::Instance;
 use crate::model::moment::Moment;
+use crate::model::revision::Origin;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
 use crate::rollout::phase::{Cause, Phase};
+use crate::routing::budget::Shielded;
 use crate::store::records::{RecordedEvent, RolloutEntry};
 
 impl Driver {
@@ -52,6 +54,7 @@ impl Driver {
             weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },
             stable,
             canary,
+            shield: self.shield_of(service, active),
             warm: record.warm.as_ref().map(|warm| WarmStatus {
                 revision: warm.placed.revision.0,
                 image: image_of(service, warm.placed.revision),
@@ -68,9 +71,23 @@ impl Driver {
                 .and_then(|a| a.rollout.deadline())
                 .map(|deadline| deadline.since(now).as_secs_f64()),
             notes: notes_of(service, active, last),
+            maintenance: record.maintenance.as_ref().map(|record| MaintenanceStatus {
+                queue_seconds: record.queue_millis as f64 / 1e3,
+            }),
             routes: super::settings::route_texts(&service.config),
             generation: self.fleet.generation(),
         }
+    }
+
+    fn shield_of(&self, service: &Service, active: Option<&Active>) -> Option<ShieldStatus> {
+        let total = self.fleet.shielded(&service.config.name);
+        let rollout = active.map_or_else(Shielded::default, |a| total.since(a.shielded));
+        (total != Shielded::default()).then_some(ShieldStatus {
+            shielded: rollout.shielded,
+            refused: rollout.refused,
+            shielded_total: total.shielded,
+            refused_total: total.refused,
+        })
     }
 
     fn side_of(
@@ -95,6 +112,8 @@ impl Driver {
         SideStatus {
             revision: revision.0,
             image: image_of(service, revision),
+            digest: digest_of(service, revision),
+            origin: origin_of(service, revision),
             instances: instances.iter().map(instance).collect(),
             traffic,
         }
@@ -117,6 +136,16 @@ fn traffic_of(sample: &Sample, rate: f64, all: f64) -> TrafficStatus {
     }
 }
 
+/// What identifies the image of a revision: its digest in the registry, else its id.
+fn digest_of(service: &Service, revision: RevisionId) -> Option<String> {
+    let container = &service.revisions.get(&revision)?.spec.container;
+    container.digest.clone().or_else(|| container.image_id.clone())
+}
+
+fn origin_of(service: &Service, revision: RevisionId) -> Option<Origin> {
+    service.revisions.get(&revision)?.origin.clone()
+}
+
 fn notes_of(
     service: &Service,
     active: Option<&Active>,
@@ -133,6 +162,7 @@ fn notes_of(
     if let Some(hold) = active.and_then(|a| a.verdict.as_ref()).and_then(|v| v.hold.clone()) {
         notes.push(hold);
     }
+    super::gates::notes(service, &mut notes);
     for (replica, relaunch) in &service.relaunches {
         if relaunch.failures > 1 {
             notes.push(format!(
@@ -142,6 +172,11 @@ fn notes_of(
         }
     }
     let name = &service.config.name;
+    if service.record.maintenance.is_some() {
+        notes.push(format!(
+            "in maintenance: visitors do not reach it; `switchback maintenance {name} off` ends it"
+        ));
+    }
     if service.record.stable.is_none() && active.is_none() {
         let what = if service.preparing { "being prepared" } else { "not deployed yet" };
         notes.push(format!("{name} is {what}"));
@@ -177,6 +212,11 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
                 .collect();
             format!("started {}; asking whether it is healthy", addresses.join(", "))
         }
+        Phase::Smoke => {
+            let count = rollout.plan.smoke.len();
+            let noun = if count == 1 { "test" } else { "tests" };
+            format!("healthy; {count} smoke {noun} before the first visitor")
+        }
         Phase::Baking { step } => {
             format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
         }
@@ -198,6 +238,24 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
     }
 }
 
+/// What the shield did in a rollout, if anything.
+pub(super) fn shielded(canary: RevisionId, done: Shielded) -> Option<String> {
+    let Shielded { shielded, refused } = done;
+    let requests = |count: u64| if count == 1 { "request" } else { "requests" };
+    let beyond = if refused > 0 {
+        format!("; {refused} more were beyond `shield_budget`")
+    } else {
+        String::new()
+    };
+    (shielded + refused > 0).then(|| {
+        let noun = requests(shielded);
+        format!(
+            "shield: {shielded} {noun} that revision {canary} failed went to stable, unseen by \
+             visitors{beyond}"
+        )
+    })
+}
+
 /// The rollout under way, as a record.
 pub(super) fn present(service: &Service) -> Option<RolloutRecord> {
     let active = service.active.as_ref()?;
@@ -217,8 +275,10 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
         Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
-            Cause::Inconclusive { .. } => "timed_out",
-            Cause::Regression { .. } | Cause::Lost { .. } => "rolled_back",
+            Cause::Inconclusive { .. } | Cause::GateClosed { .. } => "timed_out",
+            Cause::Regression { .. } | Cause::Lost { .. } | Cause::SmokeFailed { .. } => {
+                "rolled_back"
+            }
         }),
         _ => None,
     }
@@ -238,6 +298,8 @@ pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord 
         from: checkpoint.stable.map(|id| id.0),
         to: checkpoint.canary.0,
         image: image_of(service, checkpoint.canary),
+        digest: digest_of(service, checkpoint.canary),
+        origin: origin_of(service, checkpoint.canary),
         kind: match checkpoint.kind {
             Kind::Canary => "canary".to_owned(),
             Kind::Direct => "direct".to_owned(),

@@ -16,11 +16,12 @@ use crate::analysis::verdict::Verdict;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId};
 use crate::model::moment::Moment;
-use crate::model::revision::{Revision, Source};
+use crate::model::revision::{Revision, RevisionSpec, Source};
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
+use crate::routing::budget::Shielded;
 use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
@@ -91,6 +92,8 @@ pub struct Active {
     pub diagnosis: Option<String>,
     /// How many slots the judge's memory had when it was last written.
     pub remembered: u64,
+    /// What the shield had done when the rollout began.
+    pub shielded: Shielded,
     /// Takes back the launch under way.
     pub launch: Option<CancellationToken>,
     /// How often the same revision, in other rollouts, was judged and taken back.
@@ -154,6 +157,12 @@ impl Service {
     /// What the revision of this number runs.
     pub fn source(&self, revision: RevisionId) -> Option<&Source> {
         self.revisions.get(&revision).map(|revision| &revision.spec.source)
+    }
+
+    /// What the stable revision runs.
+    pub fn stable_spec(&self) -> Option<&RevisionSpec> {
+        let stable = self.record.stable.as_ref()?;
+        self.revisions.get(&stable.revision).map(|revision| &revision.spec)
     }
 
     /// Whether probes have concluded that an instance is not healthy. One that was not asked long

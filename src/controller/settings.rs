@@ -68,6 +68,55 @@ pub(super) fn spec_of(config: &Service, request: &DeployRequest) -> Result<Revis
     Ok(spec)
 }
 
+/// A revision like the one that was adopted: the configuration comes before what the container had, as
+/// far as it says something.
+fn clone_adopted(spec: &mut RevisionSpec, stable: &RevisionSpec) {
+    let (new, old) = (&mut spec.container, &stable.container);
+    new.adopted.clone_from(&old.adopted);
+    let mut env = stable.env.clone();
+    env.append(&mut spec.env);
+    spec.env = env;
+    let mut labels = old.labels.clone();
+    labels.append(&mut new.labels);
+    new.labels = labels;
+    for (new, old) in [
+        (&mut new.args, &old.args),
+        (&mut new.volumes, &old.volumes),
+        (&mut new.networks, &old.networks),
+    ] {
+        if new.is_empty() {
+            new.clone_from(old);
+        }
+    }
+    for (new, old) in [
+        (&mut new.memory, old.memory),
+        (&mut new.cpu_millis, old.cpu_millis),
+        (&mut new.pids, old.pids),
+    ] {
+        if *new == 0 {
+            *new = old;
+        }
+    }
+    if new.user.is_none() {
+        new.user.clone_from(&old.user);
+    }
+}
+
+/// Hands on what stable has and no configuration says: the volumes that were restored into stand in the
+/// place of those that are configured.
+pub(super) fn inherit(spec: &mut RevisionSpec, stable: &RevisionSpec) {
+    if stable.container.adopted.is_some() && matches!(spec.source, Source::Image(_)) {
+        clone_adopted(spec, stable);
+    }
+    for volume in &mut spec.container.volumes {
+        let Some((source, rest)) = volume.split_once(':') else { continue };
+        if let Some(restored) = stable.container.restored.get(source) {
+            spec.container.restored.insert(source.to_owned(), restored.clone());
+            *volume = format!("{restored}:{rest}");
+        }
+    }
+}
+
 /// How a deploy would go.
 pub(super) fn plan_of(config: &Service, request: &DeployRequest) -> Result<Plan, Refused> {
     let mut plan = config.plan.clone();

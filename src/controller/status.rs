@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::analysis::verdict::Verdict;
 use crate::model::id::InstanceId;
+use crate::model::revision::Origin;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +27,9 @@ pub struct ServiceStatus {
     pub stable: Option<SideStatus>,
     /// The revision under judgement.
     pub canary: Option<SideStatus>,
+    /// What the shield did; absent while it had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<ShieldStatus>,
     /// The former revision that is kept running, and for how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmStatus>,
@@ -43,12 +47,33 @@ pub struct ServiceStatus {
     /// Why it is paused, why it went back, or what else a person should know: sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
     pub routes: Vec<String>,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MaintenanceStatus {
+    /// How many seconds each of them waits before being answered 503.
+    pub queue_seconds: f64,
+}
+
+/// Keep visitors from a service, or let them in again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct MaintenanceRequest {
+    /// Whether they are kept from it.
+    #[schema(value_type = bool)]
+    pub on: Option<bool>,
+    /// How long each of them waits before being answered 503, such as `30s`; not at all otherwise.
+    pub queue: Option<String>,
 }
 
 /// The two sides of a split, in percent; they sum to 100.
@@ -67,6 +92,13 @@ pub struct SideStatus {
     pub revision: u32,
     /// What runs: an image, a command line, or addresses.
     pub image: String,
+    /// The digest of the image in its registry, or its id where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The source that it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
     /// What the proxy saw of it lately.
@@ -119,6 +151,19 @@ pub struct TrafficStatus {
     pub p99: Option<f64>,
 }
 
+/// Failures of the canary that visitors did not see, because stable answered instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ShieldStatus {
+    /// In the rollout under way: sent to stable.
+    pub shielded: u64,
+    /// In the rollout under way: not sent, because the budget was spent.
+    pub refused: u64,
+    /// Since the daemon started: sent to stable.
+    pub shielded_total: u64,
+    /// Since the daemon started: not sent.
+    pub refused_total: u64,
+}
+
 /// A former revision that is kept running.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WarmStatus {
@@ -168,6 +213,13 @@ pub struct RolloutRecord {
     pub to: u32,
     /// What the new revision runs.
     pub image: String,
+    /// The digest of its image in its registry, or its id where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The source that it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
     /// `canary` or `direct`.
     pub kind: String,
     /// The phase it is in or ended in.
@@ -209,12 +261,25 @@ pub struct DeployRequest {
     /// Environment variables beside the configured ones.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub env: std::collections::BTreeMap<String, String>,
+    /// The source that the image was built from, to be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Origin>,
+    /// Archive no checkpoint first, although the service's `checkpoint` is "auto".
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_checkpoint: bool,
     /// Steps instead of the configured ones, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<String>,
     /// The least time at a step instead of the configured one, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bake: Option<String>,
+    /// Who deploys and from where, for the record: as they say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Deploys although the service is frozen. That it was is written down.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub override_freeze: bool,
 }
 
 /// What a deploy answers.
@@ -224,6 +289,9 @@ pub struct DeployAccepted {
     pub rollout: u64,
     /// The new revision.
     pub revision: u32,
+    /// The stable revision, when the new one runs the very same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_image_as: Option<u32>,
 }
 
 /// What one step of a rollout would take, for a canary that equals stable.

@@ -6,16 +6,37 @@
 //! revision that was left is kept running, whatever its time: a daemon that dies in between comes back
 //! to what the disk says, and finds it.
 
+use super::archivist::{Archivist, Subject};
 use super::asks::DeployAnswer;
 use super::driver::Driver;
 use super::handle::Refused;
+use super::journal::Kind as JournalKind;
 use super::service::Waiting;
 use super::status::DeployAccepted;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
+use crate::model::progress::Listener;
 use crate::rollout::command::Command;
 use crate::rollout::machine::Kind;
 use crate::rollout::plan::Plan;
+
+/// Where a rollback goes, and how.
+#[derive(Debug, Default)]
+pub struct ReturnTo {
+    /// To which revision; the one before where nothing is said.
+    pub revision: Option<RevisionId>,
+    /// Whether a checkpoint may be archived, as the service's configuration says.
+    pub checkpoint: bool,
+    /// Who hears how far it is.
+    pub told: Listener,
+}
+
+/// A checkpoint was archived, or not, and what waits for that.
+pub(super) struct Archived {
+    service: ServiceName,
+    sentence: String,
+    then: Option<(Option<RevisionId>, DeployAnswer)>,
+}
 
 /// What a rollout begins with.
 pub(super) enum Start {
@@ -49,12 +70,74 @@ impl Driver {
         }
     }
 
+    /// Returns. Where a checkpoint of the present state is wanted first, it is archived first, unless
+    /// the way back is at once: then it is archived beside it. An archive that fails holds nobody up.
     pub(super) fn rollback(
         &mut self,
         name: &ServiceName,
-        to: Option<RevisionId>,
+        return_to: ReturnTo,
         answer: DeployAnswer,
     ) {
+        let ReturnTo { revision: to, checkpoint, told } = return_to;
+        let subject =
+            self.subject(name).filter(|subject| checkpoint && subject.config.keeping.auto);
+        let (Some(subject), Some(archivist)) = (subject, self.archivist.clone()) else {
+            return self.go_back(name, to, answer);
+        };
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.active.is_some() || service.preparing {
+            return self.go_back(name, to, answer);
+        }
+        let wanted = to.or_else(|| service.previous());
+        let is_known = wanted.is_some_and(|id| service.revisions.contains_key(&id));
+        let warm = service.record.warm.as_ref().map(|warm| warm.placed.revision);
+        let note = match wanted {
+            Some(to) if is_known && Some(to) != Some(subject.revision.id) => {
+                format!("before the rollback to revision {to}")
+            }
+            _ => return self.go_back(name, to, answer),
+        };
+        if warm == wanted {
+            self.archive(archivist, subject, note, told, None);
+            return self.go_back(name, to, answer);
+        }
+        service.preparing = true;
+        self.archive(archivist, subject, note, told, Some((to, answer)));
+    }
+
+    /// Archives, tells, and goes on with the rollback that waits for it.
+    fn archive(
+        &self,
+        archivist: Archivist,
+        subject: Subject,
+        note: String,
+        told: Listener,
+        then: Option<(Option<RevisionId>, DeployAnswer)>,
+    ) {
+        let archived = self.archived.clone();
+        self.tasks.spawn(async move {
+            let service = subject.config.name.clone();
+            let sentence = match archivist.create(subject, &note, true, &told).await {
+                Ok(listed) => format!("checkpoint {} archived {note}", listed.id),
+                Err(error) => format!("no checkpoint was archived {note}: {error}"),
+            };
+            let _ = archived.send(Archived { service, sentence, then }).await;
+        });
+    }
+
+    /// An archive is there, or could not be.
+    pub(super) fn archived(&mut self, archived: Archived) {
+        let Archived { service: name, sentence, then } = archived;
+        self.tell(&name, JournalKind::Note, sentence);
+        if let Some((to, answer)) = then {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.preparing = false;
+            }
+            self.go_back(&name, to, answer);
+        }
+    }
+
+    fn go_back(&mut self, name: &ServiceName, to: Option<RevisionId>, answer: DeployAnswer) {
         match self.way_back(name, to) {
             Ok(WayBack::Abort(accepted)) => {
                 self.answer_when_written(name, Waiting::Rollout(answer, accepted));
@@ -69,6 +152,19 @@ impl Driver {
         }
     }
 
+    /// Returns to a kept revision without being asked.
+    pub(super) fn return_to(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+    ) -> Result<(), Refused> {
+        if let WayBack::Begin(revision, plan) = self.way_back(name, Some(revision))? {
+            let start = self.start_of(name, revision);
+            self.begin(name, revision, Kind::Direct, *plan, start, None);
+        }
+        Ok(())
+    }
+
     fn way_back(&mut self, name: &ServiceName, to: Option<RevisionId>) -> Result<WayBack, Refused> {
         let service = self.known(name)?;
         if let Some(active) = &service.active {
@@ -78,7 +174,11 @@ impl Driver {
             }
             self.command(name, Command::Abort)?;
             let revision = stable.map_or(0, |id| id.0);
-            return Ok(WayBack::Abort(DeployAccepted { rollout: id.0, revision }));
+            return Ok(WayBack::Abort(DeployAccepted {
+                rollout: id.0,
+                revision,
+                same_image_as: None,
+            }));
         }
         self.admit_new_rollout(service)?;
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);

@@ -5,7 +5,8 @@
 //! more from then on, not even its health check), `memory` (takes all it gets from its first visitor
 //! on), `start` (ends at once), `mute` (never listens), `loopback` (listens where only it can
 //! connect), `redirect` (its health check leads elsewhere) or nothing. `/up` is its health check.
-//! Answers carry `x-sample-fault` when they are bad on purpose, and `x-sample-name` when `SAMPLE_NAME`
+//! A request with `x-sample-incident: 0.1` fails with that probability whatever the fault is: a trouble
+//! that all revisions share. Answers carry `x-sample-fault` when they are bad on purpose, and `x-sample-name` when `SAMPLE_NAME`
 //! is set.
 
 use std::cell::Cell;
@@ -186,6 +187,8 @@ async fn answer(
     visited: Rc<Visited>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_check = request.uri().path() == "/up";
+    let incident = request.headers().get("x-sample-incident").and_then(|share| share.to_str().ok());
+    let incident = incident.and_then(|share| share.parse::<f64>().ok()).unwrap_or(0.0);
     if !is_check {
         Visited::note(&visited, fault);
     }
@@ -208,7 +211,8 @@ async fn answer(
         Fault::Slow(_) => Some("slow"),
         _ => None,
     };
-    let mut response = if bad == Some("error") {
+    let fails = bad == Some("error") || fastrand::f64() < incident;
+    let mut response = if fails {
         let mut response = Response::new(Full::from("something went wrong\n"));
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response

@@ -43,6 +43,23 @@ impl Network {
         address.is_ipv4() == self.address.is_ipv4() && self.masked(address) == self.address
     }
 
+    /// Its first and its last address.
+    #[must_use]
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        let length = u32::from(self.length);
+        let last = match self.address {
+            IpAddr::V4(v4) => {
+                let rest = u32::MAX.checked_shr(length).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() | rest))
+            }
+            IpAddr::V6(v6) => {
+                let rest = u128::MAX.checked_shr(length).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() | rest))
+            }
+        };
+        (self.address, last)
+    }
+
     fn masked(&self, address: IpAddr) -> IpAddr {
         let length = u32::from(self.length);
         match address {

@@ -18,7 +18,44 @@ pub struct Revision {
     pub spec: RevisionSpec,
     /// Seconds since the Unix epoch at which it was first deployed.
     pub created: u64,
+    /// The source that it was built from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
+
+/// The source that a revision was built from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// The commit, in full; none where the directory is no repository.
+    pub commit: Option<String>,
+    /// The branch, tag or commit that was asked for.
+    pub reference: Option<String>,
+    /// Where the repository is, without credentials.
+    pub repository: Option<String>,
+    /// Whether the work tree had changes that no commit holds.
+    pub dirty: bool,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commit = self
+            .commit
+            .as_deref()
+            .map_or("no commit", |commit| commit.get(..COMMIT_SHOWN).unwrap_or(commit));
+        f.write_str(commit)?;
+        if let Some(reference) = self.reference.as_ref().filter(|name| !commit.starts_with(*name)) {
+            write!(f, " of {reference}")?;
+        }
+        if self.dirty {
+            f.write_str(", with changes that are not committed")?;
+        }
+        Ok(())
+    }
+}
+
+/// The digits of a commit that people are shown: Git's own short form has 7 and grows.
+pub const COMMIT_SHOWN: usize = 12;
 
 /// Everything that is needed to launch instances of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +173,20 @@ pub struct ContainerSpec {
     /// The image id (`sha256:…`) that the typed reference meant when the revision was prepared. What
     /// runs is this, so that a tag that moves later does not change a revision.
     pub image_id: Option<String>,
+    /// The digest (`sha256:…`) under which the registry has the image; none for one that was made here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Whether the registry is asked for the tag even if the image is here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pull_always: bool,
+    /// Volumes that were restored: what the configuration calls a source, and the volume that stands
+    /// in its place. Later revisions inherit this from stable.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restored: BTreeMap<String, String>,
+    /// What else a container was told that this was adopted from, in the Engine's words. Later revisions
+    /// inherit this from stable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<serde_json::Value>,
     /// Replaces the image's CMD.
     pub args: Vec<String>,
     /// Bind mounts and volumes in Docker's words: `source:/target[:ro]`.

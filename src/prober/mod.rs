@@ -11,6 +11,7 @@
 
 mod diagnosis;
 mod question;
+pub mod smoke;
 mod watch;
 
 use std::io;

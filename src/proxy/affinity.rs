@@ -18,13 +18,21 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get_all(COOKIE).iter().find_map(|field| cookie_in(field, name))
 }
 
-/// The value of a cookie in one `Cookie` field.
+/// The value of a cookie in one `Cookie` field. Looks at each byte once: this is on the way of every
+/// request of a service with a sticky cookie.
 #[must_use]
 pub fn cookie_in<'a>(field: &'a HeaderValue, name: &str) -> Option<&'a str> {
-    field.to_str().ok()?.split(';').find_map(|pair| {
-        let (found, value) = pair.trim().split_once('=')?;
-        (found == name).then_some(value)
-    })
+    let mut rest = field.as_bytes();
+    loop {
+        let end = rest.iter().position(|byte| *byte == b';');
+        let pair = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().trim_ascii();
+        if let Some(value) = pair.strip_prefix(name.as_bytes())
+            && let Some(value) = value.strip_prefix(b"=")
+        {
+            return value.is_ascii().then(|| std::str::from_utf8(value).ok()).flatten();
+        }
+        rest = rest.get(end? + 1..)?;
+    }
 }
 
 /// A key cut to what counts.

@@ -2,20 +2,24 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SET_COOKIE, UPGRADE};
 use http::{Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 
 use super::body::{ResponseBody, Source, Stream};
 use super::chunked::Piece;
 use super::downstream::Downstream;
+use super::downstream::busy::Busy;
 use super::error::Failure;
 use super::exchange::Held;
 use super::forward::Answer;
 use super::headers::{Asked, REVISION, X_REQUEST_ID, strip_response};
 use super::observation::Kind;
-use super::tunnel::Tunnel;
+use super::tunnel::{self, Tunnel};
 use super::upstream::http1::Connection;
 use super::upstream::line::{Line, Shared};
 use super::worker::{Ongoing, Worker};
@@ -30,6 +34,8 @@ pub struct Given {
     pub set_cookie: Option<HeaderValue>,
     /// Whether the revision that answered is told.
     pub revision: bool,
+    /// What becomes of the client's stream when a WebSocket begins on it. HTTP/2 only.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 /// Makes the client's response of an upstream's.
@@ -41,7 +47,7 @@ pub fn answer(
     given: Given,
     asked: Asked,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let Answer { mut head, incoming, held, revision } = got;
+    let Answer { mut head, incoming, held, revision, side: _ } = got;
     let kind = match head.status {
         StatusCode::SWITCHING_PROTOCOLS => Kind::Endless,
         _ => Kind::of(&head.headers),
@@ -58,8 +64,23 @@ pub fn answer(
     // hyper writes the version that the client speaks.
     head.version = http::Version::HTTP_11;
     head.extensions.clear();
-    let body = if asked.websocket && head.status == StatusCode::SWITCHING_PROTOCOLS {
-        begin_tunnel(worker, connection, held, ongoing)?;
+    let switches = asked.websocket && head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let body = if let Some(upgrade) = given.upgrade {
+        if switches {
+            begin_stream(worker, connection, upgrade, held, ongoing)?;
+            head.status = StatusCode::OK;
+            head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+            ResponseBody::Empty
+        } else if head.status.is_success() {
+            // The client would take it for an open WebSocket.
+            ongoing.exchange().fault();
+            return Err(Failure::Unasked);
+        } else {
+            body(worker, incoming, held, ongoing)
+        }
+    } else if switches {
+        let tunnel = open_tunnel(worker, held, ongoing)?;
+        *connection.tunnel.borrow_mut() = Some(tunnel);
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         ResponseBody::Empty
@@ -123,19 +144,32 @@ fn by_line(
     ResponseBody::Stream(Stream::new(source, first, ongoing))
 }
 
-/// Leaves the upstream's half of a tunnel with the client's connection, which begins it when hyper
-/// has sent the 101.
-fn begin_tunnel(
-    worker: &Worker,
-    connection: &Downstream,
-    mut held: Held,
-    ongoing: Ongoing,
-) -> Result<(), Failure> {
+/// The upstream's half of a tunnel. A connection of HTTP/1.1 begins it when the 101 is sent.
+fn open_tunnel(worker: &Worker, mut held: Held, ongoing: Ongoing) -> Result<Tunnel, Failure> {
     let Some(Line::Own(upstream)) = held.connection.take() else { return Err(Failure::Unasked) };
     let (stream, behind) = upstream.into_stream();
     worker.count(Count::Tunnels);
     ongoing.exchange().stream(held);
     ongoing.exchange().tunnel();
-    *connection.tunnel.borrow_mut() = Some(Tunnel { stream, behind, ongoing });
+    Ok(Tunnel { stream, behind, ongoing, entry: None })
+}
+
+/// A tunnel on a stream of HTTP/2, which begins when its 200 is sent.
+fn begin_stream(
+    worker: &Worker,
+    connection: &Rc<Downstream>,
+    upgrade: OnUpgrade,
+    held: Held,
+    ongoing: Ongoing,
+) -> Result<(), Failure> {
+    let tunnel = open_tunnel(worker, held, ongoing)?;
+    let busy = Busy::more(connection);
+    tokio::task::spawn_local(async move {
+        // A client that went meanwhile has no stream to be upgraded.
+        if let Ok(stream) = upgrade.await {
+            tunnel::run(TokioIo::new(stream), Bytes::new(), tunnel).await;
+        }
+        drop(busy);
+    });
     Ok(())
 }

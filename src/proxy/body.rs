@@ -12,11 +12,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::downstream::Busy;
+use super::downstream::busy::Busy;
 use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::headers::strip_trailers;
+use super::kept::Reading;
+use super::logged::Logged;
 use super::upstream::Broken;
 use super::worker::Ongoing;
 use crate::telemetry::traffic::Reason;
@@ -35,6 +37,20 @@ pub enum RequestBody {
         /// Bytes that it may still have.
         left: u64,
     },
+    /// What the client sends, kept so that it can be sent again.
+    Kept {
+        /// Its pieces, from the first on.
+        reading: Reading,
+        /// The exchange that is told of progress.
+        exchange: Rc<Exchange>,
+    },
+}
+
+/// A piece of a body, if it may still have that much.
+pub fn within(frame: Frame<Bytes>, left: &mut u64) -> Result<Frame<Bytes>, UploadError> {
+    let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+    *left = left.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
+    Ok(frame)
 }
 
 impl Body for RequestBody {
@@ -45,22 +61,26 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Stream { incoming, exchange, left } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (polled, ended, exchange) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Stream { incoming, exchange, left } => {
+                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                let polled = polled.map(|frame| {
+                    frame.map(|frame| frame.and_then(|f| within(f, left)).map_err(Some))
+                });
+                (polled, incoming.is_end_stream(), exchange)
+            }
+            Self::Kept { reading, exchange } => {
+                (reading.poll_frame(context), reading.is_end_stream(), exchange)
+            }
         };
-        match Pin::new(&mut *incoming).poll_frame(context) {
+        match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
-                let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                let Some(less) = left.checked_sub(bytes) else {
-                    exchange.upload_broke(Some(Reason::BodySize));
-                    return Poll::Ready(Some(Err(BodyError::Downstream(UploadError::TooLarge))));
-                };
-                *left = less;
-                exchange.uploaded(bytes);
+                exchange.uploaded(frame.data_ref().map_or(0, |bytes| bytes.len() as u64));
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     exchange.upload_done();
-                } else if incoming.is_end_stream() {
+                } else if ended {
                     exchange.upload_done();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -69,11 +89,16 @@ impl Body for RequestBody {
                 exchange.upload_done();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => {
-                let malformed = matches!(error, UploadError::Malformed(_));
-                exchange.upload_broke(malformed.then_some(Reason::Chunks));
+            Poll::Ready(Some(Err(Some(error)))) => {
+                exchange.upload_broke(match error {
+                    UploadError::TooLarge => Some(Reason::BodySize),
+                    UploadError::Malformed(_) => Some(Reason::Chunks),
+                    UploadError::Closed | UploadError::Io(_) | UploadError::Http2(_) => None,
+                });
                 Poll::Ready(Some(Err(BodyError::Downstream(error))))
             }
+            // The request was sent again elsewhere: nobody waits for this any more.
+            Poll::Ready(Some(Err(None))) => Poll::Ready(Some(Err(BodyError::Cut))),
             Poll::Pending => {
                 exchange.upload_waits();
                 Poll::Pending
@@ -85,6 +110,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Kept { reading, .. } => reading.is_end_stream(),
         }
     }
 
@@ -92,6 +118,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Kept { reading, .. } => reading.size_hint(),
         }
     }
 }
@@ -105,6 +132,8 @@ pub enum ResponseBody {
     Full(Bytes),
     /// As it comes from the upstream.
     Stream(Box<Stream>),
+    /// Any of these, with the access log told of its end.
+    Logged(Box<Logged>),
 }
 
 impl ResponseBody {
@@ -250,6 +279,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Stream(stream) => stream.poll_next(context),
+            Self::Logged(logged) => logged.poll_frame(context),
         }
     }
 
@@ -257,6 +287,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
+            Self::Logged(logged) => logged.body().is_end_stream(),
             Self::Stream(stream) => {
                 stream.first.is_none()
                     && stream.broken.is_none()
@@ -274,6 +305,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Logged(logged) => logged.body().size_hint(),
             Self::Stream(stream) => match &stream.source {
                 Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {
                     let first = stream.first.as_ref().map_or(0, Bytes::len);

@@ -11,6 +11,7 @@ use std::net::Ipv6Addr;
 use http::header::EXPECT;
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
+use hyper::ext::Protocol;
 
 use super::headers::{Found, Seen};
 use super::limits::Limits;
@@ -62,6 +63,16 @@ pub fn check<'a>(head: &'a Parts, seen: &Seen<'a>, limits: &Limits) -> Result<Ch
     }
     match head.method {
         Method::GET | Method::POST => {}
+        Method::CONNECT if head.version == Version::HTTP_2 => {
+            match head.extensions.get::<Protocol>() {
+                // RFC 8441: a WebSocket on a stream.
+                Some(protocol) if protocol.as_str() == "websocket" => {}
+                Some(_) => return Err(Reason::Coding),
+                // Not even RFC 9113, 8.5 would take it.
+                None if head.uri.authority().is_none() => return Err(Reason::Host),
+                None => return Err(Reason::Method),
+            }
+        }
         // TRACE would show a client what was added on the way; CONNECT would make an open proxy.
         Method::CONNECT | Method::TRACE => return Err(Reason::Method),
         _ => {}

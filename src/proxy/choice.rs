@@ -120,11 +120,13 @@ impl Choice {
         }
     }
 
-    /// Whether it goes to the part of stable that the canary is compared with, when there is one.
+    /// Whether it goes to the part of stable that the canary is compared with, when there is one and
+    /// it is healthy.
     pub fn is_fresh(&self, service: &ServiceEntry) -> bool {
         let Some(fresh) = &service.fresh else { return false };
         matches!(self.basis, Basis::Ticket(ticket) if ticket.is_among_highest(fresh.weight))
             && self.side(service) == Side::Stable
+            && fresh.side.pool.is_available()
     }
 
     /// Whether the request says something about its side: not when a tester chose it.
@@ -170,11 +172,15 @@ mod tests {
         ServiceEntry {
             name: ServiceName::new("web").expect("a name"),
             settings: Arc::new(settings),
+            policy: None,
+            maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
             salt: 3,
             overdue: Duration::from_secs(1),
             stable: Some(side(1)),
             canary: Some(side(2)),
+            warm: None,
+            budget: None,
             fresh: None,
         }
     }
@@ -242,11 +248,15 @@ mod tests {
         let high = u64::MAX;
         assert!(!choose(&service, &[], high).is_fresh(&service));
         let weight = Weight::from_percent(30.0).expect("a weight");
-        service.fresh = Some(crate::routing::table::FreshEntry { weight, side: side(1) });
+        let endpoint = crate::proxy::tests::support::endpoint(([127, 0, 0, 1], 1).into());
+        let part = crate::proxy::tests::support::side(1, &[std::sync::Arc::clone(&endpoint)]);
+        service.fresh = Some(crate::routing::table::FreshEntry { weight, side: part });
         assert!(choose(&service, &[], high).is_fresh(&service));
         for other in [0, u64::MAX / 2] {
             assert!(!choose(&service, &[], other).is_fresh(&service));
         }
+        endpoint.set_healthy(false);
+        assert!(!choose(&service, &[], high).is_fresh(&service));
     }
 
     #[test]

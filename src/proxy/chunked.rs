@@ -185,6 +185,13 @@ pub fn write_size(size: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes the line's end behind a chunk, if one is open.
+pub fn end_chunk(chunk: &mut bool, out: &mut Vec<u8>) {
+    if std::mem::take(chunk) {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// Writes the end of a chunked body, with its trailers.
 pub fn write_end<'a>(
     trailers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,

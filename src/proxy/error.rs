@@ -70,6 +70,12 @@ impl Failure {
         }
     }
 
+    /// Whether it came soon enough to try another endpoint: who waited for a deadline has waited long
+    /// enough.
+    pub fn is_quick(&self) -> bool {
+        !matches!(self, Self::Timeout)
+    }
+
     /// What the client is told.
     pub fn status(&self) -> StatusCode {
         match self {

@@ -32,8 +32,12 @@ use http::{HeaderMap, StatusCode};
 use super::clock::{Clock, Tick, ticks};
 use super::downstream::Downstream;
 use super::headers::strip_response;
+use super::limits::Limits;
 use super::observation::{Kind, Observation, Part, Subject};
 use super::upstream::line::Line;
+use crate::edge::flight::Flight;
+use crate::edge::policy::Rule;
+use crate::edge::rules::Times;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
 use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
@@ -57,6 +61,8 @@ pub struct Route {
     pub table: Snapshot,
     /// The service's place in it.
     pub service: usize,
+    /// The rule of the service's policy that the request goes by.
+    pub rule: Option<Arc<Rule>>,
 }
 
 impl Route {
@@ -66,9 +72,56 @@ impl Route {
         &self.table.services[self.service]
     }
 
+    /// Times that the request's rule says otherwise than its service.
+    fn times(&self) -> Times {
+        self.rule.as_ref().map_or_else(Times::default, |rule| rule.rules.times)
+    }
+
+    /// How long a connection to an instance may take.
+    pub fn connect_timeout(&self) -> Duration {
+        self.times().connect.unwrap_or(self.service().settings.connect_timeout)
+    }
+
+    /// How many more endpoints may be tried.
+    pub fn retries(&self) -> u32 {
+        self.times().retries.unwrap_or(self.service().settings.retries)
+    }
+
+    /// How long each stage may last.
+    pub fn patience(&self, limits: &Limits) -> Patience {
+        let (service, times) = (self.service(), self.times());
+        let settings = &service.settings;
+        // A route that may take longer than its service is not late when that would be.
+        let own = times.response.filter(|own| *own > settings.response_timeout);
+        Patience {
+            response: ticks(times.response.unwrap_or(settings.response_timeout)),
+            overdue: ticks(own.unwrap_or(service.overdue)),
+            idle: ticks(times.idle.unwrap_or(settings.idle_timeout)),
+            upload: ticks(limits.body_stall),
+            upload_rate: limits.body_rate,
+            write: ticks(limits.write_stall),
+        }
+    }
+
     /// One side of it.
     pub fn side(&self, side: Side) -> Option<&SideEntry> {
         self.service().side(side)
+    }
+}
+
+/// An observation whose meaning depends on what another revision says. Dropped, it is none.
+#[derive(Debug)]
+pub struct SetAside {
+    observation: Option<Observation>,
+    endpoint: Option<EndpointId>,
+}
+
+impl SetAside {
+    /// It counts as what the headers said.
+    pub fn record(self) {
+        if let Some(observation) = self.observation {
+            observation.end(self.endpoint);
+        }
     }
 }
 
@@ -152,6 +205,8 @@ pub struct Exchange {
     observation: RefCell<Option<Observation>>,
     /// What a streaming body holds on to; here, so that a cut can take it away.
     pub held: RefCell<Option<Held>>,
+    /// What it counts as against limits on requests in flight.
+    pub flights: RefCell<Vec<Flight>>,
 }
 
 impl Exchange {
@@ -181,6 +236,7 @@ impl Exchange {
             waker: RefCell::new(None),
             observation: RefCell::new(None),
             held: RefCell::new(None),
+            flights: RefCell::default(),
         }
     }
 
@@ -195,13 +251,10 @@ impl Exchange {
         self.enter(if uploads { Stage::Uploading } else { Stage::Waiting });
     }
 
-    /// An attempt failed; another one begins, and what ends the former endpoint's requests does not
-    /// end this one.
+    /// An attempt failed; another one begins, whatever ended the one before.
     pub fn begin_again(&self) {
         self.endpoint.set(None);
-        if self.fired.get() == Some(Fired::Cut) {
-            self.fired.set(None);
-        }
+        self.fired.set(None);
         self.enter(Stage::Claiming);
     }
 
@@ -323,6 +376,12 @@ impl Exchange {
         if let Some(observation) = self.observation.borrow_mut().take() {
             observation.abandon(self.age());
         }
+    }
+
+    /// Takes what the headers said away, to be recorded or not when more is known.
+    pub fn set_aside(&self) -> SetAside {
+        let observation = self.observation.borrow_mut().take();
+        SetAside { observation, endpoint: self.endpoint.get() }
     }
 
     /// Neither side's doing: nothing is recorded.

@@ -1,10 +1,13 @@
 //! A request's attempts: claim an endpoint, get a connection, send; and what to do when that fails.
 //!
 //! A request is tried again when nothing of it was sent, or when it may be sent twice
-//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side; a canary
-//! without another one leaves it to stable. That its instance was cut off is such a failure too: it
-//! died and was replaced, or its drain's time is up. The first attempt's fault counts all the same: the user
-//! is spared, the verdict is not. A reused connection that turns out to be closed is nobody's fault
+//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side. That its
+//! instance was cut off is such a failure too: it died and was replaced, or its drain's time is up.
+//! What the canary still fails is sent to stable ([`shield`]), also when it was answered, with an
+//! error. The first attempt's fault counts all the same: the user is spared, the verdict is not. An
+//! asset that one revision does not have is asked of the other one.
+//!
+//! A reused connection that turns out to be closed is nobody's fault
 //! and no retry: the same endpoint is asked once more over a new one.
 
 use std::rc::Rc;
@@ -17,8 +20,10 @@ use hyper::body::Incoming;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held, Route};
-use super::observation::{Part, Subject};
+use super::gate::Passed;
+use super::observation::{Kind, Part, Subject};
 use super::parcel::Parcel;
+use super::shield::{self, covers_failure, covers_status};
 use super::upstream::http1::Connection;
 use super::upstream::http2::Multiplexed;
 use super::upstream::line::Line;
@@ -46,10 +51,19 @@ pub struct Answer {
     pub held: Held,
     /// Who answered.
     pub revision: RevisionId,
+    /// On which side.
+    pub side: Side,
 }
 
-/// What an attempt came to: a head, a body that comes by another way than what is held, and that.
-type Arrived = (Parts, Option<Incoming>, Held);
+/// What an attempt came to.
+struct Arrived {
+    head: Parts,
+    /// A body that comes by another way than what is held.
+    incoming: Option<Incoming>,
+    held: Held,
+    /// The request, if the answer is worth a second look and it may be sent again.
+    again: Option<Box<Parcel>>,
+}
 
 /// An attempt that failed.
 struct Failed {
@@ -101,8 +115,8 @@ fn reload(worker: &Worker, route: &Route) -> Option<Route> {
         return None;
     }
     let name = &route.service().name;
-    let service = table.services.iter().position(|service| service.name == *name)?;
-    Some(Route { table, service })
+    let service = table.position(name)?;
+    Some(Route { table, service, rule: route.rule.clone() })
 }
 
 fn other(side: Side) -> Side {
@@ -120,11 +134,16 @@ pub async fn forward(
     mut route: Route,
     choice: &Choice,
     mut parcel: Box<Parcel>,
+    passed: Option<&mut Passed>,
     ongoing: &Ongoing,
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let mut side = choice.side(route.service());
+    // By the path that the client asked for, whatever the instance is asked for.
     let subject = subject(&route, choice, &parcel);
+    if let Some(passed) = passed {
+        passed.forward(&mut parcel.head, ongoing);
+    }
     let mut is_fresh = choice.is_fresh(route.service());
     let observe = |route: &Route, side, is_fresh| {
         if let Some(subject) = &subject {
@@ -133,10 +152,10 @@ pub async fn forward(
         }
     };
     observe(&route, side, is_fresh);
-    let mut retries = route.service().settings.retries;
+    let mut retries = route.retries();
     let mut tried = Tried::default();
     let mut reloads = 0;
-    let mut rescuing = false;
+    let mut crossed = false;
     let mut last = Failure::Unavailable;
     loop {
         let Some((claim, revision)) = claim(worker, &route, (side, is_fresh), &tried) else {
@@ -165,21 +184,54 @@ pub async fn forward(
             }
             exchange.fault();
             let refuge = other(side);
-            let may_cross = !rescuing && (tried.count == 0 || side == Side::Canary);
-            if !may_cross || route.side(refuge).is_none() {
+            // Nothing to ask is no failed attempt: no budget has to cover it.
+            let may_cross = !crossed
+                && route.side(refuge).is_some()
+                && (tried.count == 0
+                    || (side == Side::Canary
+                        && covers_failure(&route, choice, &last, &parcel.head)
+                        && shield::spend(worker, &route)));
+            if !may_cross {
                 return Err(last);
             }
-            rescuing = true;
+            crossed = true;
             side = refuge;
             continue;
         };
+        match side {
+            _ if crossed => {}
+            Side::Stable => shield::earn(worker, &route),
+            Side::Canary => shield::keep_body(&route, choice, &mut parcel),
+        }
         let endpoint = claim.endpoint().id;
         let failed = match attempt(worker, &route, claim, parcel, exchange).await {
-            Ok((head, incoming, held)) => {
-                if rescuing && side == Side::Stable {
-                    worker.count(Count::Rescued);
+            Ok(Arrived { head, incoming, held, again }) => {
+                let status = head.status;
+                let got = Answer { head, incoming, held, revision, side };
+                let Some(mut again) = again.filter(|_| !crossed) else {
+                    if crossed && side == Side::Stable && !status.is_server_error() {
+                        worker.count(Count::Rescued);
+                    }
+                    return Ok(got);
+                };
+                if status == StatusCode::NOT_FOUND {
+                    let found = by_other(worker, &route, got, side, choice, again, exchange);
+                    return Ok(Box::pin(found).await);
                 }
-                return Ok(Answer { head, incoming, held, revision });
+                if side != Side::Canary
+                    || !covers_status(&route, choice, status, &again.head)
+                    || !again.rewind()
+                    || !shield::spend(worker, &route)
+                {
+                    return Ok(got);
+                }
+                exchange.answered(&got.head, Kind::Plain);
+                exchange.complete();
+                dismiss(worker, got.held);
+                parcel = again;
+                (side, crossed) = (Side::Stable, true);
+                exchange.begin_again();
+                continue;
             }
             Err(failed) => failed,
         };
@@ -188,15 +240,78 @@ pub async fn forward(
             Fault::Downstream => exchange.abandon(),
             Fault::Proxy => exchange.forget(),
         }
-        let Some(again) = failed.parcel.filter(|_| retries > 0) else {
+        let Some(again) = failed.parcel else {
             return Err(failed.failure);
         };
-        retries -= 1;
-        worker.count(Count::Retries);
         tried.add(endpoint);
+        if retries > 0 && failed.failure.is_quick() {
+            retries -= 1;
+            worker.count(Count::Retries);
+        } else if side == Side::Canary
+            && !crossed
+            && covers_failure(&route, choice, &failed.failure, &again.head)
+            && shield::spend(worker, &route)
+        {
+            (side, crossed) = (Side::Stable, true);
+        } else {
+            return Err(failed.failure);
+        }
         exchange.begin_again();
         parcel = again;
         last = failed.failure;
+    }
+}
+
+/// Asks the other revision for an asset that this one does not have. What it has not either stays the
+/// 404 that it was.
+async fn by_other(
+    worker: &Rc<Worker>,
+    route: &Route,
+    got: Answer,
+    side: Side,
+    choice: &Choice,
+    mut parcel: Box<Parcel>,
+    exchange: &Rc<Exchange>,
+) -> Answer {
+    let service = route.service();
+    let found = service.side(other(side)).or(service.warm.as_ref()).filter(|_| {
+        choice.is_observation()
+            && parcel.head.is_safe()
+            && service.settings.assets.covers(parcel.head.uri.path())
+    });
+    let Some(entry) = found else { return got };
+    let (revision, claim) = (entry.revision, entry.pool.claim(worker.random(), &[]));
+    let Some(claim) = claim.filter(|_| parcel.rewind()) else { return got };
+    let first = got.held.claim.endpoint().id;
+    exchange.answered(&got.head, Kind::Plain);
+    let aside = exchange.set_aside();
+    exchange.begin_again();
+    match attempt(worker, route, claim, parcel, exchange).await {
+        Ok(Arrived { head, incoming, held, .. }) if !head.status.is_client_error() => {
+            // It says nothing about either revision: the page came from the other one.
+            drop(aside);
+            dismiss(worker, got.held);
+            worker.count(Count::AssetsFound);
+            Answer { head, incoming, held, revision, side: other(side) }
+        }
+        other => {
+            if let Ok(arrived) = other {
+                dismiss(worker, arrived.held);
+            }
+            aside.record();
+            exchange.begin_again();
+            exchange.begin(first, false);
+            got
+        }
+    }
+}
+
+/// Gives back what an answer came by that nobody wants.
+fn dismiss(worker: &Worker, held: Held) {
+    if let Some(Line::Own(mut connection)) = held.connection
+        && connection.skip_body()
+    {
+        worker.upstreams.give_back(held.claim.endpoint(), connection);
     }
 }
 
@@ -243,20 +358,27 @@ async fn by_http1(
                 Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
-        let websocket = parcel.asked.websocket;
+        let (websocket, replayable) = (parcel.asked.websocket, parcel.is_replayable());
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
         exchange.begin(claim.endpoint().id, uploads);
         let sent = connection.send(parcel, exchange).await;
         let stale = connection.is_used();
         match sent {
-            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && !websocket => {
+            Ok((head, _)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !websocket => {
                 return Err(Failed { failure: Failure::Unasked, parcel: None });
             }
-            Ok(answered) => {
+            Ok((answered, sent)) => {
                 let (mut head, ()) = Response::new(()).into_parts();
                 (head.status, head.headers) = (answered.status, answered.headers);
-                let connection = Some(Line::Own(connection));
-                return Ok((head, None, Held { claim, connection }));
+                let again = if shield::is_doubtful(head.status) {
+                    replayable.then_some(sent)
+                } else {
+                    // The request is not needed any more, but its fields' room is.
+                    connection.recycle(sent.head.headers);
+                    None
+                };
+                let held = Held { claim, connection: Some(Line::Own(connection)) };
+                return Ok(Arrived { head, incoming: None, held, again });
             }
             Err(unanswered) => match judge(unanswered, exchange) {
                 // The peer closed it while it idled. Only a new connection says how the endpoint is.
@@ -289,9 +411,11 @@ async fn by_http2(
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
         exchange.begin(claim.endpoint().id, uploads);
         match connection.send(parcel, exchange).await {
-            Ok(response) => {
+            Ok((response, copy)) => {
                 let (head, incoming) = response.into_parts();
-                return Ok((head, Some(incoming), Held { claim, connection: None }));
+                let again = copy.filter(|_| shield::is_doubtful(head.status));
+                let held = Held { claim, connection: None };
+                return Ok(Arrived { head, incoming: Some(incoming), held, again });
             }
             Err(unanswered) => match judge(unanswered, exchange) {
                 Failed { failure: Failure::Broken(_), parcel: Some(again) }
@@ -309,7 +433,7 @@ async fn by_http2(
 /// What an unanswered request came to.
 fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     let (failure, parcel) = match unanswered {
-        Unanswered::Fired(Fired::Upstream, _) => (Failure::Timeout, None),
+        Unanswered::Fired(Fired::Upstream, parcel) => (Failure::Timeout, parcel),
         Unanswered::Fired(Fired::Downstream, _) => (Failure::UploadStall, None),
         // Its instance is gone, or may take no more of our time; another one has time.
         Unanswered::Fired(Fired::Cut, parcel) => (Failure::Cut, parcel),
@@ -320,6 +444,7 @@ fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
         Unanswered::NotSent(parcel, broken) => (Failure::Broken(broken), Some(parcel)),
         Unanswered::Broken(parcel, broken) => (Failure::Broken(broken), parcel),
     };
+    let parcel = parcel.and_then(|mut parcel| parcel.rewind().then_some(parcel));
     Failed { failure, parcel }
 }
 
@@ -335,8 +460,7 @@ async fn dial(
     route: &Route,
     claim: &Claim,
 ) -> Result<tokio::net::TcpStream, Failure> {
-    let timeout = route.service().settings.connect_timeout;
-    let connected = connect(claim.endpoint(), timeout).await;
+    let connected = connect(claim.endpoint(), route.connect_timeout()).await;
     worker.count(match connected {
         Ok(_) => Count::UpstreamConnects,
         Err(_) => Count::UpstreamConnectFailures,

@@ -10,6 +10,9 @@
 //!           table.load() once ─▶ route(host, path) ──none──▶ page 404
 //!              │ service
 //!              ▼
+//!           gate: the service's policy, if it has one ──no──▶ 3xx 401 403 405 429, or an answer
+//!              │
+//!              ▼
 //!           choice: coin, affinity's hash, or a tester's wish ─▶ side
 //!              │
 //!              ▼
@@ -31,11 +34,15 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS};
+use http::header::{
+    ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS, SEC_WEBSOCKET_KEY,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use hyper::upgrade::OnUpgrade;
 
+use super::admission::Pressure;
 use super::affinity;
 use super::answer::{Given, answer};
 use super::body::{RequestBody, ResponseBody};
@@ -44,16 +51,17 @@ use super::choice::{Asker, Choice};
 use super::downstream::Downstream;
 use super::downstream::upload::ClientBody;
 use super::error::{Failure, Fault};
-use super::exchange::{Exchange, Patience, Route};
+use super::exchange::{Exchange, Route};
 use super::forward::forward;
 use super::forwarded;
+use super::gate::{self, Arrival};
 use super::headers::{Found, Seen, X_REQUEST_ID, strip_request};
 use super::ids::Names;
+use super::logged::Entry;
 use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
 use super::tester;
-use super::worker::{Ongoing, Worker, limit};
-use crate::routing::table::ServiceEntry;
+use super::worker::{Ongoing, Worker};
 use crate::telemetry::traffic::{Count, Reason};
 
 /// What the upstream is told of a client that named no host: HTTP/1.0 need not.
@@ -67,7 +75,11 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     worker.count(Count::Requests);
     let multiplexed = request.version() == Version::HTTP_2;
-    let mut response = route(worker, connection, request).await;
+    let mut entry = Entry::begin(worker, connection, &request);
+    let mut response = route(worker, connection, request, &mut entry).await;
+    if let Some(entry) = entry {
+        response = entry.respond(connection, response);
+    }
     if !multiplexed && (connection.is_last() || worker.is_draining()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -78,11 +90,17 @@ async fn route(
     worker: &Rc<Worker>,
     connection: &Rc<Downstream>,
     request: Request<ClientBody>,
+    entry: &mut Option<Box<Entry>>,
 ) -> Response<ResponseBody> {
     let arrived = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
+    let upgrade = head.extensions.remove::<OnUpgrade>();
     let seen = Seen::look(&head.headers);
     let names = worker.names(seen.traceparent, seen.request_id.filter(|_| connection.trusted));
+    if worker.pressure() == Pressure::Full {
+        return refuse(worker, connection, &head, Reason::Memory, names);
+    }
     let (host, path) = match check(&head, &seen, &worker.settings.limits) {
         Ok(Checked::Route(host, path)) => (host, path),
         Ok(Checked::Ping) => return ping(names),
@@ -96,13 +114,34 @@ async fn route(
         worker.count(Count::Unrouted);
         return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
     };
-    let route = Route { table, service };
+    let mut route = Route { table, service, rule: None };
     let max_body = route.service().settings.max_body;
     // Longer than it may be is told before anything of it is read.
     if body.size_hint().lower() > max_body {
         return refuse(worker, connection, &head, Reason::BodySize, names);
     }
     let (chain, client) = client(worker, connection, &head);
+    if let Some(entry) = entry {
+        entry.routed(&route, client);
+    }
+    let mut passed = None;
+    // What is off costs these looks.
+    let service = route.service();
+    if service.policy.is_some()
+        || service.maintenance.is_some()
+        || service.settings.to_https && !connection.secure
+    {
+        let arrival = Arrival { client, host, request_id: &names.request_id, arrived };
+        match Box::pin(gate::enter(worker, connection, &mut route, &head, arrival)).await {
+            Ok(found) => {
+                if let (Some(entry), Some(found)) = (entry.as_mut(), &found) {
+                    entry.user(found.user());
+                }
+                passed = found;
+            }
+            Err(answer) => return answer,
+        }
+    }
     let asker = Asker {
         headers: &head.headers,
         found: seen.found,
@@ -123,31 +162,45 @@ async fn route(
         trusted: connection.trusted,
         strip_cookie: choice.strip_cookie,
         max_body,
+        opens: upgrade.as_ref().map(|_| websocket_key(|| worker.random())),
     };
     let request_id = names.request_id.clone();
-    let ongoing = Ongoing::new(worker, exchange(worker, connection, route.service(), arrived));
+    let patience = route.patience(&worker.settings.limits);
+    let exchange =
+        Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection));
+    let ongoing = Ongoing::new(worker, exchange);
     let parcel = rewriting.rewrite(head, body, names, &ongoing);
     let asked = parcel.asked;
-    match forward(worker, route, &choice, parcel, &ongoing).await {
+    let passing = passed.as_deref_mut();
+    let (response, is_own) = match forward(worker, route, &choice, parcel, passing, &ongoing).await
+    {
         Ok(got) => {
+            if let Some(entry) = entry {
+                entry.served(&got);
+            }
             let given = Given {
                 request_id: request_id.clone(),
                 set_cookie: choice.set_cookie,
                 revision: worker.settings.revision_header,
+                upgrade,
             };
             match answer(worker, connection, got, ongoing, given, asked) {
-                Ok(response) => response,
-                Err(failure) => {
-                    let format = Format::of_accept(accept.as_ref());
-                    failed(worker, connection, &failure, format, request_id)
-                }
+                Ok(response) => (response, None),
+                Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
             }
         }
-        Err(failure) => {
-            failed(worker, connection, &failure, Format::of_accept(accept.as_ref()), request_id)
-        }
+        Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
+    };
+    match (passed, is_own) {
+        (None, _) => response,
+        (Some(passed), None) => passed.back(response),
+        (Some(passed), Some(format)) => passed.back(passed.own_page(response, format)),
     }
 }
+
+/// Marks the answer to a malformed request of HTTP/2: its stream is to be reset.
+#[derive(Debug, Clone, Copy)]
+pub struct Malformed;
 
 /// What is to be changed on a request's head, gathered while it can still be looked at.
 struct Rewriting {
@@ -161,6 +214,8 @@ struct Rewriting {
     trusted: bool,
     strip_cookie: bool,
     max_body: u64,
+    /// It opens a WebSocket on a stream of HTTP/2: with this key, in the words of HTTP/1.1.
+    opens: Option<HeaderValue>,
 }
 
 impl Rewriting {
@@ -173,7 +228,12 @@ impl Rewriting {
     ) -> Box<Parcel> {
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
-        let asked = strip_request(&mut head.headers, self.found);
+        let mut asked = strip_request(&mut head.headers, self.found);
+        if let Some(key) = self.opens {
+            asked.websocket = true;
+            head.method = Method::GET;
+            head.headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
         if self.found.has(Found::EXPECT) {
             // Answered when the upstream's connection first asks for the body.
             head.headers.remove(EXPECT);
@@ -203,7 +263,7 @@ impl Rewriting {
             RequestBody::Stream { incoming: body, exchange, left: self.max_body }
         };
         // Boxed: it goes through many hands.
-        Box::new(Parcel { head, body, asked, added: Some(added) })
+        Box::new(Parcel { head, body, asked, added: Some(added), kept: None })
     }
 }
 
@@ -224,24 +284,6 @@ fn client(worker: &Worker, connection: &Downstream, head: &Parts) -> (HeaderValu
     } else {
         (connection.peer_value.clone(), connection.peer.ip())
     }
-}
-
-fn exchange(
-    worker: &Worker,
-    connection: &Rc<Downstream>,
-    service: &ServiceEntry,
-    arrived: Instant,
-) -> Exchange {
-    let (settings, limits) = (&service.settings, &worker.settings.limits);
-    let patience = Patience {
-        response: limit(settings.response_timeout),
-        overdue: limit(service.overdue),
-        idle: limit(settings.idle_timeout),
-        upload: limit(limits.body_stall),
-        upload_rate: limits.body_rate,
-        write: limit(limits.write_stall),
-    };
-    Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection))
 }
 
 fn unix_now() -> u64 {
@@ -265,6 +307,11 @@ fn refuse(
 ) -> Response<ResponseBody> {
     worker.refuse(reason, connection.peer);
     let status = check::status(reason);
+    if head.version == Version::HTTP_2 && matches!(reason, Reason::Malformed | Reason::Host) {
+        let mut response = Response::new(ResponseBody::Empty);
+        response.extensions_mut().insert(Malformed);
+        return response;
+    }
     let mut response = page(status, Format::of(&head.headers), names.request_id);
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -276,19 +323,42 @@ fn refuse(
     response
 }
 
+/// A page for a request that no instance answered, and the format that it is in.
 fn failed(
     worker: &Worker,
     connection: &Downstream,
     failure: &Failure,
-    format: Format,
+    accept: Option<&HeaderValue>,
     request_id: HeaderValue,
-) -> Response<ResponseBody> {
+) -> (Response<ResponseBody>, Option<Format>) {
     match failure.refusal() {
         Some(reason) => worker.refuse(reason, connection.peer),
         None if failure.fault() == Fault::Downstream => {}
         None => worker.count(Count::Synthetic),
     }
-    page(failure.status(), format, request_id)
+    let format = Format::of_accept(accept);
+    (page(failure.status(), format, request_id), Some(format))
+}
+
+/// What stands for 16 random bytes in Base64 (RFC 6455, 4.1): the last of 22 digits has two bits.
+fn websocket_key(mut random: impl FnMut() -> u64) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = *b"AAAAAAAAAAAAAAAAAAAAAA==";
+    for digits in key[..20].chunks_mut(10) {
+        let mut bits = random();
+        for digit in digits {
+            *digit = DIGITS[(bits & 63) as usize];
+            bits >>= 6;
+        }
+    }
+    HeaderValue::from_bytes(&key).unwrap_or(NO_HOST)
+}
+
+/// The answer to who has more done for it than it may.
+pub fn turn_away() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 /// Whether an OPTIONS request is to go no further than here (RFC 9110, 7.6.2).

@@ -2,7 +2,7 @@
 //!
 //! Hop-by-hop fields (RFC 9110, 7.6.1) are those of one connection and never pass: `Connection` and
 //! what it names, `Keep-Alive`, `Proxy-*`, `TE` but for `trailers`, `Transfer-Encoding`, `Upgrade`.
-//! `Trailer` passes, because hyper sends only the trailers that it announces. A `Connection` field
+//! `Trailer` passes, because an instance is sent only those that it announces. A `Connection` field
 //! cannot name away the fields on which others rely (see [`is_protected`]).
 
 use http::header::{

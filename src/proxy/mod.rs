@@ -18,8 +18,9 @@
 //! request; a client's connection is never ended for a change of the table.
 //!
 //! No `Via` is added: it is asked of gateways by RFC 9110, but switches compression off in common
-//! servers (nginx's `gzip_proxied`), and no peer adds it by default.
+//! servers (nginx's `gzip_proxied`), and no peer adds it by default. Loops are noticed by `CDN-Loop`.
 
+mod admission;
 mod affinity;
 mod answer;
 mod body;
@@ -27,21 +28,29 @@ mod check;
 mod choice;
 mod chunked;
 mod clock;
+mod credentials;
 mod downstream;
 mod error;
 mod exchange;
 mod forward;
+mod forward_auth;
 pub mod forwarded;
+mod gate;
 mod handler;
 mod headers;
 pub mod ids;
+mod kept;
 pub mod limits;
 pub mod listener;
+mod logged;
+mod memory;
 mod observation;
 mod page;
 mod parcel;
 mod path;
+mod places;
 mod refusals;
+mod shield;
 mod slots;
 pub mod tester;
 pub mod tls;
@@ -59,12 +68,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::admission::Admission;
 use self::limits::Limits;
 use self::listener::{BindError, Held, listen};
 use self::tls::{Certificates, TlsError};
 use self::worker::{Command, Start};
 use crate::model::network::Network;
 use crate::routing::live::Live;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::traffic::Traffic;
 
 /// How the proxy listens and works.
@@ -84,6 +95,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether responses say which revision answered, in `X-Switchback-Revision`.
     pub revision_header: bool,
+    /// Where requests are written down, if they are.
+    pub log: Option<AccessLog>,
 }
 
 /// A running proxy. Dropped, it ends at once.
@@ -159,6 +172,9 @@ pub fn take_over(
     addresses.http = take(&settings.http, None)?;
     addresses.https = take(&settings.https, secure.as_ref())?;
     let certificates = settings.tls.clone();
+    let memory = settings.limits.memory.or_else(memory::available);
+    let admission = Arc::new(Admission::new(&settings.limits, memory));
+    let https_port = https_port(&addresses.https);
     let settings = Arc::new(settings);
     let (commands, command) = watch::channel(Command::Run);
     let (alive, running) = watch::channel(0);
@@ -167,7 +183,9 @@ pub fn take_over(
     for (index, listeners) in listeners.into_iter().enumerate() {
         let start = Start {
             index,
+            https_port,
             settings: Arc::clone(&settings),
+            admission: Arc::clone(&admission),
             live: live.clone(),
             traffic: Arc::clone(&traffic),
             listeners,
@@ -184,6 +202,14 @@ pub fn take_over(
         threads.push(thread.map_err(BindError::Thread)?);
     }
     Ok(Proxy { addresses, certificates, commands, kept: Mutex::new(kept), running, threads })
+}
+
+/// The port that visitors are sent to for https: the usual one if it is among those that are listened
+/// on, or if none is, because a proxy before us has it.
+fn https_port(https: &[SocketAddr]) -> u16 {
+    const USUAL: u16 = 443;
+    let usual = https.iter().any(|address| address.port() == USUAL);
+    https.first().filter(|_| !usual).map_or(USUAL, SocketAddr::port)
 }
 
 /// Counts workers that run: also one that panics runs no more. The channel closes with the last.

@@ -39,12 +39,16 @@ impl Format {
 fn sentence(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "The request is malformed.",
+        401 => "A name and a password are needed here.",
+        403 => "This is not open to you.",
         404 => "There is nothing at this address.",
         405 => "This method is not allowed here.",
         408 => "The request did not arrive in time.",
         413 => "The request is too large.",
         414 => "The address is too long.",
+        410 => "What was here is gone.",
         417 => "The expectation cannot be met.",
+        429 => "Too many requests came from you. Please try again later.",
         431 => "The request's header is too large.",
         501 => "This is not supported here.",
         508 => "The request came round in a circle.",

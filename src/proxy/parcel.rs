@@ -1,17 +1,22 @@
 //! A request as it goes upstream: the head rewritten once, wrapped anew for each attempt.
 
+use std::rc::Rc;
+
 use http::header::{
     CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
 };
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
+use http_body::Body as _;
 
 use super::body::RequestBody;
+use super::exchange::Exchange;
 use super::headers::{
     Asked, CDN_LOOP, PASS, TRACEPARENT, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
     X_REQUEST_ID,
 };
 use super::ids::Traceparent;
+use super::kept::Kept;
 
 /// A request on its way upstream. Its head is in the shape of HTTP/1.1: origin form and `Host`.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Parcel {
     pub asked: Asked,
     /// What the proxy adds; `None` once it is among the head's fields.
     pub added: Option<Added>,
+    /// The body again, if it is kept: [`Self::body`] goes with each attempt.
+    pub kept: Option<(Rc<Kept>, Rc<Exchange>)>,
 }
 
 /// Fields that the proxy adds, each in place of what came under its name, but for `CDN-Loop`, which
@@ -95,6 +102,16 @@ impl Head {
         )
     }
 
+    /// Whether it changes nothing (RFC 9110, 9.2.1).
+    pub fn is_safe(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+
+    /// Its path and query.
+    pub fn path_and_query(&self) -> &str {
+        self.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+    }
+
     /// In origin form, with the host in its field: HTTP/2 and absolute-form clients put it elsewhere.
     pub fn normalise(&mut self, host: Option<HeaderValue>) {
         if self.uri.authority().is_some() || self.uri.scheme().is_some() {
@@ -124,24 +141,50 @@ impl Head {
 impl Parcel {
     /// Whether it may be sent again after something of it was sent.
     pub fn is_replayable(&self) -> bool {
-        matches!(self.body, RequestBody::Empty)
+        matches!(self.body, RequestBody::Empty | RequestBody::Kept { .. })
             && !self.asked.websocket
             && self.head.is_idempotent()
     }
 
-    /// A copy to send again.
+    /// Keeps up to so many bytes of the body as it passes, so that the request can be sent again.
+    /// Costs nothing when that cannot be: when more is announced, or it must not be done twice.
+    pub fn keep_body(&mut self, room: usize) {
+        let announced = self.body.size_hint();
+        if self.asked.websocket || !self.head.is_idempotent() || announced.lower() > room as u64 {
+            return;
+        }
+        match std::mem::replace(&mut self.body, RequestBody::Empty) {
+            RequestBody::Stream { incoming, exchange, left } => {
+                let kept = Kept::new(incoming, left, room);
+                self.body =
+                    RequestBody::Kept { reading: kept.read(), exchange: Rc::clone(&exchange) };
+                self.kept = Some((kept, exchange));
+            }
+            other => self.body = other,
+        }
+    }
+
+    /// Makes it ready to be sent again. `false` when its body is not here as a whole.
+    pub fn rewind(&mut self) -> bool {
+        let Some((kept, exchange)) = &self.kept else { return true };
+        self.body = RequestBody::Kept { reading: kept.read(), exchange: Rc::clone(exchange) };
+        kept.is_whole()
+    }
+
+    /// A copy to send again, once it is rewound.
     pub fn copy(&self) -> Option<Self> {
         self.is_replayable().then(|| Self {
             head: self.head.clone(),
             body: RequestBody::Empty,
             asked: self.asked,
             added: self.added.clone(),
+            kept: self.kept.clone(),
         })
     }
 
     /// A request in the words of HTTP/2. Those of HTTP/1.1 are written by its connection.
     pub fn into_request(self) -> Request<RequestBody> {
-        let Self { mut head, body, asked, added } = self;
+        let Self { mut head, body, asked, added, kept: _ } = self;
         if let Some(added) = added {
             added.each(|name, value| {
                 let Ok(value) = HeaderValue::from_bytes(value) else { return };
@@ -166,7 +209,13 @@ impl Parcel {
         let mut head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
         let host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         head.normalise(host);
-        Self { head, body, asked, added: None }
+        let kept = match &body {
+            RequestBody::Kept { reading, exchange } => {
+                Some((Rc::clone(reading.kept()), Rc::clone(exchange)))
+            }
+            RequestBody::Empty | RequestBody::Stream { .. } => None,
+        };
+        Self { head, body, asked, added: None, kept }
     }
 }
 
@@ -203,7 +252,7 @@ mod tests {
             headers: HeaderMap::new(),
         };
         head.normalise(Some(HeaderValue::from_static("app.example:8080")));
-        Parcel { head, body: RequestBody::Empty, asked: Asked::default(), added: None }
+        Parcel { head, body: RequestBody::Empty, asked: Asked::default(), added: None, kept: None }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Bytes both ways after a 101: WebSockets.
 //!
-//! Nothing of the client's goes to the instance before its 101, because hyper keeps what it read
-//! behind the request until the tunnel begins. A tunnel holds its claim; it ends when either side
+//! Nothing of the client's goes to the instance before its 101: what was read behind the request waits
+//! until the tunnel begins. A tunnel holds its claim; it ends when either side
 //! ends, when nothing moves for the service's idle timeout, and when its endpoint is cut.
 
 use std::io;
@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::downstream::stream::Io;
 use super::exchange::{Exchange, Stage};
+use super::logged::Entry;
 use super::worker::Ongoing;
 
 /// Bytes per direction. WebSocket messages are small; 16 KiB is one TLS record.
@@ -29,10 +29,15 @@ pub struct Tunnel {
     pub behind: Bytes,
     /// The exchange, with the claim.
     pub ongoing: Ongoing,
+    /// What the access log is told at its end.
+    pub entry: Option<Box<Entry>>,
 }
 
 /// Moves bytes both ways until an end.
-pub async fn run(mut client: Io, behind: Bytes, tunnel: Tunnel) {
+pub async fn run<C>(mut client: C, behind: Bytes, tunnel: Tunnel)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
     let exchange = Rc::clone(tunnel.ongoing.exchange());
     let mut upstream = Watched { stream: tunnel.stream, exchange: Rc::clone(&exchange) };
     let mut moving = pin!(Box::pin(async {

@@ -14,26 +14,36 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Settings;
+use super::admission::{Admission, Admitted, Pressure};
 use super::clock::{Clock, TICK, Tick, ticks};
+use super::credentials::Credentials;
 use super::downstream::{self, Downstream, Secure};
 use super::exchange::{Exchange, Held, Snapshot};
+use super::forwarded::is_trusted;
 use super::ids::{Mint, Names};
+use super::memory;
+use super::places::Places;
 use super::refusals::Refusals;
 use super::slots::Slots;
 use super::upstream::Upstreams;
 use crate::routing::live::{Live, Reader};
+use crate::telemetry::access_log::{AccessLog, Lines};
 use crate::telemetry::traffic::{Count, Reason, Traffic};
 
 /// Ticks between two looks at the clients' connections: their deadlines are seconds.
 const CONNECTION_TICKS: Tick = if cfg!(test) { 1 } else { 10 };
 /// Ticks between two lines about refusals: an attack must not fill a disk.
 const REFUSAL_TICKS: Tick = 100;
+/// Ticks between two looks at the memory that is used. Envoy looks every 250 ms.
+const MEMORY_TICKS: Tick = 3;
 /// Bytes of a date as HTTP writes it.
 const DATE: usize = 29;
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Requests that may wait on one worker for the end of a maintenance; more are answered at once.
+const WAITING: usize = 1_000;
 /// The moment as answers tell it (RFC 9110, 5.6.7).
 fn date() -> [u8; DATE] {
     let mut text = [b' '; DATE];
@@ -61,8 +71,12 @@ pub enum Command {
 pub struct Start {
     /// Its number: its shard of every scorecard.
     pub index: usize,
+    /// Where visitors find https.
+    pub https_port: u16,
     /// How it works.
     pub settings: Arc<Settings>,
+    /// Who may connect; shared by all workers.
+    pub admission: Arc<Admission>,
     /// The door by which decisions come.
     pub live: Live,
     /// Where it counts.
@@ -78,12 +92,22 @@ pub struct Start {
 pub struct Worker {
     /// Its number: its shard of every scorecard.
     pub index: usize,
+    /// Where visitors find https.
+    pub https_port: u16,
     /// How it works.
     pub settings: Arc<Settings>,
+    admission: Arc<Admission>,
+    pressure: Cell<Pressure>,
     /// Its coarse clock.
     pub clock: Clock,
     /// Its connections to endpoints.
     pub upstreams: Upstreams,
+    /// Lines of the access log, if there is one.
+    pub lines: Option<Lines>,
+    /// Places for requests that wait for the end of a maintenance.
+    pub waiting: Places,
+    /// What it knows of passwords.
+    pub credentials: Credentials,
     traffic: Arc<Traffic>,
     reader: RefCell<Reader>,
     table: RefCell<Snapshot>,
@@ -110,9 +134,15 @@ impl Worker {
         let table = Rc::new(Arc::clone(reader.load()));
         Rc::new(Self {
             index: start.index,
+            https_port: start.https_port,
             settings: Arc::clone(&start.settings),
+            admission: Arc::clone(&start.admission),
+            pressure: Cell::default(),
             upstreams: Upstreams::new(clock.clone()),
             clock,
+            waiting: Places::new(WAITING),
+            credentials: Credentials::new(std::array::from_fn(|_| fastrand::u64(..))),
+            lines: start.settings.log.as_ref().map(AccessLog::lines),
             traffic: Arc::clone(&start.traffic),
             reader: RefCell::new(reader),
             table: RefCell::new(table),
@@ -208,9 +238,18 @@ impl Worker {
         }
     }
 
-    /// A connection was accepted.
-    pub fn accepted(&self) {
+    /// A connection was accepted: it is admitted, or the reason why not.
+    pub fn accepted(&self, peer: SocketAddr) -> Result<Admitted, Reason> {
+        let exempt = is_trusted(&self.settings.trusted_proxies, peer.ip());
+        let admitted = self.admission.admit(peer.ip(), exempt)?;
         self.open.set(self.open.get() + 1);
+        Ok(admitted)
+    }
+
+    /// How pressed for memory the process is.
+    #[inline]
+    pub fn pressure(&self) -> Pressure {
+        self.pressure.get()
     }
 
     /// A connection to be watched; the slot is to be given to [`Self::closed`].
@@ -229,6 +268,9 @@ impl Worker {
 
     fn tick(&self) {
         self.clock.advance();
+        if let Some(lines) = &self.lines {
+            lines.hand_over();
+        }
         let cut = self.upstreams.tick();
         let is_cut = |endpoint| cut.contains(&endpoint);
         // Firing wakes and drops, but calls nobody back: the borrow is safe.
@@ -236,12 +278,19 @@ impl Worker {
             exchange.tick(&is_cut);
         }
         self.date.set(date());
+        if self.index == 0
+            && self.clock.now().is_multiple_of(MEMORY_TICKS)
+            && let Some(used) = memory::used()
+        {
+            self.admission.uses(used);
+        }
+        self.pressure.set(self.admission.pressure());
         if self.clock.now().is_multiple_of(REFUSAL_TICKS) {
             self.refusals.borrow_mut().tell();
         }
         if self.clock.now().is_multiple_of(CONNECTION_TICKS) {
             for connection in self.connections.borrow().iter() {
-                connection.tick();
+                connection.tick(self.pressure.get());
             }
         }
     }

@@ -66,6 +66,9 @@ impl Command {
             (_, Phase::Launching | Phase::Probing) => {
                 refuse("the canary is not healthy yet", "wait for it, or `switchback abort`")
             }
+            (_, Phase::Smoke) => {
+                refuse("its smoke tests run", "wait for them, or `switchback abort`")
+            }
             (Self::Pause, Phase::Paused { .. }) => {
                 refuse("paused already", "`switchback resume` goes on")
             }

@@ -19,6 +19,8 @@ pub enum Effect {
     Launch,
     /// Ask the canary's instances whether they are healthy. Answered by `Ready`.
     Probe,
+    /// Put the canary through its smoke tests. Answered by `Smoked`.
+    Smoke,
     /// Give the canary this weight.
     Shift(Weight),
     /// Give the canary no new requests and wait for those in flight. Answered by `Drained`.

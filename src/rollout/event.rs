@@ -32,6 +32,13 @@ pub enum Event {
         /// Of the phase that asked.
         attempt: Attempt,
     },
+    /// The smoke tests are done.
+    Smoked {
+        /// Of the phase that asked.
+        attempt: Attempt,
+        /// What failed, if anything.
+        failure: Option<String>,
+    },
     /// The evidence was weighed.
     Sampled(Verdict),
     /// A canary instance ended, or the canary cannot be connected to.

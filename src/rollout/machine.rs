@@ -1,8 +1,8 @@
 //! The rollout machine: the whole law in one match.
 //!
 //! ```text
-//! Launching → Probing → Baking{0} → … → Baking{last} → Promoting → Promoted
-//!      └────────┴────────────┴──── any failure ────┴─▶ RollingBack → RolledBack
+//! Launching → Probing → [Smoke] → Baking{0} → … → Baking{last} → Promoting → Promoted
+//!      └────────┴─────────┴──────────┴──── any failure ────┴─▶ RollingBack → RolledBack
 //!                       Paused{i} ⇄ Baking{i}
 //! ```
 //!
@@ -138,11 +138,17 @@ impl Rollout {
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let longest = match &self.phase {
-            Phase::Launching => self.plan.launch_deadline,
+            Phase::Launching => self.plan.launch_within(),
             Phase::Probing => self.plan.probe_deadline,
+            Phase::Smoke => self.plan.smoke_within(),
             Phase::Baking { .. } => self.plan.bake_max,
             Phase::Promoting => PROMOTE_DEADLINE,
             Phase::RollingBack { .. } => self.plan.drain_deadline + STOP_SLACK,
+            Phase::Paused { reason: PauseReason::Gate, .. }
+                if self.plan.on_gate_timeout != OnInconclusive::Hold =>
+            {
+                self.plan.gate_timeout
+            }
             Phase::Paused { .. } | Phase::Promoted | Phase::RolledBack { .. } => return None,
         };
         Some(self.since.after(longest))
@@ -153,7 +159,7 @@ impl Rollout {
     pub fn step(&mut self, event: Event, now: Moment) -> Step {
         let before = self.settled;
         let step = self.law(event, now);
-        debug_assert!(self.invariants(before, &step), "{self:?} {step:?}");
+        debug_assert!(self.holds(before, &step), "{self:?} {step:?}");
         step
     }
 
@@ -185,13 +191,25 @@ impl Rollout {
                 self.roll_back(Cause::LaunchFailed { sentence }, now)
             }
             (Phase::Launching, Event::Tick { diagnosis }) if self.is_late(now) => {
-                let late = format!("not started within {:?}", self.plan.launch_deadline);
+                let late = format!("not started within {:?}", self.plan.launch_within());
                 let sentence = diagnosis.map_or(late.clone(), |said| format!("{late}: {said}"));
                 self.roll_back(Cause::LaunchFailed { sentence }, now)
             }
 
-            (Phase::Probing, Event::Ready { .. }) if self.is_direct() => self.promote(now),
-            (Phase::Probing, Event::Ready { .. }) => self.bake(0, now),
+            (Phase::Probing, Event::Ready { .. }) if self.is_smoked() => self.enter(
+                Phase::Smoke,
+                vec![Effect::Checkpoint { must: false }, Effect::Smoke],
+                now,
+            ),
+            (Phase::Probing, Event::Ready { .. })
+            | (Phase::Smoke, Event::Smoked { failure: None, .. }) => self.begin_traffic(now),
+            (Phase::Smoke, Event::Smoked { failure: Some(sentence), .. }) => {
+                self.roll_back(Cause::SmokeFailed { sentence }, now)
+            }
+            (Phase::Smoke, Event::Tick { .. }) if self.is_late(now) => {
+                let sentence = format!("not done within {:?}", self.plan.smoke_within());
+                self.roll_back(Cause::SmokeFailed { sentence }, now)
+            }
             (Phase::Probing, Event::Tick { diagnosis }) if self.is_late(now) => {
                 let late = format!("not healthy within {:?}", self.plan.probe_deadline);
                 let sentence = diagnosis.map_or(late.clone(), |said| format!("{late}: {said}"));
@@ -201,9 +219,10 @@ impl Rollout {
                 self.roll_back(Cause::NeverHealthy { sentence }, now)
             }
 
-            (Phase::Baking { .. } | Phase::Paused { .. }, Event::Lost { sentence }) => {
-                self.roll_back(Cause::Lost { sentence }, now)
-            }
+            (
+                Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. },
+                Event::Lost { sentence },
+            ) => self.roll_back(Cause::Lost { sentence }, now),
             (Phase::Baking { step }, Event::Sampled(verdict)) => self.weigh(*step, &verdict, now),
             (Phase::Paused { step, reason, .. }, Event::Sampled(verdict)) => {
                 match (verdict.result, reason) {
@@ -216,6 +235,11 @@ impl Rollout {
                     }
                     _ => Step::nothing(),
                 }
+            }
+            (Phase::Paused { step, reason: PauseReason::Gate, .. }, Event::Tick { .. })
+                if self.is_late(now) =>
+            {
+                self.close_gate(*step, now)
             }
             (Phase::Baking { step }, Event::Tick { .. }) if self.is_silent(now) => {
                 self.give_up_waiting(*step, now)
@@ -290,14 +314,17 @@ impl Rollout {
             (
                 Command::Promote { full: false },
                 Phase::Baking { step } | Phase::Paused { step, .. },
-            ) => self.advance(*step, now),
+            ) => self.go_on(*step, now),
             (Command::Pause, Phase::Baking { step }) => {
                 self.pause(*step, PauseReason::Operator, now)
             }
             // A person has seen that nothing is shown and says to go on.
-            (Command::Resume, Phase::Paused { step, reason: PauseReason::Inconclusive, .. }) => {
-                self.advance(*step, now)
-            }
+            (
+                Command::Resume,
+                Phase::Paused {
+                    step, reason: PauseReason::Inconclusive | PauseReason::Gate, ..
+                },
+            ) => self.go_on(*step, now),
             (Command::Resume, Phase::Paused { step, .. }) => self.bake(*step, now),
             (Command::Weight(weight), Phase::Baking { step } | Phase::Paused { step, .. }) => {
                 let phase = Phase::Paused { step: *step, weight, reason: PauseReason::Operator };
@@ -345,7 +372,20 @@ impl Rollout {
         }
     }
 
+    /// The canary is as ready as it can be without visitors.
+    fn begin_traffic(&mut self, now: Moment) -> Step {
+        if self.is_direct() { self.promote(now) } else { self.bake(0, now) }
+    }
+
+    /// The step has done what it was for. A gate waits for a person all the same.
     fn advance(&mut self, step: usize, now: Moment) -> Step {
+        if self.plan.is_gated(step) {
+            return self.pause(step, PauseReason::Gate, now);
+        }
+        self.go_on(step, now)
+    }
+
+    pub(super) fn go_on(&mut self, step: usize, now: Moment) -> Step {
         if self.plan.steps.is_last(step) { self.promote(now) } else { self.bake(step + 1, now) }
     }
 
@@ -356,22 +396,10 @@ impl Rollout {
     }
 
     /// Waits at the weight in force, whatever was wanted.
-    fn pause(&mut self, step: usize, reason: PauseReason, now: Moment) -> Step {
+    pub(super) fn pause(&mut self, step: usize, reason: PauseReason, now: Moment) -> Step {
         self.weight = self.settled;
         let phase = Phase::Paused { step, weight: self.weight, reason };
         self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
-    }
-
-    /// The step's time is up and nobody has said anything about it. That is no reason to go on, not
-    /// even where the plan says to advance when nothing is shown.
-    fn give_up_waiting(&mut self, step: usize, now: Moment) -> Step {
-        let sentence = format!("the evidence was not weighed within {:?}", self.plan.bake_max);
-        match self.plan.on_inconclusive {
-            OnInconclusive::Rollback => self.roll_back(Cause::Inconclusive { sentence }, now),
-            OnInconclusive::Hold | OnInconclusive::Advance => {
-                self.pause(step, PauseReason::Hold { sentence }, now)
-            }
-        }
     }
 
     /// Switches, again if need be: once it is on disk, nothing is written a second time.
@@ -385,7 +413,7 @@ impl Rollout {
         self.enter(Phase::Promoting, effects, now)
     }
 
-    fn roll_back(&mut self, cause: Cause, now: Moment) -> Step {
+    pub(super) fn roll_back(&mut self, cause: Cause, now: Moment) -> Step {
         self.weight = Weight::ZERO;
         self.settled = Weight::ZERO;
         let effects =
@@ -431,6 +459,11 @@ impl Rollout {
         self.kind == Kind::Direct || self.stable.is_none()
     }
 
+    /// Whether smoke tests come before visitors: not for a kept revision that served before.
+    fn is_smoked(&self) -> bool {
+        !self.plan.smoke.is_empty() && (self.kind == Kind::Canary || self.stable.is_none())
+    }
+
     fn is_silent(&self, now: Moment) -> bool {
         self.deadline().is_some_and(|deadline| now >= deadline.after(VERDICT_SLACK))
     }
@@ -444,6 +477,7 @@ impl Rollout {
             Event::Launched { attempt, .. }
             | Event::LaunchFailed { attempt, .. }
             | Event::Ready { attempt }
+            | Event::Smoked { attempt, .. }
             | Event::Drained { attempt }
             | Event::Stopped { attempt }
             | Event::Switched { attempt }
@@ -453,28 +487,5 @@ impl Rollout {
                 false
             }
         }
-    }
-
-    fn invariants(&self, before: Weight, step: &Step) -> bool {
-        let has_weight = matches!(
-            self.phase,
-            Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting | Phase::Promoted
-        );
-        let goes_back = matches!(self.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. });
-        let does = |wanted: fn(&Effect, Weight) -> bool| {
-            step.effects.iter().any(|effect| wanted(effect, before))
-        };
-        let rises = does(|effect, before| matches!(effect, Effect::Shift(to) if *to > before));
-        let switches = does(|effect, _| *effect == Effect::Switch);
-        let stops = does(|effect, _| *effect == Effect::Stop);
-        let saved_first = matches!(step.effects.first(), Some(Effect::Checkpoint { must: true }));
-        (has_weight || (self.weight == Weight::ZERO && self.settled == Weight::ZERO))
-            && (!rises || saved_first)
-            && (!switches || saved_first || self.committed)
-            && (!stops || matches!(self.phase, Phase::RollingBack { drained: true, .. }))
-            && !(self.committed && goes_back)
-            && (self.phase.is_over()
-                || matches!(self.phase, Phase::Paused { .. })
-                || self.deadline().is_some())
     }
 }

@@ -8,9 +8,11 @@ pub mod checkpoint;
 pub mod command;
 pub mod effect;
 pub mod event;
+mod invariants;
 pub mod machine;
 pub mod phase;
 pub mod plan;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod waiting;

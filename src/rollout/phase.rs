@@ -14,6 +14,8 @@ pub enum Phase {
     Launching,
     /// Instances run and are asked whether they are healthy.
     Probing,
+    /// Instances are healthy and go through the smoke tests, with no visitor.
+    Smoke,
     /// The canary takes its step's weight and evidence is gathered.
     Baking {
         /// The step.
@@ -59,6 +61,8 @@ pub enum PauseReason {
         /// What.
         sentence: String,
     },
+    /// A gate: a person must say so before it goes on.
+    Gate,
     /// The state could not be saved, so nothing may move forward.
     Unsaved {
         /// Why not.
@@ -90,8 +94,18 @@ pub enum Cause {
         /// What the last probe said.
         sentence: String,
     },
+    /// A smoke test failed.
+    SmokeFailed {
+        /// Which, and what was answered.
+        sentence: String,
+    },
     /// A person aborted.
     Aborted,
+    /// Nobody came to a gate in time, and the plan says to go back.
+    GateClosed {
+        /// Which gate, and how long it waited.
+        sentence: String,
+    },
     /// A step lasted its longest, nothing was shown, and the plan says to go back.
     Inconclusive {
         /// What was missing.
@@ -102,9 +116,12 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Regression { sentence } | Self::Lost { sentence } => f.write_str(sentence),
+            Self::Regression { sentence }
+            | Self::Lost { sentence }
+            | Self::GateClosed { sentence } => f.write_str(sentence),
             Self::LaunchFailed { sentence } => write!(f, "could not start: {sentence}"),
             Self::NeverHealthy { sentence } => write!(f, "never became healthy: {sentence}"),
+            Self::SmokeFailed { sentence } => write!(f, "smoke test failed: {sentence}"),
             Self::Aborted => f.write_str("aborted by a person"),
             Self::Inconclusive { sentence } => {
                 write!(f, "nothing was shown in the time allowed: {sentence}")
@@ -118,6 +135,9 @@ impl fmt::Display for PauseReason {
         match self {
             Self::Operator => f.write_str("paused by a person"),
             Self::Inconclusive => f.write_str("the evidence shows nothing yet"),
+            Self::Gate => f.write_str(
+                "a gate: `switchback promote` goes on, `switchback abort` takes it back",
+            ),
             Self::Hold { sentence } | Self::Unsaved { sentence } => f.write_str(sentence),
         }
     }
@@ -130,6 +150,7 @@ impl Phase {
         match self {
             Self::Launching => "launching",
             Self::Probing => "probing",
+            Self::Smoke => "smoke",
             Self::Baking { .. } => "baking",
             Self::Paused { .. } => "paused",
             Self::Promoting => "promoting",

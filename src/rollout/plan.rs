@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::criteria::Criteria;
+use crate::model::hook::{Hooks, Smoke};
 use crate::model::revision::duration_millis;
 use crate::model::weight::{InvalidWeight, Weight};
 
@@ -46,6 +47,24 @@ pub struct Plan {
     pub record: bool,
     /// What is held against the canary.
     pub criteria: Criteria,
+    /// Steps that the canary does not leave before a person says so.
+    #[serde(default)]
+    pub gates: Vec<Weight>,
+    /// How long a gate waits.
+    #[serde(default = "gate_timeout", with = "duration_millis")]
+    pub gate_timeout: Duration,
+    /// What happens when nobody came.
+    #[serde(default)]
+    pub on_gate_timeout: OnInconclusive,
+    /// How long after its promotion a person may confirm it, before it is taken back; 0 needs none.
+    #[serde(default, with = "duration_millis")]
+    pub confirm_within: Duration,
+    /// What must go well on the canary before any visitor meets it.
+    #[serde(default)]
+    pub smoke: Vec<Smoke>,
+    /// What is run around the rollout.
+    #[serde(default)]
+    pub hooks: Hooks,
 }
 
 impl Plan {
@@ -60,7 +79,37 @@ impl Plan {
         let before = step.checked_sub(1).map_or(Weight::ZERO, |before| self.steps.weight(before));
         weight.min(self.hold_back.complement()).max(before)
     }
+
+    /// Whether a person must say so before the canary leaves this step: a gate lies at its weight, or
+    /// between the step before and it.
+    #[must_use]
+    pub fn is_gated(&self, step: usize) -> bool {
+        let before = step.checked_sub(1).map_or(Weight::ZERO, |before| self.steps.weight(before));
+        self.gates.iter().any(|gate| *gate > before && *gate <= self.steps.weight(step))
+    }
+
+    /// How long launching may take, with the hook before it.
+    #[must_use]
+    pub fn launch_within(&self) -> Duration {
+        let hook = self.hooks.before_deploy.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
+        self.launch_deadline.saturating_add(hook)
+    }
+
+    /// How long the smoke tests may take: instances are tested at the same time, tests in order.
+    #[must_use]
+    pub fn smoke_within(&self) -> Duration {
+        let each = self.smoke.iter().map(Smoke::longest);
+        each.fold(SMOKE_SLACK, Duration::saturating_add)
+    }
 }
+
+/// A day: whoever is asked in the evening answers in the morning.
+fn gate_timeout() -> Duration {
+    Duration::from_secs(24 * 60 * 60)
+}
+
+/// What smoke tests may take beyond their own limits, on a busy machine.
+const SMOKE_SLACK: Duration = Duration::from_secs(10);
 
 impl Default for Plan {
     fn default() -> Self {
@@ -77,6 +126,12 @@ impl Default for Plan {
             fresh_baseline: false,
             record: false,
             criteria: Criteria::default(),
+            gates: Vec::new(),
+            gate_timeout: gate_timeout(),
+            on_gate_timeout: OnInconclusive::Rollback,
+            confirm_within: Duration::ZERO,
+            smoke: Vec::new(),
+            hooks: Hooks::default(),
         }
     }
 }

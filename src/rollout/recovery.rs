@@ -41,7 +41,11 @@ impl Rollout {
         rollout.attempt = 1;
         let effects = match &mut rollout.phase {
             Phase::Launching => vec![Effect::Launch],
-            Phase::Probing => vec![Effect::Probe],
+            // What was found healthy by another process is asked again before it is tested again.
+            Phase::Probing | Phase::Smoke => {
+                rollout.phase = Phase::Probing;
+                vec![Effect::Probe]
+            }
             Phase::Baking { step } => {
                 rollout.weight = rollout.plan.weight(*step);
                 vec![Effect::Shift(rollout.weight)]

@@ -5,6 +5,8 @@
 //! counts and drains survive the swap. No sockets here, no clock, no async; atomics and the one
 //! `ArcSwap` are shared memory.
 
+pub mod asset;
+pub mod budget;
 pub mod endpoint;
 pub mod live;
 pub mod pool;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::asset::Assets;
+use crate::model::weight::Weight;
+
 /// How requests of one service are treated: time limits, retries, affinity, what counts as an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSettings {
@@ -23,6 +26,28 @@ pub struct ServiceSettings {
     pub exceptions: Vec<Exception>,
     /// What lets a tester choose a side; `None` when nobody may.
     pub tester_secret: Option<String>,
+    /// Which failures of a canary stable answers.
+    pub shield: Shield,
+    /// How many of them: a part of the requests that stable gets by itself.
+    pub shield_budget: Weight,
+    /// Bytes of a request's body that are kept so that it can be sent again.
+    pub shield_body: usize,
+    /// What is asked of the other revision when one says 404.
+    pub assets: Assets,
+    /// Whether cleartext requests are sent to https. A policy, where there is one, says it itself.
+    pub to_https: bool,
+}
+
+/// Which requests that the canary failed are sent to stable before the user sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shield {
+    /// None.
+    Off,
+    /// What changes nothing: GET, HEAD, OPTIONS.
+    Safe,
+    /// PUT and DELETE too, which may be done twice (RFC 9110, 9.2.2).
+    #[default]
+    Idempotent,
 }
 
 impl Default for ServiceSettings {
@@ -37,6 +62,12 @@ impl Default for ServiceSettings {
             errors: ErrorRule::default(),
             exceptions: Vec::new(),
             tester_secret: None,
+            shield: Shield::default(),
+            // 20 %, as Finagle, Envoy and Linkerd have it.
+            shield_budget: Weight::from_basis_points(2_000).unwrap_or(Weight::ZERO),
+            shield_body: 64 * 1024,
+            assets: Assets::default(),
+            to_https: false,
         }
     }
 }

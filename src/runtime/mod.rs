@@ -6,12 +6,14 @@
 
 pub mod docker;
 pub mod fixed;
+pub mod hook;
 pub mod process;
 pub mod shim;
 
 mod listening;
 mod procfs;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::model::id::InstanceId;
 use crate::model::instance::{Exit, Instance, Ownership};
+use crate::model::progress::Listener;
 use crate::model::revision::RevisionSpec;
 
 /// Launches and stops instances.
@@ -35,6 +38,15 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
         &'a self,
         spec: &'a RevisionSpec,
     ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>>;
+
+    /// As [`Runtime::prepare`], and tells how far a pull is.
+    fn prepare_telling<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        _told: &'a Listener,
+    ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>> {
+        self.prepare(spec)
+    }
 
     /// Starts one instance and returns when it runs and has an address; not when it is healthy.
     /// Idempotent by ownership: when an instance with the same ownership already runs, it is
@@ -73,6 +85,21 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// outside of it (it listens on another port, or for itself alone). None when that is unknown.
     fn diagnose<'a>(&'a self, _instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// Runs a command in what the revision runs in, apart from its instances, and waits for its end:
+    /// with `docker` a container of the image. Elsewhere there is no such place.
+    fn run_once<'a>(
+        &'a self,
+        _spec: &'a RevisionSpec,
+        _ownership: &'a Ownership,
+        _what: &'a str,
+        _command: &'a [String],
+        _env: &'a BTreeMap<String, String>,
+        _limit: Duration,
+    ) -> BoxFuture<'a, Result<hook::Ran, RuntimeError>> {
+        let reason = format!("the runtime {} has no image to run it in", self.name());
+        Box::pin(std::future::ready(Err(RuntimeError::Failed(reason))))
     }
 
     /// Begins to watch. What happens to instances of ours, and to the runtime itself, is sent until

@@ -10,7 +10,7 @@ pub mod writer;
 
 use std::path::PathBuf;
 
-use records::{ActiveRecord, RolloutEntry, ServiceRecord};
+use records::{ActiveRecord, Exported, RolloutEntry, ServiceRecord};
 
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::revision::Revision;
@@ -34,6 +34,27 @@ pub struct Everything {
     pub active: Vec<ActiveRecord>,
     /// Past rollouts.
     pub history: Vec<RolloutEntry>,
+}
+
+impl Everything {
+    /// Whether nothing was ever written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.revisions.is_empty() && self.history.is_empty()
+    }
+}
+
+/// The changes that write a state that was exported. Instances run elsewhere and are started here
+/// again; what was kept warm there is not.
+#[must_use]
+pub fn imported(state: Exported) -> Vec<Change> {
+    let services = state.services.into_iter().map(|(name, record)| {
+        Change::Service(name, Box::new(ServiceRecord { warm: None, ..record }))
+    });
+    let revisions =
+        state.revisions.into_iter().map(|(name, one)| Change::Revision(name, Box::new(one)));
+    let history = state.history.into_iter().map(|entry| Change::History(Box::new(entry)));
+    services.chain(revisions).chain(history).collect()
 }
 
 /// One change in a batch.

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::id::{RevisionId, ServiceName};
+use crate::model::hook::{Hook, HookMoment};
+use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
+use crate::model::revision::Revision;
 use crate::rollout::checkpoint::Checkpoint;
 
 /// What a service has.
@@ -15,6 +17,72 @@ pub struct ServiceRecord {
     pub warm: Option<Warm>,
     /// The number that the next revision gets, less one.
     pub last_revision: u32,
+    /// A promotion that waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+    /// No deploy may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Freeze>,
+    /// Hooks at the end of rollouts that have yet to run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<PendingHook>,
+    /// Its visitors are kept from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceRecord>,
+}
+
+/// A promotion that is taken back when nobody confirms it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// The revision that was promoted.
+    pub revision: RevisionId,
+    /// The one that comes back.
+    pub former: RevisionId,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub until: u64,
+}
+
+/// A time without deploys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Why.
+    pub reason: String,
+    /// Who said so.
+    pub by: Option<String>,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since: u64,
+    /// Until when; for good when absent.
+    pub until: Option<u64>,
+}
+
+impl Freeze {
+    /// Whether it holds at this moment.
+    #[must_use]
+    pub fn holds(&self, now: u64) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// A hook that is to run, with all that it needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingHook {
+    /// The rollout that ended.
+    pub rollout: RolloutId,
+    /// The revision that it is about.
+    pub revision: RevisionId,
+    /// Which hook.
+    pub moment: HookMoment,
+    /// What to run.
+    pub hook: Hook,
+    /// Why the rollout went back.
+    pub cause: Option<String>,
+}
+
+/// Visitors are kept from a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaintenanceRecord {
+    /// How long each of them waits, in milliseconds.
+    pub queue_millis: u64,
 }
 
 /// A revision and where it runs.
@@ -78,4 +146,19 @@ impl RolloutEntry {
     pub fn service(&self) -> &ServiceName {
         &self.checkpoint.service
     }
+}
+
+/// The format of an export.
+pub const EXPORT: u32 = 1;
+
+/// A daemon's own state, to be taken to another host. Rollouts under way stay behind: what is stable
+/// is taken along.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The services.
+    pub services: Vec<(ServiceName, ServiceRecord)>,
+    /// Their revisions.
+    pub revisions: Vec<(ServiceName, Revision)>,
+    /// Their past rollouts.
+    pub history: Vec<RolloutEntry>,
 }

@@ -72,9 +72,15 @@ metrics! {
     RECEIVED Counter "received_requests_total" "Requests received, of any kind.";
     UNROUTED Counter "unrouted_requests_total" "Requests that matched no route.";
     REFUSED Counter "refused_total" "Requests and connections refused as malformed or over a limit, by reason.";
+    DENIED Counter "denied_requests_total" "Requests that a policy turned away: by address, method, header or for want of credentials.";
+    LIMITED Counter "limited_requests_total" "Requests turned away by a rate limit or a limit on requests in flight.";
+    ANSWERED Counter "answered_requests_total" "Requests that a policy answered itself: redirects and fixed responses.";
+    LOST_LINES Counter "access_log_lost_lines_total" "Lines of the access log that were dropped, because whoever takes them fell behind or the disk refused them.";
     CONNECTS Counter "upstream_connects_total" "Connections to instances, by result.";
     RETRIES Counter "retries_total" "Requests tried again on another endpoint.";
     RESCUED Counter "rescued_requests_total" "Failures of a canary that no visitor saw, because stable answered instead.";
+    ASSETS Counter "assets_found_total" "Assets that one revision did not have and the other one did.";
+    SHIELDED Counter "shielded_requests_total" "Failures of a canary that the shield sent to stable, and those beyond its budget, by result.";
     SYNTHETIC Counter "synthetic_responses_total" "Answers that the proxy made itself: 502, 503, 504.";
     TUNNELS Counter "tunnels_total" "Tunnels opened, such as WebSockets.";
     PANICS Counter "panics_total" "Panics caught in a connection; each is a mistake of ours.";
@@ -181,16 +187,20 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 12] = [
+        let counters: [(&Metric, Labels<'_>, Count); 16] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),
             (&RECEIVED, &[], Count::Requests),
             (&UNROUTED, &[], Count::Unrouted),
+            (&DENIED, &[], Count::Denied),
+            (&LIMITED, &[], Count::Limited),
+            (&ANSWERED, &[], Count::Answered),
             (&CONNECTS, &ok, Count::UpstreamConnects),
             (&CONNECTS, &failed, Count::UpstreamConnectFailures),
             (&RETRIES, &[], Count::Retries),
             (&RESCUED, &[], Count::Rescued),
+            (&ASSETS, &[], Count::AssetsFound),
             (&SYNTHETIC, &[], Count::Synthetic),
             (&TUNNELS, &[], Count::Tunnels),
             (&PANICS, &[], Count::Panics),
@@ -198,6 +208,7 @@ impl Page {
         // Closed is read first: a connection that opens in between must not make the gauge wrap.
         let closed = traffic.total(Count::Closed);
         self.add(&OPEN, &[], traffic.total(Count::Accepted).saturating_sub(closed));
+        self.add(&LOST_LINES, &[], traffic.lost_lines());
         for (metric, labels, count) in counters {
             self.add(metric, labels, traffic.total(count));
         }

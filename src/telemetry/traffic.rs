@@ -20,6 +20,12 @@ pub enum Count {
     Requests,
     /// Requests that matched no route.
     Unrouted,
+    /// Requests that a policy turned away: by address, method, header or for want of credentials.
+    Denied,
+    /// Requests turned away because too many came.
+    Limited,
+    /// Requests that a policy answered itself: redirects and fixed responses.
+    Answered,
     /// Upstream connections opened.
     UpstreamConnects,
     /// Upstream connections that could not be opened.
@@ -28,6 +34,8 @@ pub enum Count {
     Retries,
     /// Canary failures that a user did not see, because stable answered instead.
     Rescued,
+    /// Assets that one revision did not have and the other did.
+    AssetsFound,
     /// Answers that the proxy made itself: 502, 503, 504.
     Synthetic,
     /// Tunnels opened by `Upgrade` or `CONNECT`.
@@ -45,7 +53,7 @@ pub enum Reason {
     Malformed,
     /// Where the message ends is in doubt: its `Content-Length` or `Transfer-Encoding`.
     Framing,
-    /// A transfer coding that is not ours to decode.
+    /// A transfer coding, or a protocol in a tunnel, that is not ours.
     Coding,
     /// No `Host`, several, a bad one, or one that says something else than the target.
     Host,
@@ -146,6 +154,8 @@ const REASONS: usize = Reason::ALL.len();
 #[derive(Debug)]
 pub struct Traffic {
     shards: Box<[Shard]>,
+    /// Lines of the access log that nobody will read; counted by whoever drops them.
+    lost_lines: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -163,7 +173,8 @@ impl Traffic {
             cells: std::array::from_fn(|_| AtomicU64::new(0)),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
         };
-        Self { shards: (0..workers.max(1)).map(|_| shard()).collect() }
+        let shards = (0..workers.max(1)).map(|_| shard()).collect();
+        Self { shards, lost_lines: AtomicU64::new(0) }
     }
 
     /// Adds one, on the shard of worker `worker`, which is its only writer.
@@ -177,6 +188,18 @@ impl Traffic {
     pub fn refuse(&self, worker: usize, reason: Reason) {
         let Some(shard) = self.shards.get(worker) else { return };
         add_one(&shard.refused[reason as usize]);
+    }
+
+    /// Lines of the access log were dropped.
+    pub fn lose_lines(&self, count: u32) {
+        // Relaxed: a sum, in no order with anything.
+        self.lost_lines.fetch_add(count.into(), Ordering::Relaxed);
+    }
+
+    /// Lines of the access log that were dropped.
+    #[must_use]
+    pub fn lost_lines(&self) -> u64 {
+        self.lost_lines.load(Ordering::Relaxed)
     }
 
     /// The sum over all workers.

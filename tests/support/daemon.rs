@@ -18,7 +18,7 @@ use switchback::demo::image;
 use switchback::runtime::docker::DockerRuntime;
 use tempfile::TempDir;
 
-use super::engine::{DockerHost, engine, on_a_runtime};
+use super::engine::{DockerHost, engine, on_a_runtime, remove_tags};
 use super::http::{Answer, Connection, get};
 pub use super::process::free_address;
 use super::process::{Process, is_in, pids};
@@ -195,7 +195,7 @@ impl Daemon {
     /// Starts it and waits for nothing.
     pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.home().join("log")).unwrap();
-        let mut run = command(&self.program);
+        let mut run = without_variables(Command::new(&self.program));
         run.args(["run", "--log-format", "json", "-c"]).arg(self.config());
         run.envs(self.variables.iter().cloned());
         run.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -445,6 +445,10 @@ impl Drop for Daemon {
             self.terminate();
         }
         self.remove_containers();
+        if let Some(host) = &self.engine {
+            let daemon = rapidhash::v3::rapidhash_v3(self.state_text().as_bytes());
+            remove_tags(host, &format!("-{daemon:016x}"));
+        }
         let begun = Instant::now();
         let mut left = self.processes();
         while !left.is_empty() && !failed && begun.elapsed() < Duration::from_secs(10) {
@@ -467,11 +471,11 @@ impl Drop for Daemon {
 
 /// The program with no variables of ours.
 pub fn program() -> Command {
-    command(Path::new(PROGRAM))
+    without_variables(Command::new(PROGRAM))
 }
 
-fn command(program: &Path) -> Command {
-    let mut command = Command::new(program);
+/// A command with no variables of ours.
+pub fn without_variables(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         if name_text.starts_with("SWITCHBACK_") || name_text == "DOCKER_HOST" {

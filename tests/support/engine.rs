@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions};
 use futures_util::StreamExt;
 
 /// What a private engine gets to start; it takes two to three seconds.
@@ -89,6 +89,23 @@ pub fn import(host: &DockerHost, changes: &[&str]) -> String {
     full
 }
 
+/// Takes the tags with which a daemon kept images.
+pub fn remove_tags(host: &DockerHost, ours: &str) {
+    let client = host.client();
+    on_a_runtime(async move {
+        let options = ListImagesOptions {
+            filters: Some([("reference".to_owned(), vec!["switchback/*".to_owned()])].into()),
+            ..ListImagesOptions::default()
+        };
+        for image in client.list_images(Some(options)).await.unwrap_or_default() {
+            for tag in image.repo_tags.iter().filter(|tag| tag.ends_with(ours)) {
+                let options = RemoveImageOptions::default();
+                let _gone = client.remove_image(tag, Some(options), None).await;
+            }
+        }
+    });
+}
+
 /// Runs a future to its end, from inside or outside of another async runtime.
 pub fn on_a_runtime<F: Future<Output: Send> + Send>(future: F) -> F::Output {
     std::thread::scope(|scope| {
@@ -101,10 +118,15 @@ pub fn on_a_runtime<F: Future<Output: Send> + Send>(future: F) -> F::Output {
 }
 
 fn root_of_busybox() -> Vec<u8> {
+    root_with(&[])
+}
+
+/// The root file system of the test image, with further files.
+pub fn root_with(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name("/bin/busybox", "bin/busybox").unwrap();
     for applet in
-        ["sh", "httpd", "sleep", "tail", "echo", "cat", "id", "touch", "test", "rm", "kill"]
+        ["sh", "httpd", "sleep", "tail", "echo", "cat", "id", "touch", "test", "rm", "kill", "dd"]
     {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
@@ -112,7 +134,8 @@ fn root_of_busybox() -> Vec<u8> {
         header.set_mode(0o777);
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    for (path, text) in [("www/index.html", "hello from a container\n"), ("tmp/.keep", "")] {
+    let page = [("www/index.html", "hello from a container\n"), ("tmp/.keep", "")];
+    for (path, text) in page.iter().chain(files) {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);

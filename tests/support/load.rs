@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 struct Seen {
     stop: AtomicBool,
+    incident: AtomicBool,
     asked: AtomicU64,
     failed: Mutex<Vec<(Instant, String)>>,
 }
@@ -42,6 +43,11 @@ impl Load {
         });
         let visitors = visitors.collect();
         Self { seen, visitors }
+    }
+
+    /// From now on one request in ten fails whoever answers it, or none any more.
+    pub fn incident(&self, lasts: bool) {
+        self.seen.incident.store(lasts, Ordering::Relaxed);
     }
 
     /// How many requests had an end so far.
@@ -89,7 +95,8 @@ fn visit(to: SocketAddr, period: Duration, seen: &Seen) {
     let mut next = Instant::now();
     while !seen.stop.load(Ordering::Relaxed) {
         next = (next + period).max(Instant::now() - period);
-        if let Err(why) = ask(to, &mut connection) {
+        let incident = seen.incident.load(Ordering::Relaxed);
+        if let Err(why) = ask(to, &mut connection, incident) {
             connection = None;
             seen.failed.lock().unwrap().push((Instant::now(), why));
         }
@@ -98,12 +105,17 @@ fn visit(to: SocketAddr, period: Duration, seen: &Seen) {
     }
 }
 
-fn ask(to: SocketAddr, connection: &mut Option<Connection<TcpStream>>) -> Result<(), String> {
+fn ask(
+    to: SocketAddr,
+    connection: &mut Option<Connection<TcpStream>>,
+    incident: bool,
+) -> Result<(), String> {
     let mut open = match connection.take() {
         Some(open) => open,
         None => Connection::open(to, PATIENCE).map_err(|error| format!("connect: {error}"))?,
     };
-    let asked = open.ask("GET", "/", &[], "");
+    let fields = [("x-sample-incident", "0.1")];
+    let asked = open.ask("GET", "/", if incident { &fields } else { &[] }, "");
     let (answer, again) = asked.map_err(|error| format!("no answer: {error}"))?;
     if again {
         *connection = Some(open);

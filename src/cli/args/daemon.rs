@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, Source, duration};
+use super::{Output, Source, duration, keeping, maintenance};
 use crate::cli::exit::EXIT_CODES;
 use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -29,6 +29,9 @@ pub enum Daemon {
     /// Carries a new revision to 100%, or takes it back
     #[command(display_order = 30, long_about = DEPLOY, after_long_help = EXIT_CODES)]
     Deploy(Deploy),
+    /// Takes over a container that somebody else runs
+    #[command(display_order = 30, long_about = keeping::ADOPT)]
+    Adopt(keeping::Adopt),
     /// Shows how services stand
     #[command(display_order = 31, long_about = STATUS, after_long_help = EXIT_CODES)]
     Status(Status),
@@ -50,6 +53,27 @@ pub enum Daemon {
     /// Returns to an earlier revision
     #[command(display_order = 37, long_about = ROLLBACK)]
     Rollback(Rollback),
+    /// Keeps visitors from a service while it is worked on
+    #[command(display_order = 38, long_about = maintenance::MAINTENANCE)]
+    Maintenance(maintenance::Maintenance),
+    /// Says that a promotion stands, where `confirm_within` asks for it
+    #[command(display_order = 38)]
+    Confirm(OneService),
+    /// Lets no deploy of a service begin
+    #[command(display_order = 38)]
+    Freeze(Freeze),
+    /// Lets deploys of a service begin again
+    #[command(display_order = 38)]
+    Unfreeze(OneService),
+    /// Keeps and restores checkpoints
+    #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
+    Checkpoint(keeping::Checkpoint),
+    /// Frees what is ours and nobody needs any more
+    #[command(display_order = 39, long_about = keeping::CLEAN)]
+    Clean(keeping::Clean),
+    /// Takes Switchback's own state to another host
+    #[command(display_order = 44, long_about = keeping::STATE, subcommand_required = true, arg_required_else_help = true)]
+    State(keeping::State),
     /// Lists the rollouts of a service
     #[command(display_order = 40)]
     History(OneServiceRead),
@@ -147,6 +171,8 @@ Carries a new revision to 100%, or takes it back, and follows it to the end.
 
   switchback deploy web:v2                             the image of the configuration, tag v2
   switchback deploy web --image ghcr.io/acme/web:v2
+  switchback deploy web --build .                      build the image from here
+  switchback deploy --git . --ref main                 build and deploy what changed in `paths`
   switchback deploy web --steps '1% 10% 100%' --bake 5m
   switchback deploy api --command ./api-v2 --port {port}
   switchback deploy old --endpoints 10.0.0.7:3000
@@ -159,9 +185,21 @@ object for each. Ctrl-C stops following, not the rollout.";
 /// `deploy`
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The service, and after a colon the tag of its image
-    #[arg(value_name = "SERVICE[:TAG]")]
-    pub target: Target,
+    /// The service, and after a colon the tag of its image; several, or none, with --build and --git
+    #[arg(value_name = "SERVICE[:TAG]", required_unless_present_any = ["build", "git"])]
+    pub services: Vec<Target>,
+    /// Builds the image from this directory, as it is
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["image", "command", "endpoints", "git"])]
+    pub build: Option<PathBuf>,
+    /// Builds the image from a repository: its URL, or its path on this machine
+    #[arg(long, value_name = "REPOSITORY", conflicts_with_all = ["image", "command", "endpoints"])]
+    pub git: Option<String>,
+    /// The branch, tag or commit
+    #[arg(long = "ref", value_name = "REF", requires = "git")]
+    pub reference: Option<String>,
+    /// Deploys also what has not changed since the commit that serves
+    #[arg(long)]
+    pub force: bool,
     /// Another image
     #[arg(long, value_name = "IMAGE", conflicts_with_all = ["command", "endpoints"])]
     pub image: Option<String>,
@@ -186,6 +224,12 @@ pub struct Deploy {
     /// The least time at a step
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub bake: Option<Duration>,
+    /// Go past a freeze; that is written down
+    #[arg(long = "override")]
+    pub override_freeze: bool,
+    /// Archive no checkpoint first, although `checkpoint` is "auto"
+    #[arg(long)]
+    pub no_checkpoint: bool,
     /// Return once the rollout has begun
     #[arg(short, long)]
     pub detach: bool,
@@ -282,6 +326,22 @@ pub struct OneService {
     pub client: Client,
 }
 
+/// `freeze`
+#[derive(Debug, Args)]
+pub struct Freeze {
+    /// The service
+    pub service: Service,
+    /// Why nobody may deploy
+    #[arg(long)]
+    pub reason: String,
+    /// Until when: 2026-12-01T08:00:00Z, or 12h from now [default: until `unfreeze`]
+    #[arg(long)]
+    pub until: Option<String>,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// A verb that reads one service.
 #[derive(Debug, Args)]
 pub struct OneServiceRead {
@@ -341,6 +401,9 @@ pub struct Rollback {
     /// The number of the revision
     #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub to: Option<RevisionId>,
+    /// Archive no checkpoint first, although `checkpoint` is "auto"
+    #[arg(long)]
+    pub no_checkpoint: bool,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,

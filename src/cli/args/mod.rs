@@ -5,6 +5,8 @@
 //! with exit code 2 before anything happens.
 
 pub mod daemon;
+pub mod keeping;
+pub mod maintenance;
 pub mod offline;
 
 use std::path::PathBuf;

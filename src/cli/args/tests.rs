@@ -30,8 +30,8 @@ fn a_deploy_says_what_and_how() {
     else {
         panic!("a deploy")
     };
-    assert_eq!(deploy.target.service.as_str(), "web");
-    assert_eq!(deploy.target.tag.as_deref(), Some("v2"));
+    assert_eq!(deploy.services[0].service.as_str(), "web");
+    assert_eq!(deploy.services[0].tag.as_deref(), Some("v2"));
     assert_eq!(deploy.steps.map(|steps| steps.count()), Some(2));
     assert_eq!(deploy.bake, Some(Duration::from_secs(300)));
     assert!(deploy.detach && deploy.output.is_json());

@@ -118,6 +118,16 @@ async fn deploy_on_a_terminal_draws_a_picture() {
 }
 
 #[tokio::test]
+async fn a_pull_is_told_before_the_rollout_begins() {
+    let mut shell = Shell::new().await;
+    let options = deploy::Options { detach: true, ..web("pulled") };
+    assert_eq!(shell.deploy(options).await, Exit::Done);
+    let (out, err) = shell.said();
+    assert_eq!(out, "12\n");
+    assert_eq!(err, "pulling web:pulled\n`switchback status web -w` shows how it goes\n");
+}
+
+#[tokio::test]
 async fn deploy_detached_prints_the_number() {
     let mut shell = Shell::new().await;
     let options = deploy::Options { detach: true, ..web("v4") };

@@ -1,6 +1,7 @@
 //! Whole files: what they mean, where values come from, and the commented example.
 
 mod bad;
+mod policy;
 
 use super::*;
 use crate::analysis::criteria::Unit;
@@ -19,6 +20,13 @@ fn read_with(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<P
     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let file = |path: &Path| match path.to_str() {
         Some("conf/web.env") => Ok("A=file\nB=file\n".to_owned()),
+        Some("conf/office.txt") => {
+            Ok("203.0.113.0/24 # the office\n\n# home\n2001:db8::7\n".to_owned())
+        }
+        Some("conf/users.htpasswd") => Ok("ann:$2y$05$x\n".to_owned()),
+        Some("conf/bad.htpasswd") => Ok("ann:$2y$05$x\nbob:hunter2\n".to_owned()),
+        Some("conf/bad.txt") => Ok("10.0.0.0/8\noffice\n".to_owned()),
+        Some("conf/pages/404.html" | "conf/pages/5xx.html") => Ok("<h1>{status}</h1>".to_owned()),
         Some("conf/bad.env") => Ok("A=1\nPASSWORD hunter2\n".to_owned()),
         _ => Err("there is no such file".to_owned()),
     };
@@ -63,7 +71,9 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
     assert_eq!(web.template.source, Source::Image("ghcr.io/acme/web".to_owned()));
     assert_eq!((web.template.port, web.template.replicas), (3000, 1));
     assert_eq!(web.plan, Plan::default());
-    assert_eq!(web.settings, ServiceSettings::default());
+    let settings = ServiceSettings { to_https: true, ..ServiceSettings::default() };
+    assert_eq!(web.settings, settings);
+    assert!(web.policy.is_empty());
     let host = HostPattern::Exact("app.example.com".to_owned());
     assert_eq!(web.routes, [Route { host, path: "/".to_owned() }]);
 }
@@ -262,6 +272,13 @@ fn the_commented_example_shows_every_key_with_its_default() {
     let (tree, problems) = raw::parse(&bare, 0);
     assert!(problems.is_empty(), "{problems:?}");
     parsed(&bare.replace("env_file = \"web.env\"", ""), &[], &[]);
+    // What a route may say as well as its service stands with the service.
+    let is_shared = |path: &str| {
+        let rest = path.strip_prefix("service.*.route.").and_then(|rest| rest.split('.').next());
+        rest.is_some_and(|name| keys::SERVICE.iter().any(|key| key.name == name))
+            && !["host", "path", "connect_timeout", "response_timeout", "idle_timeout", "retries"]
+                .contains(&rest.unwrap_or(""))
+    };
 
     let prose: String = EXAMPLE
         .lines()
@@ -270,15 +287,32 @@ fn the_commented_example_shows_every_key_with_its_default() {
         .collect();
     for (path, key) in all_keys() {
         assert!(prose.contains(key.doc), "{path} is described otherwise in config/switchback.toml");
-        if key.shape.keys().is_some() || path.starts_with("tls.") {
+        // Shown once: further tests and hooks have the same keys.
+        let is_shown = [".smoke.", ".after_promote.", ".on_rollback."];
+        let is_shown = is_shown.iter().any(|part| path.contains(part)) || is_shared(&path);
+        if key.shape.keys().is_some() || path.starts_with("tls.") || is_shown {
             continue;
         }
-        let service = if key.name == "command" { "api" } else { "web" };
+        let service = if path == "service.*.command" { "api" } else { "web" };
         let service = if key.name == "endpoints" { "old" } else { service };
         let parts: Vec<String> = path.replace('*', service).split('.').map(str::to_owned).collect();
         let (last, tables) = parts.split_last().expect("a key");
-        let table = tables.iter().try_fold(&tree, |table, name| table.table(name));
-        let entry = table.and_then(|table| table.entry(last));
+        // Of a list of tables, any may show a key.
+        let mut found = vec![&tree];
+        for name in tables {
+            let nodes = found.iter().filter_map(|table| table.entry(name)).map(|entry| &entry.node);
+            found = nodes
+                .flat_map(|node| match &node.value {
+                    raw::Value::List(nodes) => nodes.as_slice(),
+                    _ => std::slice::from_ref(node),
+                })
+                .filter_map(|node| match &node.value {
+                    raw::Value::Table(table) => Some(table),
+                    _ => None,
+                })
+                .collect();
+        }
+        let entry = found.iter().find_map(|table| table.entry(last));
         let entry = entry.unwrap_or_else(|| panic!("{path} is not in config/switchback.toml"));
         let nowhere = Place { source: 0, span: 0..0 };
         if let Some(default) = raw::parse_value(key.default, &nowhere) {
@@ -335,4 +369,54 @@ fn what_is_in_effect_is_shown_without_secrets() {
     let again = read(&toml.replace("\"***\"", "\"0123456789abcdef\""));
     assert_eq!(again.services[0].plan, shown.config.services[0].plan);
     assert_eq!(again.listen, shown.config.listen);
+}
+
+#[test]
+fn what_is_kept_and_built_is_read() {
+    let config = read(
+        r#"
+        [state]
+        dir = "var"
+        checkpoints = "/backup"
+        [service.web]
+        host = "*"
+        image = "web"
+        port = 3000
+        pull = "always"
+        volumes = ["data:/data", "/srv/up:/up:ro"]
+        keep_revisions = 4
+        checkpoint = "auto"
+        paths = ["backend/**", "Cargo.lock"]
+        [service.web.backup]
+        volumes = ["data", "/up"]
+        command = ["pg_dump", "shop"]
+        timeout = "5m"
+        keep = 3
+        max_age = "7d"
+        [service.web.build]
+        context = "backend"
+        dockerfile = "deploy/Dockerfile"
+        args = { VERSION = "1" }
+        [service.api]
+        host = "api.example.com"
+        command = ["./api", "{port}"]
+        "#,
+    );
+    assert_eq!(config.state.checkpoints, Path::new("/backup"));
+    let [web, api] = &config.services[..] else { panic!("two services") };
+    assert!(web.template.container.pull_always && !api.template.container.pull_always);
+    let keeping = &web.keeping;
+    assert_eq!((keeping.revisions, keeping.auto, keeping.archives), (4, true, 3));
+    assert_eq!(keeping.volumes, ["data", "/up"]);
+    assert_eq!(keeping.command, ["pg_dump", "shop"]);
+    assert_eq!(keeping.timeout, Duration::from_secs(300));
+    assert_eq!(keeping.max_age, Duration::from_secs(7 * 24 * 60 * 60));
+    let build = &web.build;
+    assert_eq!((&*build.context, &*build.dockerfile), ("backend", "deploy/Dockerfile"));
+    assert_eq!(build.args.get("VERSION").map(String::as_str), Some("1"));
+    assert_eq!(build.paths, ["backend/**", "Cargo.lock"]);
+    assert_eq!((api.keeping.revisions, api.keeping.auto, api.keeping.archives), (10, false, 10));
+    assert_eq!((&*api.build.context, &*api.build.dockerfile), (".", "Dockerfile"));
+    let plain = read(WEB);
+    assert_eq!(plain.state.checkpoints, Path::new("/var/lib/switchback/checkpoints"));
 }

@@ -5,11 +5,14 @@
 //!            (both under one deadline)                  └▶ HTTP/2
 //! ```
 //!
-//! hyper reads and writes; here are the deadlines that it does not have, the drain, and the end: an
-//! answer to a malformed request is not lost to a reset, because what the client still sends is read
-//! for a while. A panic ends one connection and is counted.
+//! HTTP/1.1 is read and written here ([`persistent`] and what it uses); HTTP/2 is hyper's, beside a gauge
+//! of the frames that come. Here are the deadlines, the drain, and the end: an answer to a malformed
+//! request is not lost to a reset, because what the client still sends is read for a while. A panic
+//! ends one connection and is counted.
 
+pub mod busy;
 mod framing;
+mod gauge;
 mod head;
 mod persistent;
 mod reply;
@@ -18,7 +21,6 @@ pub mod upload;
 pub mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -32,9 +34,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use self::busy::Busy;
+use self::gauge::{Gauge, Wrong};
 use self::stream::{Io, Transport};
 use self::upload::ClientBody;
 use self::wire::Wire;
+use super::admission::{Admitted, Pressure};
 use super::clock::{Clock, Tick};
 use super::forwarded::{address_value, is_trusted};
 use super::handler;
@@ -51,6 +56,8 @@ const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 /// HTTP/2 flow control: bytes a client may send ahead on a stream, and in all. Envoy's at the edge.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a stream's response that may wait for its client.
+const SEND_BUFFER: usize = 64 * 1024;
 /// HTTP/2 pings that find dead peers: every 30 s, answered within 20 s.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -64,7 +71,7 @@ pub type Secure = Arc<rustls::ServerConfig>;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub enum Phase {
     /// Between requests.
     Idle,
     /// A request's head has begun and is not complete. HTTP/1.1 only.
@@ -75,10 +82,17 @@ pub(super) enum Phase {
 
 /// Why a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doom {
+pub enum Doom {
+    /// Nothing was said for too long.
     Idle,
+    /// A head, or a header block, is not complete in time.
     Head,
+    /// The client takes nothing of what waits for it.
     Stalled,
+    /// A flood of frames. HTTP/2 only.
+    Flood,
+    /// A frame that is none. HTTP/2 only.
+    Malformed,
 }
 
 /// What is known about a client's connection, shared by its parts.
@@ -98,6 +112,10 @@ pub struct Downstream {
     wire: RefCell<Weak<Wire>>,
     takes_interim: Cell<bool>,
     multiplexed: bool,
+    /// How the client behaves. HTTP/2 only.
+    gauge: Option<RefCell<Gauge>>,
+    /// When it is old enough to end.
+    old_at: Tick,
     clock: Clock,
     limits: Deadlines,
     /// What it is doing.
@@ -143,6 +161,8 @@ impl Downstream {
             wire: RefCell::default(),
             takes_interim: Cell::new(false),
             multiplexed,
+            gauge: multiplexed.then(|| RefCell::new(Gauge::new(worker.clock.now()))),
+            old_at: worker.clock.now() + old_age(worker),
             clock: worker.clock.clone(),
             limits: Deadlines::of(&worker.settings.limits, multiplexed),
             phase: Cell::new(Phase::Idle),
@@ -171,12 +191,32 @@ impl Downstream {
         self.since.set(self.clock.now());
     }
 
-    /// Bytes came.
+    /// These bytes came. The error is why the client is to be sent away.
     #[inline]
-    pub fn read(&self) {
-        if self.phase.get() == Phase::Idle && !self.multiplexed {
+    pub fn read(&self, bytes: &[u8]) -> Result<(), Wrong> {
+        if let Some(gauge) = &self.gauge {
+            if let Err(wrong) = gauge.borrow_mut().came(bytes, self.clock.now()) {
+                let flood = wrong == Wrong::Flood;
+                self.doom.set(Some(if flood { Doom::Flood } else { Doom::Malformed }));
+                return Err(wrong);
+            }
+        } else if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head);
         }
+        Ok(())
+    }
+
+    /// These bytes went.
+    #[inline]
+    pub fn went(&self, bytes: &[u8]) {
+        if let Some(gauge) = &self.gauge {
+            gauge.borrow_mut().went(bytes);
+        }
+    }
+
+    /// Whether a frame of our own can be sent. HTTP/2 only.
+    pub fn is_between_frames(&self) -> bool {
+        self.gauge.as_ref().is_some_and(|gauge| gauge.borrow().is_between())
     }
 
     /// Bytes went, or would not go.
@@ -191,15 +231,27 @@ impl Downstream {
 
     /// Whether this is the connection's last request.
     pub fn is_last(&self) -> bool {
-        self.served.get() >= self.limits.requests
+        self.served.get() >= self.limits.requests || self.is_old()
+    }
+
+    fn is_old(&self) -> bool {
+        self.clock.now() >= self.old_at
     }
 
     /// One look of the worker's tick.
-    pub fn tick(&self) {
+    pub fn tick(&self, pressure: Pressure) {
         let now = self.clock.now();
         let quiet = now.saturating_sub(self.since.get());
+        // Pressed for memory, nobody may idle for long.
+        let share = if pressure == Pressure::None { 1 } else { 8 };
+        let incomplete = self.gauge.as_ref().and_then(|gauge| gauge.borrow().incomplete_since());
         let doom = match self.phase.get() {
-            Phase::Idle if quiet >= self.limits.keep_alive => Doom::Idle,
+            _ if incomplete
+                .is_some_and(|since| now.saturating_sub(since) >= self.limits.header_read) =>
+            {
+                Doom::Head
+            }
+            Phase::Idle if quiet >= self.limits.keep_alive / share || self.is_old() => Doom::Idle,
             Phase::Head if quiet >= self.limits.header_read => Doom::Head,
             _ => match self.blocked.get() {
                 Some(since) if now.saturating_sub(since) >= self.limits.write_stall => {
@@ -215,6 +267,12 @@ impl Downstream {
         };
         self.doom.set(Some(doom));
         self.wake();
+    }
+
+    /// Whether more is done for this client than its streams account for: those that were reset may
+    /// still be worked on (CVE-2025-8671).
+    fn is_overworked(&self, streams: u32) -> bool {
+        self.active.get() > streams.saturating_mul(2)
     }
 
     /// Whether nothing was said for so long that its buffers are better given back.
@@ -240,34 +298,18 @@ impl Downstream {
     }
 }
 
-/// A request is being served on a connection, until its response's body is dropped.
-#[derive(Debug)]
-pub struct Busy(Rc<Downstream>);
-
-impl Busy {
-    /// A request begins on this connection.
-    pub fn new(connection: &Rc<Downstream>) -> Self {
-        connection.active.set(connection.active.get() + 1);
-        connection.served.set(connection.served.get().saturating_add(1));
-        connection.phase.set(Phase::Busy);
-        Self(Rc::clone(connection))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let active = self.0.active.get() - 1;
-        self.0.active.set(active);
-        if active == 0 {
-            self.0.enter(Phase::Idle);
-        }
-    }
+/// Ticks after which a connection is old: less up to a tenth, so that those that began together do
+/// not end together.
+fn old_age(worker: &Worker) -> Tick {
+    let age = limit(worker.settings.limits.max_age);
+    age - worker.random() % (age / 10 + 1)
 }
 
 /// Counts a connection's end, and whether it was a panic.
 struct Life {
     worker: Rc<Worker>,
     slot: Option<usize>,
+    _admitted: Admitted,
 }
 
 impl Drop for Life {
@@ -283,11 +325,18 @@ impl Drop for Life {
 /// Serves a connection in a task of its own.
 pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<&Secure>) {
     worker.count(Count::Accepted);
-    worker.accepted();
+    let admitted = match worker.accepted(peer) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            worker.count(Count::Closed);
+            worker.refuse(reason, peer);
+            return;
+        }
+    };
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
     let acceptor = secure.map(|config| TlsAcceptor::from(Arc::clone(config)));
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, acceptor));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, acceptor, admitted));
 }
 
 async fn serve(
@@ -295,8 +344,9 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
+    admitted: Admitted,
 ) {
-    let mut life = Life { worker: Rc::clone(&worker), slot: None };
+    let mut life = Life { worker: Rc::clone(&worker), slot: None, _admitted: admitted };
     let secure = acceptor.is_some();
     let opening = Box::pin(open(&worker, stream, acceptor));
     let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
@@ -364,8 +414,18 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
         // Boxed: on its way into a task of its own it is moved many times.
         Box::pin(async move {
             let request = request.map(ClientBody::Http2);
-            let response = handler::handle(&worker, &connection, request).await;
-            Ok::<_, Infallible>(response.map(|body| super::body::Outgoing::new(body, busy)))
+            let response = if connection.is_overworked(worker.settings.limits.streams) {
+                connection.doom.set(Some(Doom::Flood));
+                connection.wake();
+                handler::turn_away()
+            } else {
+                handler::handle(&worker, &connection, request).await
+            };
+            if response.extensions().get::<handler::Malformed>().is_some() {
+                // RFC 9113, 8.1.1.
+                return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
+            }
+            Ok(response.map(|body| super::body::Outgoing::new(body, busy)))
         })
     });
     let limits = &worker.settings.limits;
@@ -375,17 +435,21 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .enable_connect_protocol()
         .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(io, service);
     let mut http = std::pin::pin!(http);
     let mut told = false;
-    std::future::poll_fn(|context| {
+    let doom = std::future::poll_fn(|context| {
         match connection.doom.take() {
             // A second time: the client does not hang up although it was told to.
-            Some(Doom::Idle) if told => return Poll::Ready(()),
-            Some(Doom::Stalled | Doom::Head) => return Poll::Ready(()),
+            Some(Doom::Idle) if told => return Poll::Ready(None),
+            Some(doom @ (Doom::Stalled | Doom::Head | Doom::Flood | Doom::Malformed)) => {
+                return Poll::Ready(Some(doom));
+            }
             Some(Doom::Idle) => {
                 told = true;
                 http.as_mut().graceful_shutdown();
@@ -397,7 +461,14 @@ async fn serve_http2(worker: &Rc<Worker>, connection: &Rc<Downstream>, io: Tokio
             http.as_mut().graceful_shutdown();
         }
         connection.park(context);
-        http.as_mut().poll(context).map(|_| ())
+        http.as_mut().poll(context).map(|_| connection.doom.take())
     })
     .await;
+    match doom {
+        Some(Doom::Head) => worker.refuse(Reason::HeaderTime, connection.peer),
+        Some(Doom::Stalled) => worker.refuse(Reason::WriteTime, connection.peer),
+        Some(Doom::Flood) => worker.refuse(Reason::Flood, connection.peer),
+        Some(Doom::Malformed) => worker.refuse(Reason::Malformed, connection.peer),
+        Some(Doom::Idle) | None => {}
+    }
 }

@@ -22,12 +22,13 @@ use http::{Method, Request, StatusCode, Version};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::busy::Busy;
 use super::head::RequestHead;
 use super::reply::{Sending, Wanted, write_refusal, write_response};
 use super::stream::Io;
 use super::upload::ClientBody;
 use super::wire::{NoHead, Out, Wire};
-use super::{Busy, Doom, Downstream, Phase};
+use super::{Doom, Downstream, Phase};
 use crate::proxy::body::ResponseBody;
 use crate::proxy::check;
 use crate::proxy::chunked::{write_end, write_size};
@@ -81,6 +82,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: &Rc<Downstream>, mut io: Io)
         Ended::Doomed(Doom::Head) => {
             refuse(worker, connection, &mut io, Reason::HeaderTime).await;
         }
+        Ended::Doomed(Doom::Flood | Doom::Malformed) => {}
         Ended::Doomed(Doom::Stalled) => {
             worker.refuse(Reason::WriteTime, connection.peer);
             io.reset();

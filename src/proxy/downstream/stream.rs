@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::Downstream;
+use super::gauge::Wrong;
 
 /// TCP, or TLS over it.
 #[derive(Debug)]
@@ -61,6 +62,22 @@ impl Io {
         }
     }
 
+    /// Tells an HTTP/2 client why it is sent away, if that can be said at once: between two frames.
+    fn say_goodbye(&mut self, wrong: Wrong, context: &mut Context<'_>) {
+        let goaway = wrong.goaway();
+        if !self.connection.is_between_frames() {
+            return;
+        }
+        // What does not go now need not go.
+        let _ = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(context, &goaway).is_ready(),
+            Transport::Tls(stream) => {
+                Pin::new(&mut *stream).poll_write(context, &goaway).is_ready()
+                    && Pin::new(stream).poll_flush(context).is_ready()
+            }
+        };
+    }
+
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.connection.wrote(polled.is_ready());
         polled
@@ -78,12 +95,17 @@ impl AsyncRead for Io {
             buffer.put_slice(&self.unread.split_to(here));
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         let polled = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
-        if polled.is_ready() && !buffer.filled().is_empty() {
-            self.connection.read();
+        if polled.is_ready() && buffer.filled().len() > before {
+            let read = self.connection.read(&buffer.filled()[before..]);
+            if let Err(wrong) = read {
+                self.say_goodbye(wrong, context);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
         }
         polled
     }
@@ -99,6 +121,9 @@ impl AsyncWrite for Io {
             Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         };
+        if let Poll::Ready(Ok(sent)) = &polled {
+            self.connection.went(&bytes[..*sent]);
+        }
         self.wrote(polled)
     }
 
@@ -111,6 +136,14 @@ impl AsyncWrite for Io {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
         };
+        if let Poll::Ready(Ok(sent)) = &polled {
+            let mut left = *sent;
+            for part in bytes {
+                let here = left.min(part.len());
+                self.connection.went(&part[..here]);
+                left -= here;
+            }
+        }
         self.wrote(polled)
     }
 

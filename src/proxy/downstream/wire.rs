@@ -118,7 +118,9 @@ impl Wire {
     /// The stream, and what was read and not used. A reader that is still around reads no more.
     pub fn take(&self) -> Option<(Io, Bytes)> {
         let mut inner = self.inner.borrow_mut();
-        let unread = inner.read.split().freeze();
+        let read = std::mem::take(&mut inner.read);
+        // Nothing would still be a handle on the buffer, for as long as the connection is parked.
+        let unread = if read.is_empty() { Bytes::new() } else { read.freeze() };
         inner.io.take().map(|io| (io, unread))
     }
 

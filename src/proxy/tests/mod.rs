@@ -1,13 +1,20 @@
 //! Stories of the data plane, told with real sockets.
 
-mod support;
+pub(crate) mod support;
 
 mod basics;
+mod counting;
 mod edge;
 mod failures;
+mod gate;
 mod killed;
 mod life;
 mod lines;
+mod logs;
 mod protocols;
+mod quotas;
+mod rules;
 mod secure;
+mod shield;
 mod sides;
+mod streams;

@@ -11,12 +11,12 @@ use crate::proxy::tls::{CertificateFiles, Certificates};
 use crate::routing::settings::ServiceSettings;
 use crate::telemetry::traffic::Count;
 
-struct Pki {
+pub struct Pki {
     _directory: tempfile::TempDir,
-    files: Vec<CertificateFiles>,
+    pub files: Vec<CertificateFiles>,
 }
 
-fn pki(names: &[&str]) -> Pki {
+pub fn pki(names: &[&str]) -> Pki {
     let directory = tempfile::tempdir().expect("a directory");
     let files = names
         .iter()
@@ -34,7 +34,7 @@ fn pki(names: &[&str]) -> Pki {
 }
 
 /// Connects without judging the certificate, and says which one was shown.
-async fn tls(
+pub async fn tls(
     address: std::net::SocketAddr,
     name: &'static str,
     alpn: &[&[u8]],

@@ -15,6 +15,7 @@ use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
 use crate::proxy::{Proxy, Settings, bind};
+use crate::routing::budget::Budget;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
@@ -74,13 +75,18 @@ impl Rig {
         let entry = ServiceEntry {
             name: ServiceName::new("web").expect("a name"),
             settings: Arc::new(service),
+            policy: None,
+            maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
             salt: 7,
             overdue: Duration::from_secs(60),
             stable: Some(stable),
+            budget: canary.is_some().then(|| Arc::new(Budget::new(8))),
             canary,
+            warm: None,
             fresh: None,
         };
+        watch_log();
         let live = Live::default();
         let traffic = Arc::new(Traffic::new(settings.workers.max(1)));
         let proxy = bind(settings, live.clone(), Arc::clone(&traffic)).expect("a free port");
@@ -116,6 +122,39 @@ impl Rig {
     pub fn total(&self, count: Count) -> u64 {
         self.traffic.total(count)
     }
+}
+
+/// Every story also tells that nothing went wrong that nobody looked for.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.total(Count::Panics), 0, "a connection panicked");
+            assert_eq!(ERRORS.load(Ordering::Relaxed), 0, "the proxy logged an error");
+        }
+    }
+}
+
+/// Lines of level ERROR that the proxy logged, in any story.
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+
+struct Errors;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let about = event.metadata();
+        if *about.level() == tracing::Level::ERROR && about.target().contains("::proxy") {
+            ERRORS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn watch_log() {
+    use tracing_subscriber::layer::SubscriberExt;
+    static WATCHING: std::sync::Once = std::sync::Once::new();
+    WATCHING.call_once(|| {
+        let watching = tracing_subscriber::registry().with(Errors);
+        tracing::subscriber::set_global_default(watching).expect("the first to watch");
+    });
 }
 
 pub fn table(entry: &ServiceEntry) -> RoutingTable {

@@ -10,6 +10,9 @@
 //! before the request is sent, a task of its own sends the rest ([`super::line`]), because a slow
 //! client must not hold up its own upload.
 
+mod again;
+mod state;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -26,10 +29,11 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
+use self::state::State;
 use super::head::{Framing, ResponseHead, Sending, read_response, write_request};
 use super::{Broken, Unanswered};
 use crate::proxy::body::RequestBody;
-use crate::proxy::chunked::{Decoder, Piece, write_end, write_size};
+use crate::proxy::chunked::{Decoder, Piece, end_chunk, write_end, write_size};
 use crate::proxy::clock::Tick;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parcel::Parcel;
@@ -54,23 +58,6 @@ const MOST_INTERIMS: u32 = 16;
 struct Upload {
     body: RequestBody,
     sending: Sending,
-}
-
-/// How far the answer is.
-#[derive(Debug)]
-enum State {
-    /// Read to its end, or not asked for.
-    Idle,
-    /// Its head is awaited.
-    Waiting,
-    /// So many bytes of its body are missing.
-    Length(u64),
-    /// Its body comes in chunks.
-    Chunked(Decoder),
-    /// Its body lasts as long as the connection.
-    Rest,
-    /// Nothing that can be relied on.
-    Broken,
 }
 
 /// An HTTP/1.1 connection.
@@ -157,35 +144,20 @@ impl Connection {
         self.used
     }
 
-    /// It idles from now on.
-    pub fn rest(&mut self, now: Tick) {
-        self.idle_since = now;
-        self.used = true;
-        if std::mem::take(&mut self.grown) || self.out.capacity() > ROOM {
-            self.give_buffers_back();
-        }
-    }
-
-    /// It was not used for a while: it keeps nothing but its socket.
-    pub fn give_buffers_back(&mut self) {
-        self.read = BytesMut::new();
-        self.out = Vec::new();
-        self.spare = HeaderMap::new();
-    }
-
     /// Since when it idles.
     pub fn idle_since(&self) -> Tick {
         self.idle_since
     }
 
-    /// Sends a request and waits for the response's head, or for the exchange to be ended.
+    /// Sends a request and waits for the response's head, or for the exchange to be ended. The request
+    /// comes back: its fields' room is of use ([`Self::recycle`]), or it is sent once more elsewhere.
     ///
     /// Cancel safety: dropped midway, the connection must be dropped too.
     pub async fn send(
         &mut self,
         mut parcel: Box<Parcel>,
         exchange: &Exchange,
-    ) -> Result<ResponseHead, Unanswered> {
+    ) -> Result<(ResponseHead, Box<Parcel>), Unanswered> {
         let replayable = parcel.is_replayable();
         let mut begun = false;
         let answered = poll_fn(|context| {
@@ -207,12 +179,7 @@ impl Connection {
         })
         .await;
         match answered {
-            Ok(Ok(head)) => {
-                // The request is not needed any more, but its fields' room is.
-                self.spare = parcel.head.headers;
-                self.spare.clear();
-                Ok(head)
-            }
+            Ok(Ok(head)) => Ok((head, parcel)),
             Ok(Err(broken)) => {
                 self.state = State::Broken;
                 Err(Unanswered::Broken(replayable.then_some(parcel), broken))
@@ -263,7 +230,7 @@ impl Connection {
             if !self.read.is_empty() {
                 let head = read_response(&mut self.read, method, &mut self.spare);
                 match head.map_err(Broken::Malformed)? {
-                    Some(mut head) if is_interim(&head) => {
+                    Some(mut head) if head.is_interim() => {
                         self.interims += 1;
                         if self.interims > MOST_INTERIMS {
                             let what = "it sent too many interim responses";
@@ -494,16 +461,5 @@ impl Connection {
     pub fn into_stream(self: Box<Self>) -> (TcpStream, Bytes) {
         let connection = *self;
         (connection.stream, connection.read.freeze())
-    }
-}
-
-fn is_interim(head: &ResponseHead) -> bool {
-    head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// The line's end behind a chunk.
-fn end_chunk(chunk: &mut bool, out: &mut Vec<u8>) {
-    if std::mem::take(chunk) {
-        out.extend_from_slice(b"\r\n");
     }
 }

@@ -67,18 +67,19 @@ impl Multiplexed {
         self.task.abort();
     }
 
-    /// Sends a request and waits for the response's headers, or for the exchange to be ended.
+    /// Sends a request and waits for the response's headers, or for the exchange to be ended. A
+    /// request that may be sent again comes back.
     ///
     /// Cancel safety: dropped midway, the stream is reset.
     pub async fn send(
         &mut self,
         parcel: Box<Parcel>,
         exchange: &Exchange,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<(Response<Incoming>, Option<Box<Parcel>>), Unanswered> {
         let (asked, mut copy) = (parcel.asked, parcel.copy());
         let request = parcel.into_request();
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|context| {
+        let response = std::future::poll_fn(|context| {
             if let Some(fired) = exchange.fired() {
                 return std::task::Poll::Ready(Err(Unanswered::Fired(
                     fired,
@@ -97,6 +98,7 @@ impl Multiplexed {
                 }
             })
         })
-        .await
+        .await?;
+        Ok((response, copy.map(Box::new)))
     }
 }

@@ -64,6 +64,14 @@ fn before_it_is_healthy_it_can_only_be_aborted() {
 }
 
 #[test]
+fn while_it_is_smoked_it_can_only_be_aborted() {
+    let rest = "its smoke tests run: wait for them, or `switchback abort`";
+    let mut expected = all_refused(rest);
+    expected[2] = None;
+    assert_eq!(answers(&Phase::Smoke), expected);
+}
+
+#[test]
 fn baking_takes_all_but_resume() {
     let mut expected = vec![None; 6];
     expected[4] = Some(said(

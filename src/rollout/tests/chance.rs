@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Plan;
+use crate::model::hook::{Smoke, SmokeAct};
+use crate::model::weight::Weight;
 use crate::rollout::plan::OnInconclusive;
 
 pub(super) struct Chance(u64);
@@ -31,6 +33,12 @@ impl Chance {
     }
 }
 
+/// A smoke test.
+pub(super) fn smoke() -> Smoke {
+    let act = SmokeAct::Command(vec!["true".to_owned()]);
+    Smoke { act, timeout: Duration::from_secs(5), retries: 1 }
+}
+
 /// Some plan.
 pub(super) fn plan(chance: &mut Chance) -> Plan {
     let steps = ["5% 25% 50% 100%", "100%", "1% 100%", "0.5% 10% 99% 100%"];
@@ -40,6 +48,14 @@ pub(super) fn plan(chance: &mut Chance) -> Plan {
         bake: Duration::from_secs(chance.below(30)),
         bake_max: Duration::from_secs(30 + chance.below(60)),
         on_inconclusive: *chance.pick(&on_inconclusive),
+        gates: if chance.one_in(4) {
+            vec![Weight::from_basis_points(1_000).expect("a weight")]
+        } else {
+            Vec::new()
+        },
+        gate_timeout: Duration::from_secs(60 + chance.below(600)),
+        on_gate_timeout: *chance.pick(&on_inconclusive),
+        smoke: if chance.one_in(3) { vec![smoke()] } else { Vec::new() },
         ..Plan::default()
     }
 }

@@ -16,6 +16,7 @@ impl World {
             Phase::Promoting | Phase::Promoted => assert_eq!(self.weight, Weight::ZERO),
             Phase::Launching
             | Phase::Probing
+            | Phase::Smoke
             | Phase::RollingBack { .. }
             | Phase::RolledBack { .. } => {
                 assert_eq!(self.weight, Weight::ZERO, "weight in {:?}", rollout.phase);
@@ -31,7 +32,12 @@ impl World {
         if self.weight > Weight::ZERO {
             assert!(self.serves(&rollout.instances), "what has weight was stopped");
         }
-        let is_timeless = matches!(rollout.phase, Phase::Paused { .. }) || rollout.phase.is_over();
+        let waits = rollout.plan.on_gate_timeout != OnInconclusive::Hold;
+        let is_timeless = match &rollout.phase {
+            Phase::Paused { reason: PauseReason::Gate, .. } => !waits,
+            Phase::Paused { .. } => true,
+            phase => phase.is_over(),
+        };
         assert_eq!(rollout.deadline().is_none(), is_timeless, "{:?}", rollout.phase);
     }
 
@@ -61,6 +67,7 @@ pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
         Phase::Promoting | Phase::Promoted => Weight::FULL,
         Phase::Launching
         | Phase::Probing
+        | Phase::Smoke
         | Phase::RollingBack { .. }
         | Phase::RolledBack { .. } => Weight::ZERO,
     }
@@ -80,6 +87,13 @@ impl Before {
         Self { phase: rollout.phase.clone(), since, weight, settled }
     }
 
+    /// A gate where nobody came in time, and the plan says to go on.
+    fn passes_gate(&self, plan: &Plan, now: Moment) -> bool {
+        matches!(self.phase, Phase::Paused { reason: PauseReason::Gate, .. })
+            && plan.on_gate_timeout == OnInconclusive::Advance
+            && now.since(self.since) >= plan.gate_timeout
+    }
+
     /// More weight is wanted only for a reason, and is in force only when it is written or switched.
     pub(super) fn check_rise(&self, after: &Rollout, event: &Event, now: Moment) {
         let before = self;
@@ -87,7 +101,10 @@ impl Before {
         let plan = &after.plan;
         if after.weight > before.weight.max(before.settled) {
             let has_reason = match event {
-                Event::Ready { .. } | Event::Command(_) => true,
+                Event::Ready { .. } | Event::Smoked { failure: None, .. } | Event::Command(_) => {
+                    true
+                }
+                Event::Tick { .. } => self.passes_gate(plan, now),
                 Event::Sampled(verdict) if verdict.hold.is_some() => false,
                 Event::Sampled(verdict) => match (verdict.result, &before.phase) {
                     (Finding::Pass, Phase::Paused { reason, .. }) => {
@@ -110,9 +127,14 @@ impl Before {
         if after.phase != before.phase
             && matches!(after.phase, Phase::Promoting | Phase::Baking { .. })
         {
-            let by_verdict = matches!(event, Event::Sampled(_));
+            let by_verdict = matches!(event, Event::Sampled(_))
+                || (matches!(event, Event::Tick { .. }) && self.passes_gate(&after.plan, now));
             assert!(
-                by_verdict || matches!(event, Event::Ready { .. } | Event::Command(_)),
+                by_verdict
+                    || matches!(
+                        event,
+                        Event::Ready { .. } | Event::Smoked { .. } | Event::Command(_)
+                    ),
                 "{event:?}"
             );
         }

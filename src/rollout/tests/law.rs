@@ -86,6 +86,93 @@ fn probing() {
 }
 
 #[test]
+fn smoke_comes_before_the_first_visitor() {
+    let mut plan = Plan { smoke: vec![super::chance::smoke()], ..Plan::default() };
+    let begin = |plan: &Plan, kind, stable| {
+        let checkpoint =
+            Checkpoint { kind, stable, plan: plan.clone(), ..checkpoint(Phase::Probing) };
+        let mut rollout = Rollout::resume(checkpoint, Moment(0)).0;
+        let step = rollout.step(Event::Ready { attempt: 1 }, seconds(1));
+        (rollout, step)
+    };
+    let three = Some(RevisionId(3));
+    let well = || Event::Smoked { attempt: 2, failure: None };
+    let (mut rollout, step) = begin(&plan, Kind::Canary, three);
+    assert_eq!((rollout.phase.as_str(), rollout.weight), ("smoke", Weight::ZERO));
+    assert_eq!(step.effects, [MAY, Effect::Smoke]);
+    assert!(rollout.step(sampled(Finding::Pass), seconds(1)).ignored);
+    assert!(rollout.step(Event::Smoked { attempt: 1, failure: None }, seconds(1)).ignored);
+    assert_eq!(rollout.step(well(), seconds(2)).effects, [MUST, Effect::Shift(percent(5))]);
+    // The first revision too, before it takes everything; a kept one served before.
+    let (mut rollout, _) = begin(&plan, Kind::Direct, None);
+    assert_eq!(rollout.step(well(), seconds(2)).effects, [MUST, Effect::Switch]);
+    assert_eq!(begin(&plan, Kind::Direct, three).0.phase, Phase::Promoting);
+
+    let failures = [
+        (
+            Event::Smoked { attempt: 2, failure: Some(said("GET / answered 500")) },
+            Cause::SmokeFailed { sentence: said("GET / answered 500") },
+        ),
+        (Event::Lost { sentence: said("gone") }, Cause::Lost { sentence: said("gone") }),
+        (Event::Command(Command::Abort), Cause::Aborted),
+    ];
+    for (event, cause) in failures {
+        let (mut rollout, _) = begin(&plan, Kind::Canary, three);
+        assert_eq!(rollout.step(event, seconds(2)).effects, BACK);
+        assert_eq!(rollout.phase, going_back(cause));
+    }
+    // Two tries of 5 s with a second behind each, and 10 s for a busy machine.
+    let (mut rollout, _) = begin(&plan, Kind::Canary, three);
+    assert!(rollout.step(tick(), seconds(22)).effects.is_empty());
+    assert_eq!(rollout.step(tick(), seconds(23)).effects, BACK);
+    plan.smoke.clear();
+    assert_eq!(begin(&plan, Kind::Canary, three).0.phase, baking(0));
+}
+
+#[test]
+fn a_gate_waits_for_a_person() {
+    let gated = |on_gate_timeout| Plan {
+        gates: vec![percent(25), percent(100)],
+        gate_timeout: std::time::Duration::from_secs(600),
+        on_gate_timeout,
+        ..Plan::default()
+    };
+    let at_gate = |on_gate_timeout, step| {
+        let checkpoint = Checkpoint { plan: gated(on_gate_timeout), ..checkpoint(baking(step)) };
+        let mut rollout = Rollout::resume(checkpoint, Moment(0)).0;
+        let effects = rollout.step(sampled(Finding::Pass), seconds(30)).effects;
+        (rollout, effects)
+    };
+    let back = OnInconclusive::Rollback;
+    // No gate at 5 %.
+    assert_eq!(at_gate(back, 0).1, [MUST, Effect::Shift(percent(25))]);
+    for (step, next) in [(1, Effect::Shift(percent(50))), (3, Effect::Switch)] {
+        let (mut rollout, effects) = at_gate(back, step);
+        assert_eq!(effects, [MAY]);
+        assert_eq!(rollout.phase, paused(step, rollout.weight, PauseReason::Gate));
+        // More evidence opens no gate, a person does.
+        assert!(rollout.step(sampled(Finding::Pass), seconds(40)).effects.is_empty());
+        for command in [Command::Promote { full: false }, Command::Resume] {
+            let mut rollout = rollout.clone();
+            let step = rollout.step(Event::Command(command), seconds(50));
+            assert_eq!(step.effects, [MUST, next.clone()], "{command:?}");
+        }
+        assert_eq!(rollout.step(sampled(Finding::Fail), seconds(50)).effects, BACK);
+    }
+    let (mut rollout, _) = at_gate(back, 1);
+    assert!(rollout.step(tick(), seconds(629)).effects.is_empty());
+    assert_eq!(rollout.step(tick(), seconds(630)).effects, BACK);
+    let sentence = said("nobody let it pass the gate at 25% within 600s");
+    assert_eq!(rollout.phase, going_back(Cause::GateClosed { sentence }));
+    let (mut rollout, _) = at_gate(OnInconclusive::Advance, 1);
+    let effects = rollout.step(tick(), seconds(630)).effects;
+    assert_eq!(effects, [MUST, Effect::Shift(percent(50))]);
+    let (mut rollout, _) = at_gate(OnInconclusive::Hold, 1);
+    assert_eq!(rollout.deadline(), None);
+    assert!(rollout.step(tick(), seconds(9_000)).effects.is_empty());
+}
+
+#[test]
 fn all_at_once_when_healthy() {
     for (kind, stable) in [
         (Kind::Direct, Some(RevisionId(3))),

@@ -58,6 +58,12 @@ fn a_rollout_comes_back() {
 }
 
 #[test]
+fn what_was_being_smoked_is_probed_first() {
+    let (rollout, effects) = Rollout::resume(checkpoint(Phase::Smoke), seconds(0));
+    assert_eq!((rollout.phase, effects), (Phase::Probing, vec![Effect::Probe]));
+}
+
+#[test]
 fn what_was_drained_by_another_process_is_drained_again() {
     let drained = Phase::RollingBack { cause: Cause::Aborted, drained: true };
     let (mut rollout, _) = Rollout::resume(checkpoint(drained), seconds(0));

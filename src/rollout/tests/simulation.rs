@@ -201,7 +201,7 @@ fn forge(world: &mut World, chance: &mut Chance) {
         _ => rollout.attempt + 1,
     };
     let sentence = "forged".to_owned();
-    let event = match chance.below(8) {
+    let event = match chance.below(9) {
         0 => Event::Launched { attempt, instances: Vec::new() },
         1 => Event::LaunchFailed { attempt, sentence },
         2 => Event::Ready { attempt },
@@ -209,6 +209,7 @@ fn forge(world: &mut World, chance: &mut Chance) {
         4 => Event::Stopped { attempt },
         5 => Event::Switched { attempt },
         6 => Event::Saved { attempt },
+        7 => Event::Smoked { attempt, failure: None },
         _ => Event::Unsaved { attempt, sentence },
     };
     assert!(!world.step(event.clone(), chance), "{event:?} was not ignored");

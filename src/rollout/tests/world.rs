@@ -180,6 +180,12 @@ impl World {
                     let attempt = self.current().attempt;
                     self.complete(Event::Ready { attempt }, chance, 12);
                 }
+                Effect::Smoke => {
+                    assert_eq!(self.weight, Weight::ZERO, "what is smoked has visitors");
+                    let attempt = self.current().attempt;
+                    let failure = chance.one_in(6).then(|| "GET / answered 500".to_owned());
+                    self.complete(Event::Smoked { attempt, failure }, chance, 12);
+                }
                 Effect::Shift(weight) => self.shift(weight),
                 Effect::Drain => {
                     assert!(!self.switched, "what is drained has become stable");

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, HealthStatusEnum, HostConfig,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, EndpointSettings,
+    HealthStatusEnum, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
@@ -24,7 +24,7 @@ const REPLICA: &str = "io.switchback.replica";
 const PORT: &str = "io.switchback.port";
 
 /// The network that Docker joins a container to when nobody says otherwise.
-const BRIDGE: &str = "bridge";
+pub const BRIDGE: &str = "bridge";
 
 /// Docker counts CPU in billionths of a core.
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -62,6 +62,8 @@ pub fn body(
         (DAEMON.to_owned(), daemon.to_owned()),
         (PORT.to_owned(), spec.port.to_string()),
     ]);
+    let adopted = adopted(spec);
+    let host = adopted.host_config.clone().unwrap_or_default();
     let limit = |amount: u64| (amount > 0).then(|| i64::try_from(amount).unwrap_or(i64::MAX));
     ContainerCreateBody {
         image: Some(image.to_owned()),
@@ -80,10 +82,24 @@ pub fn body(
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
-            ..HostConfig::default()
+            ..host
         }),
-        ..ContainerCreateBody::default()
+        networking_config: endpoint(spec, network(spec)).map(|endpoint| NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network(spec).to_owned(), endpoint)])),
+        }),
+        ..adopted
     }
+}
+
+/// What a container was told that the revision was adopted from; nothing for all others.
+fn adopted(spec: &RevisionSpec) -> ContainerCreateBody {
+    let adopted = spec.container.adopted.clone();
+    adopted.and_then(|adopted| serde_json::from_value(adopted).ok()).unwrap_or_default()
+}
+
+/// What is said when a network is joined: the aliases of a revision that was adopted.
+pub fn endpoint(spec: &RevisionSpec, network: &str) -> Option<EndpointSettings> {
+    adopted(spec).networking_config?.endpoints_config?.remove(network)
 }
 
 /// The network on which an instance is reached.

@@ -8,9 +8,14 @@
 //! launch leaves no container; an engine that is gone, hung or strange makes calls fail within their
 //! deadlines and nothing else.
 
+mod adopt;
+pub mod build;
 mod client;
 mod container;
+pub mod data;
 mod image;
+pub mod keep;
+mod once;
 mod watch;
 
 use std::collections::HashMap;
@@ -30,9 +35,11 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
+use super::hook::Ran;
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
+use crate::model::progress::Listener;
 use crate::model::revision::{RevisionSpec, Source};
 
 /// What creating or starting a container may take: a fraction of a second, on a busy disk more.
@@ -88,6 +95,24 @@ impl DockerRuntime {
         image::import(&self.client, name, root, program).await
     }
 
+    async fn resolved(
+        &self,
+        spec: &RevisionSpec,
+        told: &Listener,
+    ) -> Result<RevisionSpec, RuntimeError> {
+        let always = spec.container.pull_always;
+        let mut prepared = spec.clone();
+        if let Some(id) = &spec.container.image_id {
+            // What was prepared before is this image, whatever its name means by now.
+            image::resolve(&self.client, id, false, told).await?;
+            return Ok(prepared);
+        }
+        let found = image::resolve(&self.client, image(spec)?, always, told).await?;
+        prepared.container.image_id = Some(found.id);
+        prepared.container.digest = found.digest;
+        Ok(prepared)
+    }
+
     async fn start(
         &self,
         spec: &RevisionSpec,
@@ -129,6 +154,7 @@ impl DockerRuntime {
         let typed = image(spec)?;
         let image = spec.container.image_id.as_deref().unwrap_or(typed);
         let plain = container::name(ownership);
+        let mut fetched = false;
         for name in [plain.clone(), format!("{plain}-{}", self.daemon)] {
             for _ in 0..NAME_TRIES {
                 if let Some(found) = self.look(&name).await? {
@@ -160,11 +186,11 @@ impl DockerRuntime {
                     // Somebody has the name: another daemon that was a moment faster, or a launch of
                     // ours that was cut short and is still under way. The next look tells.
                     Err(Trouble::Refused { status: 409, .. }) => sleep(NAME_PAUSE).await,
-                    Err(Trouble::Refused { status: 404, .. }) => {
-                        return Err(RuntimeError::NotFound(format!(
-                            "image {typed} is not on this engine any more: deploy it again"
-                        )));
+                    Err(Trouble::Refused { status: 404, .. }) if !fetched => {
+                        fetched = true;
+                        self.fetch_again(typed, spec).await?;
                     }
+                    Err(Trouble::Refused { status: 404, .. }) => return Err(gone(typed, "")),
                     Err(trouble) => return Err(trouble.into()),
                 }
             }
@@ -172,6 +198,16 @@ impl DockerRuntime {
         Err(RuntimeError::Failed(format!(
             "a container named {plain} exists and is not ours: remove or rename it"
         )))
+    }
+
+    /// Pulls the image of a revision that somebody removed from the engine, by its digest.
+    async fn fetch_again(&self, typed: &str, spec: &RevisionSpec) -> Result<(), RuntimeError> {
+        let Some(digest) = &spec.container.digest else { return Err(gone(typed, "")) };
+        let (name, _) = image::split(typed.split('@').next().unwrap_or(typed));
+        let exactly = format!("{name}@{digest}");
+        tracing::info!(image = exactly, "pulling what was removed from the engine");
+        let pulled = image::resolve(&self.client, &exactly, false, &Listener::default()).await;
+        pulled.map(drop).map_err(|error| gone(typed, &format!(" ({error})")))
     }
 
     fn is_of(&self, found: &ContainerInspectResponse, ownership: &Ownership) -> bool {
@@ -191,7 +227,8 @@ impl DockerRuntime {
             return Ok(());
         }
         for network in spec.container.networks.iter().skip(1) {
-            let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: None };
+            let endpoint_config = container::endpoint(spec, network);
+            let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config };
             let join =
                 |docker: Docker| async move { docker.connect_network(network, request).await };
             match self.client.call("joining a network", START, join).await {
@@ -350,13 +387,15 @@ impl Runtime for DockerRuntime {
         &'a self,
         spec: &'a RevisionSpec,
     ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>> {
-        async move {
-            let id = image::resolve(&self.client, image(spec)?).await?;
-            let mut prepared = spec.clone();
-            prepared.container.image_id = Some(id);
-            Ok(prepared)
-        }
-        .boxed()
+        async move { self.resolved(spec, &Listener::default()).await }.boxed()
+    }
+
+    fn prepare_telling<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        told: &'a Listener,
+    ) -> BoxFuture<'a, Result<RevisionSpec, RuntimeError>> {
+        self.resolved(spec, told).boxed()
     }
 
     fn launch<'a>(
@@ -402,6 +441,18 @@ impl Runtime for DockerRuntime {
         self.explain(instance).boxed()
     }
 
+    fn run_once<'a>(
+        &'a self,
+        spec: &'a RevisionSpec,
+        ownership: &'a Ownership,
+        what: &'a str,
+        command: &'a [String],
+        env: &'a std::collections::BTreeMap<String, String>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Ran, RuntimeError>> {
+        Box::pin(self.once(spec, ownership, what, command, env, limit))
+    }
+
     fn watch(&self, events: mpsc::Sender<RuntimeEvent>) {
         let client = Arc::clone(&self.client);
         self.tasks.spawn(watch::watch(client, self.daemon.clone(), events));
@@ -416,6 +467,13 @@ fn image(spec: &RevisionSpec) -> Result<&str, RuntimeError> {
             spec.source
         ))),
     }
+}
+
+fn gone(image: &str, why: &str) -> RuntimeError {
+    RuntimeError::NotFound(format!(
+        "image {image} is not on this engine any more{why}: deploy it again, or restore a checkpoint \
+         that has it (`docker image prune -a` takes every image without a container)"
+    ))
 }
 
 fn no_network(name: &str) -> RuntimeError {

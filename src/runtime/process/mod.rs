@@ -12,7 +12,7 @@
 mod launch;
 mod lock;
 mod port;
-mod program;
+pub(crate) mod program;
 mod tether;
 
 use std::collections::{HashMap, HashSet};

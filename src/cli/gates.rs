@@ -1,0 +1,66 @@
+//! `confirm`, `freeze` and `unfreeze`: what a person says apart from a rollout's own course.
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::console::Console;
+use super::exit::Exit;
+use super::trouble;
+
+/// Who sits here, for the record: the person behind `sudo` rather than root.
+pub fn whoami() -> Option<String> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let user = variable("SUDO_USER").or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    match (user, host) {
+        (Some(user), "") => Some(user),
+        (Some(user), host) => Some(format!("{user}@{host}")),
+        (None, "") => None,
+        (None, host) => Some(host.to_owned()),
+    }
+}
+
+/// Says that a promotion stands.
+pub async fn confirm(client: &Client, console: &mut Console, service: &str) -> Exit {
+    let done = format!("{service}: confirmed, it stays");
+    say(client, console, service, "confirm", json!({ "by": whoami() }), done).await
+}
+
+/// Lets no deploy begin.
+pub async fn freeze(
+    client: &Client,
+    console: &mut Console,
+    service: &str,
+    reason: &str,
+    until: Option<String>,
+) -> Exit {
+    let done = format!("{service}: no deploy begins until `switchback unfreeze {service}`");
+    let done = match &until {
+        Some(until) => format!("{service}: no deploy begins until {until}"),
+        None => done,
+    };
+    let body = json!({ "reason": reason, "until": until, "by": whoami() });
+    say(client, console, service, "freeze", body, done).await
+}
+
+/// Lets deploys begin again.
+pub async fn unfreeze(client: &Client, console: &mut Console, service: &str) -> Exit {
+    let done = format!("{service}: deploys are allowed again");
+    say(client, console, service, "unfreeze", json!({ "by": whoami() }), done).await
+}
+
+async fn say(
+    client: &Client,
+    console: &mut Console,
+    service: &str,
+    verb: &str,
+    body: Value,
+    done: String,
+) -> Exit {
+    let said = client.command(service, verb, &body).await.map(|_| {
+        console.data(done);
+        Exit::Done
+    });
+    trouble::ended(console, said)
+}

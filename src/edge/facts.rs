@@ -1,0 +1,86 @@
+//! What is known about a request when its service's policy is asked.
+
+use std::net::IpAddr;
+
+use http::{HeaderValue, Method, Uri};
+
+/// What a policy knows about a request, kept until its response has been written to.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Who asks: the client, as far as proxies before us are trusted.
+    pub client: IpAddr,
+    /// The host that was asked for, as the client wrote it; may have a port.
+    pub host: String,
+    /// The method.
+    pub method: Method,
+    /// The target; only its path and query are looked at.
+    pub uri: Uri,
+    /// Whether the client's connection is encrypted, here or at a trusted proxy.
+    pub secure: bool,
+    /// The request's id.
+    pub request_id: HeaderValue,
+    /// Who the client has shown to be.
+    pub user: Option<String>,
+}
+
+impl Facts {
+    /// The host without its port.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        bare_host(&self.host)
+    }
+
+    /// `https` or `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// Path and query, as the client wrote them.
+    #[must_use]
+    pub fn path_and_query(&self) -> &str {
+        self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    }
+}
+
+/// A host without its port; an IPv6 literal keeps its brackets.
+#[must_use]
+pub fn bare_host(host: &str) -> &str {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.find(']').map_or(host, |end| &host[..end + 2]),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+#[cfg(test)]
+pub(super) fn facts(text: &str) -> Facts {
+    let (host, target) = text.split_once('/').expect("host/path");
+    Facts {
+        client: IpAddr::from([203, 0, 113, 7]),
+        host: host.to_owned(),
+        method: Method::GET,
+        uri: format!("/{target}").parse().expect("a target"),
+        secure: false,
+        request_id: HeaderValue::from_static("id-1"),
+        user: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_loses_its_port() {
+        for (host, bare) in
+            [("a.example:80", "a.example"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
+        {
+            assert_eq!(bare_host(host), bare);
+        }
+        let facts = facts("a.example:8080/x?y=z");
+        assert_eq!(
+            (facts.name(), facts.path_and_query(), facts.scheme()),
+            ("a.example", "/x?y=z", "http")
+        );
+    }
+}

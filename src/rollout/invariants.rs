@@ -1,0 +1,32 @@
+//! What must hold after every step of the machine; its page says it in words.
+
+use super::effect::Effect;
+use super::machine::{Rollout, Step};
+use super::phase::Phase;
+use crate::model::weight::Weight;
+
+impl Rollout {
+    /// Whether a step from the weight `before` kept the law.
+    pub(super) fn holds(&self, before: Weight, step: &Step) -> bool {
+        let has_weight = matches!(
+            self.phase,
+            Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting | Phase::Promoted
+        );
+        let goes_back = matches!(self.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. });
+        let does = |wanted: fn(&Effect, Weight) -> bool| {
+            step.effects.iter().any(|effect| wanted(effect, before))
+        };
+        let rises = does(|effect, before| matches!(effect, Effect::Shift(to) if *to > before));
+        let switches = does(|effect, _| *effect == Effect::Switch);
+        let stops = does(|effect, _| *effect == Effect::Stop);
+        let saved_first = matches!(step.effects.first(), Some(Effect::Checkpoint { must: true }));
+        (has_weight || (self.weight == Weight::ZERO && self.settled == Weight::ZERO))
+            && (!rises || saved_first)
+            && (!switches || saved_first || self.committed)
+            && (!stops || matches!(self.phase, Phase::RollingBack { drained: true, .. }))
+            && !(self.committed && goes_back)
+            && (self.phase.is_over()
+                || matches!(self.phase, Phase::Paused { .. })
+                || self.deadline().is_some())
+    }
+}

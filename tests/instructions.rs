@@ -1,0 +1,211 @@
+//! What a request costs may not grow unseen: user instructions per proxied request, counted by
+//! callgrind, against the recorded value.
+//!
+//! Not a time: the same build counts the same on a busy machine, to a fraction of a per cent. Counted
+//! is the build that the tests have (own code without optimisation, what it stands on with), which
+//! grows where the released one grows. A canary has half of the traffic, and a cookie keeps users on
+//! their side.
+//!
+//! When growth is worth its price, or a gain is to be kept: write what this test prints into
+//! `tests/data/instructions.json`.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::client;
+use crate::support::daemon::{PATIENCE, PROGRAM, free_address, program, without_variables};
+
+/// By how much it may grow.
+const ALLOWANCE: f64 = 0.05;
+/// The same for a compiler that is not the recorded one: each generates other code.
+const ALLOWANCE_ELSEWHERE: f64 = 0.15;
+/// Requests in the two counts whose difference is taken, so that start and end cancel.
+const FEW: usize = 80;
+const MANY: usize = 480;
+/// Connections that take turns.
+const CONNECTIONS: usize = 8;
+const REQUEST: &[u8] = b"GET /a/b?c=d HTTP/1.1\r\nhost: app.example\r\nuser-agent: counter\r\n\
+    accept: text/html,application/json;q=0.9,*/*;q=0.8\r\naccept-language: en-GB,en;q=0.7\r\n\
+    accept-encoding: gzip, deflate, br\r\ncookie: theme=dark; user=0123456789abcdef\r\n\r\n";
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nserver: origin\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+    content-type: text/plain\r\ncache-control: no-store\r\ncontent-length: 5\r\n\r\nhello";
+
+#[test]
+fn a_request_costs_no_more_instructions_than_recorded() {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("SKIPPED: instructions were recorded on x86_64");
+        return;
+    }
+    let Some(valgrind) = client("valgrind") else { return };
+    let origin = origin();
+    // Both at the same time: what they count, they count apart.
+    let (few, many) = std::thread::scope(|scope| {
+        let few = scope.spawn(|| count(&valgrind, origin, FEW));
+        let many = count(&valgrind, origin, MANY);
+        (few.join().unwrap(), many)
+    });
+    let each = (many - few) / (MANY - FEW) as f64;
+
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/instructions.json");
+    let recorded: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let (compiler, limit) = (compiler(), recorded["instructions per request"].as_f64().unwrap());
+    let allowance = if recorded["compiler"] == json!(compiler) {
+        ALLOWANCE
+    } else {
+        eprintln!("recorded with {}, compared with {compiler}", recorded["compiler"]);
+        ALLOWANCE_ELSEWHERE
+    };
+    let now = json!({ "compiler": compiler, "instructions per request": each.round() });
+    println!("{now}");
+    let growth = each / limit - 1.0;
+    assert!(
+        growth <= allowance,
+        "a request costs {each:.0} instructions, {:.1} % more than the recorded {limit}. If that is \
+         worth it, tests/data/instructions.json is to be {now}",
+        growth * 100.0
+    );
+    // A count of next to nothing is a fault of the counting.
+    assert!(growth > -0.5, "a request costs {each:.0} instructions, the recorded {limit} is stale");
+}
+
+fn compiler() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Command::new(rustc).arg("--version").output().unwrap();
+    String::from_utf8_lossy(&said.stdout).trim().to_owned()
+}
+
+/// Answers on loopback for as long as the tests run.
+fn origin() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let (mut buffer, mut filled) = ([0; 4096], 0);
+    while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
+        filled += read;
+        // Neither side sends ahead: a head that has ended is all that is here.
+        if buffer[..filled].ends_with(b"\r\n\r\n") {
+            filled = 0;
+            if stream.write_all(ANSWER).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The daemon under callgrind; it is killed when a test fails before its end.
+struct Counted(Child);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Instructions of the worker of a daemon that has served so many requests.
+fn count(valgrind: &Path, origin: SocketAddr, requests: usize) -> f64 {
+    let home = tempfile::Builder::new().prefix("count-").tempdir().unwrap();
+    let (http, here) = (free_address(), home.path().display());
+    let text = format!(
+        "[listen]\nhttp = \"{http}\"\nworkers = 1\nkeep_alive_requests = 1000000\n\
+         [admin]\nsocket = \"{here}/admin.sock\"\nlisten = \"off\"\n[state]\ndir = \"{here}/state\"\n\
+         [service.web]\nhost = \"*\"\nendpoints = [\"{origin}\"]\naffinity = \"cookie:user\"\n\
+         steps = \"50% 100%\"\nbake = \"1h\"\nbake_max = \"2h\"\nabort = \"errors > 80%\"\n\
+         probe = {{ interval = \"1s\", rise = 1 }}\n"
+    );
+    let config = home.path().join("switchback.toml");
+    std::fs::write(&config, text).unwrap();
+    let mut command = without_variables(Command::new(valgrind));
+    command.args(["--tool=callgrind", "--separate-threads=yes", "--quiet"]);
+    command.arg(format!("--callgrind-out-file={here}/out"));
+    command.arg(PROGRAM).args(["run", "--config"]).arg(&config);
+    let log = home.path().join("log");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+    let mut daemon = Counted(command.spawn().unwrap());
+    // The first answer comes from the first revision, and a canary may be deployed then.
+    until("an answer", || {
+        let ended = daemon.0.try_wait().unwrap();
+        assert!(ended.is_none(), "{ended:?}: {}", std::fs::read_to_string(&log).unwrap());
+        ask(http, 1).is_ok()
+    });
+    until("a deploy", || {
+        let mut deploy = program();
+        deploy.args(["deploy", "web", "--endpoints", &origin.to_string(), "--detach"]);
+        deploy.arg("--config").arg(&config);
+        deploy.output().is_ok_and(|said| said.status.success())
+    });
+    until("the canary's weight", || {
+        let mut status = program();
+        status.args(["status", "web", "-o", "json", "--config"]).arg(&config);
+        let said = status.output().unwrap().stdout;
+        serde_json::from_slice::<Value>(&said).is_ok_and(|said| said["weights"]["canary"] == 50.0)
+    });
+    ask(http, requests).unwrap();
+    let id = rustix::process::Pid::from_raw(i32::try_from(daemon.0.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    until("the end", || daemon.0.try_wait().unwrap().is_some());
+    let files = std::fs::read_dir(home.path()).unwrap().flatten();
+    files.filter_map(|file| counted(&file.path())).sum()
+}
+
+/// The sum in a thread's file, if it is the worker's: what the others do goes by the clock.
+fn counted(file: &Path) -> Option<f64> {
+    file.file_name()?.to_str()?.strip_prefix("out-")?;
+    let text = std::fs::read_to_string(file).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: "))?;
+    text.contains(" switchback::proxy::handler::handle").then(|| total.trim().parse().unwrap())
+}
+
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < 2 * PATIENCE, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Asks so many times, on all connections in turn.
+fn ask(proxy: SocketAddr, requests: usize) -> std::io::Result<()> {
+    let connect = |_| {
+        let stream = TcpStream::connect(proxy)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    let count = CONNECTIONS.min(requests);
+    let mut streams = (0..count).map(connect).collect::<std::io::Result<Vec<_>>>()?;
+    let mut buffer = [0; 4096];
+    for _ in 0..requests / count {
+        for stream in &mut streams {
+            stream.write_all(REQUEST)?;
+        }
+        for stream in &mut streams {
+            let mut filled = 0;
+            while !buffer[..filled].ends_with(b"\r\n\r\nhello") {
+                match stream.read(&mut buffer[filled..])? {
+                    0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                    read => filled += read,
+                }
+            }
+            if !buffer.starts_with(b"HTTP/1.1 200") {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+    Ok(())
+}

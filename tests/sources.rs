@@ -1,0 +1,200 @@
+//! From source: real builds by a real engine, from a real repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::kept_images::{configure, of_image};
+use crate::support::daemon::Daemon;
+
+/// An app that needs no base image.
+const DOCKERFILE: &str = "FROM scratch\n\
+    COPY busybox /bin/busybox\n\
+    RUN [\"/bin/busybox\", \"--install\", \"/bin\"]\n\
+    COPY www /www\n\
+    CMD [\"httpd\", \"-f\", \"-p\", \"3000\", \"-h\", \"/www\"]\n";
+
+/// A repository with two apps side by side.
+struct Repository {
+    dir: tempfile::TempDir,
+}
+
+impl Repository {
+    fn new() -> Option<Self> {
+        if crate::support::client("git").is_none() || !Path::new("/bin/busybox").exists() {
+            return None;
+        }
+        let this = Self { dir: tempfile::tempdir().unwrap() };
+        this.git(&["init", "-q", "-b", "main"]);
+        this.git(&["config", "user.email", "a@example.com"]);
+        this.git(&["config", "user.name", "A"]);
+        for app in ["front", "back"] {
+            this.put(&format!("{app}/Dockerfile"), DOCKERFILE);
+            this.put(&format!("{app}/www/index.html"), "well");
+            this.put(&format!("{app}/www/page.html"), "one");
+            fs::copy("/bin/busybox", this.path().join(app).join("busybox")).unwrap();
+        }
+        this.put("README", "two apps");
+        this.commit("first");
+        Some(this)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    fn text(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    fn git(&self, words: &[&str]) -> String {
+        let output = Command::new("git").arg("-C").arg(self.dir.path()).args(words).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "git {words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn commit(&self, message: &str) -> String {
+        self.git(&["add", "."]);
+        self.git(&["commit", "-q", "-m", message]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+fn page(daemon: &Daemon, host: &str) -> String {
+    let answer = crate::support::http::get(daemon.http, "/page.html", &[("host", host)]);
+    answer.ok().filter(|a| a.status == 200).map(|a| a.body).unwrap_or_default()
+}
+
+/// A daemon for both apps, on which nothing runs yet.
+fn daemon(name: &str) -> Option<Daemon> {
+    let mut daemon = of_image("none", "")?;
+    let image = format!("switchback-built-{name}-{}", std::process::id());
+    let plan = "paths = [\"front/**\"]\nbuild = { context = \"front\" }\n";
+    configure(&daemon, &format!("{image}/front"), plan);
+    let text = fs::read_to_string(daemon.config()).unwrap();
+    let (head, front) = text.split_once("[service.web]").unwrap();
+    let front = front.replace("host = \"*\"", "host = \"front.example.com\"");
+    let front = front.lines().filter(|line| !line.starts_with("args =")).collect::<Vec<_>>();
+    let front = front.join("\n");
+    let back = front.replace("front", "back");
+    daemon.configure(&format!("{head}[service.web]{front}\n[service.back]{back}"));
+    daemon.start();
+    Some(daemon)
+}
+
+/// Removes what was built.
+fn remove(daemon: &Daemon, name: &str) {
+    let ours = format!("switchback-built-{name}-{}", std::process::id());
+    let client = daemon.engine().unwrap().client();
+    crate::support::engine::on_a_runtime(async move {
+        let all = client.list_images(None::<bollard::query_parameters::ListImagesOptions>).await;
+        for tag in all.unwrap().into_iter().flat_map(|image| image.repo_tags) {
+            if tag.starts_with(&ours) {
+                let options = bollard::query_parameters::RemoveImageOptions {
+                    force: true,
+                    ..bollard::query_parameters::RemoveImageOptions::default()
+                };
+                let _gone = client.remove_image(&tag, Some(options), None).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_branch_is_built_and_only_what_changed_is_deployed() {
+    let Some(repository) = Repository::new() else { return };
+    let Some(daemon) = daemon("git") else { return };
+    let first = repository.git(&["rev-parse", "HEAD"]);
+    let (url, short) = (repository.text(), first[..12].to_owned());
+
+    let said = daemon.cli(&["deploy", "--git", &url, "--ref", "main"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for service in ["web", "back"] {
+        let told = format!("{service}: deployed: it is not known from which commit");
+        assert!(said.stderr.contains(&told), "{said:?}");
+    }
+    assert!(said.stderr.contains(" : FROM scratch"), "{said:?}");
+    daemon.until("both pages", || {
+        ["front.example.com", "back.example.com"].iter().all(|host| page(&daemon, host) == "one")
+    });
+    let web = daemon.service();
+    let image = web["stable"]["image"].as_str().unwrap();
+    assert!(image.ends_with(&format!("/front:{short}")), "{image}");
+    let origin = &web["stable"]["origin"];
+    assert_eq!((&origin["commit"], &origin["reference"]), (&first.clone().into(), &"main".into()));
+    assert_eq!(origin["dirty"], false);
+
+    repository.put("front/www/page.html", "two");
+    repository.commit("second");
+    let said = daemon.cli(&["deploy", "--git", &url, "--ref", "main", "--dry-run"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let why = format!("web: 1 file changed since {short}: front/www/page.html");
+    let why_not = format!("back: nothing changed in back/** since {short}; not deployed");
+    assert!(said.stderr.contains(&why) && said.stderr.contains(&why_not), "{said:?}");
+    assert_eq!(daemon.service()["stable"]["revision"], 1);
+    let said = daemon.cli(&["deploy", "--git", &url, "--ref", "main"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("from the cache"), "the layers before are there: {said:?}");
+    daemon.until("the new page", || page(&daemon, "front.example.com") == "two");
+    assert_eq!(page(&daemon, "back.example.com"), "one");
+    let back = daemon.read("/api/v1/services/back").unwrap();
+    assert!(back.contains("\"revision\":1"), "{back}");
+
+    // A tag, a commit, and what does not exist.
+    repository.git(&["tag", "v1", &first]);
+    let said = daemon.cli(&["deploy", "web", "--git", &url, "--ref", "v1"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    daemon.until("the old page", || page(&daemon, "front.example.com") == "one");
+    let said = daemon.cli(&["deploy", "web", "--git", &url, "--ref", &first]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("nothing changed in front/**"), "{said:?}");
+    let said = daemon.cli(&["deploy", "web", "--git", &url, "--ref", "nowhere"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("there is no branch, tag or commit \"nowhere\""), "{said:?}");
+    assert!(said.stderr.contains("its branches: main"), "{said:?}");
+    remove(&daemon, "git");
+}
+
+#[test]
+fn a_directory_is_built_as_it_is_and_a_failing_build_shows_its_last_lines() {
+    let Some(repository) = Repository::new() else { return };
+    let Some(daemon) = daemon("tree") else { return };
+    let first = repository.git(&["rev-parse", "HEAD"]);
+    repository.put("front/www/page.html", "not committed");
+    let said = daemon.cli(&["deploy", "web", "--build", &repository.text()]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("with changes that are not committed"), "{said:?}");
+    daemon.until("its page", || page(&daemon, "front.example.com") == "not committed");
+    let web = daemon.service();
+    assert_eq!(web["stable"]["origin"]["dirty"], true);
+    let image = web["stable"]["image"].as_str().unwrap();
+    assert!(image.contains(&format!("/front:{}-dirty-", &first[..12])), "{image}");
+
+    let broken = DOCKERFILE.replace(
+        "COPY www /www\n",
+        "RUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo compiling; echo no such symbol; exit 4\"]\n",
+    );
+    repository.put("front/Dockerfile", &broken);
+    let said = daemon.cli(&["deploy", "web", "--build", &repository.text()]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let (_, failure) = said.stderr.split_once("error: ").expect("a failure");
+    assert!(failure.contains("the build failed: "), "{said:?}");
+    assert!(failure.contains("no such symbol"), "its last lines: {said:?}");
+    assert!(failure.contains("4"), "{said:?}");
+    assert_eq!(page(&daemon, "front.example.com"), "not committed");
+
+    fs::remove_file(repository.path().join("front/Dockerfile")).unwrap();
+    let said = daemon.cli(&["deploy", "web", "--build", &repository.text()]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("there is no Dockerfile in"), "{said:?}");
+    let said = daemon.cli(&["deploy", "web:v1", "--build", "."]);
+    assert_eq!(said.code, 2, "{said:?}");
+    remove(&daemon, "tree");
+}

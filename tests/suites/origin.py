@@ -1,0 +1,46 @@
+"""An origin for the suites: answers every request of HTTP/1.1 with twelve bytes, and `/large` with 4 MiB."""
+
+import asyncio
+import sys
+
+SMALL = b"hello, world"
+LARGE = b"x" * (4 << 20)
+
+
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length, chunked = 0, False
+            for line in head.lower().split(b"\r\n"):
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+                chunked |= line.startswith(b"transfer-encoding:")
+            while chunked:
+                size = int((await reader.readline()).split(b";")[0], 16)
+                if size:
+                    await reader.readexactly(size + 2)
+                    continue
+                while (await reader.readline()).strip():
+                    pass
+                chunked = False
+            if length:
+                await reader.readexactly(length)
+            body = LARGE if b" /large" in head.split(b"\r\n")[0] else SMALL
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(body))
+            if not head.startswith(b"HEAD "):
+                writer.write(body)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+        pass
+    finally:
+        writer.close()
+
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), limit=1 << 20)
+    async with server:
+        await server.serve_forever()
+
+
+asyncio.run(main())
