@@ -1,18 +1,22 @@
 //! Builds the house from a configuration, opens it, closes it: the one place of wiring.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod control;
+pub mod handover;
+mod line;
 
-use tokio::task::JoinHandle;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
+use self::control::{Control, Ground};
+use self::handover::Heritage;
 use crate::admin;
-use crate::certificates::keeper::{self, Times};
+use crate::certificates::keeper;
 use crate::config::{Config, FileText, RotateEvery};
-use crate::controller::archivist::Archivist;
-use crate::controller::driver::{Driver, Leave, Parts, Reload};
+use crate::controller::driver::{Leave, Reload};
 use crate::controller::handle::Handle;
 use crate::controller::runtimes::Runtimes;
 use crate::model::id::ServiceName;
@@ -25,19 +29,11 @@ use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
 use crate::store::records::Exported;
 use crate::store::redb::{FILE, RedbStore};
-use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError, imported};
-use crate::telemetry::access_log::line::{self, Hidden};
+use crate::telemetry::access_log::line::{self as log_line, Hidden};
 use crate::telemetry::access_log::{self, AccessLog, Destination, Every};
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
-
-/// Lists of containers that may wait: each holds all, so the last one counts.
-const LABELLED: usize = 4;
-/// How long a locked state is waited for, and how often it is tried: a fork becomes its program within
-/// milliseconds, on a busy machine within some hundred.
-const LOCKED: Duration = Duration::from_secs(3);
-const LOCKED_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the house cannot be opened. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -81,121 +77,86 @@ pub enum OpenError {
 /// The open house.
 pub struct House {
     proxy: proxy::Proxy,
-    driver: JoinHandle<Driver>,
-    handle: Handle,
-    live: Live,
-    admin: admin::Admin,
-    admin_stop: CancellationToken,
-    shutdown: CancellationToken,
-    store: std::thread::JoinHandle<()>,
+    ground: Ground,
+    control: Control,
     log: Option<(AccessLog, std::thread::JoinHandle<()>)>,
 }
 
 /// Builds from files again what a reload may change.
-pub type ReadConfig = Box<dyn Fn() -> Result<Config, String> + Send>;
+pub type ReadConfig = Box<Read>;
+type Read = dyn Fn() -> Result<Config, String> + Send + Sync;
 
 impl House {
     /// Opens everything, or says why not and leaves nothing behind.
     pub async fn open(config: Config, read: ReadConfig) -> Result<Self, OpenError> {
-        let dir = config.state.dir.clone();
-        let mut store = open_store(&dir).await?;
-        let mut everything = store.load()?;
+        Self::inherit(config, read, None).await
+    }
+
+    /// Like [`Self::open`], in the place of the process that started this one as its heir.
+    pub async fn inherit(
+        config: Config,
+        read: ReadConfig,
+        heritage: Option<Heritage>,
+    ) -> Result<Self, OpenError> {
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
-        let (runtimes, images) = runtimes(&config, program)?;
-        let (containers, labelled) = if config.runtime.labels {
-            let (changes, labelled) = tokio::sync::mpsc::channel(LABELLED);
-            // What was known of them is in the store: better a moment later than without them. An
-            // engine that is not there yet is followed until it is.
-            let containers = images.labelled().await.unwrap_or_default();
-            images.follow_labelled(changes);
-            (containers, Some(labelled))
-        } else {
-            (Vec::new(), None)
-        };
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
         };
-        let (live, traffic) = (Live::default(), Arc::new(Traffic::new(workers)));
+        let traffic = Arc::new(Traffic::new(workers));
         let log = access_log(&config, &traffic)?;
-        let (writer, store) = Writer::start(Box::new(store))
-            .map_err(|source| OpenError::System { what: "the store's thread", source })?;
-        let shutdown = CancellationToken::new();
-        let everything = &mut everything;
-        let certificates = match &config.tls {
-            None => None,
-            Some(_) => Some(keeper::start(keeper::Parts {
-                config: config.clone(),
-                listens: (!config.listen.http.is_empty(), !config.listen.https.is_empty()),
-                writer: writer.clone(),
-                certificates: std::mem::take(&mut everything.certificates),
-                account: everything.account.take(),
-                authority: everything.authority.take(),
-                dir: dir.clone(),
-                times: Times::default(),
-                shutdown: shutdown.clone(),
-            })?),
-        };
-        let tls = certificates.as_ref().map(|keeper| Arc::clone(keeper.tls()));
-        let mut settings = proxy_settings(&config, workers, tls);
-        settings.log = log.as_ref().map(|(log, _)| log.clone());
-        let text = Arc::new(Mutex::new(config.text.clone()));
-        let archivist = Archivist::new(
-            &config.state.checkpoints,
-            runtimes.clone(),
-            Arc::clone(&images),
-            Arc::clone(&text),
-        );
-        let (mut driver, handle) = Driver::new(Parts {
-            live: live.clone(),
+        if config.tls.is_some() {
+            // Before the state changes hands: files that cannot be read end it here.
+            keeper::look(&config)?;
+        }
+        let mut heritage = heritage;
+        let (mut listeners, mut held) = (Vec::new(), admin::Held::default());
+        let mut alone = CancellationToken::new();
+        if let Some(heritage) = &mut heritage {
+            heritage.wait_for_state().await.map_err(former)?;
+            listeners = std::mem::take(&mut heritage.listeners);
+            held = std::mem::take(&mut heritage.admin);
+            alone = heritage.alone.clone();
+        } else {
+            alone.cancel();
+        }
+        let ground = Ground {
+            read: Arc::from(read),
+            certificates: OnceLock::new(),
+            program,
+            live: Live::default(),
+            traffic,
+            text: Arc::new(Mutex::new(config.text.clone())),
             workers,
-            runtimes,
-            images: Some(images),
-            archivist: Some(archivist.clone()),
-            writer,
-            everything: std::mem::take(everything),
-            containers,
-            labelled,
-            certificates: certificates.as_ref().map(keeper::Handle::status),
-            recordings: dir.join("recordings"),
-            reload: reload(config.clone(), read, certificates, text),
-            services: config.services,
-            shutdown: shutdown.clone(),
-        });
-        // Only now, that the first visitor finds the routes.
-        let proxy = proxy::bind(settings, live.clone(), Arc::clone(&traffic))?;
-        let addresses = proxy.addresses();
-        let listen = addresses
-            .http
-            .iter()
-            .map(|address| format!("http://{address}"))
-            .chain(addresses.https.iter().map(|address| format!("https://{address}")))
-            .chain(addresses.tcp.iter().map(|address| format!("tcp://{address}")));
-        driver.listens(listen.collect());
-        let admin_stop = CancellationToken::new();
-        let settings = admin::Settings {
-            socket: Some(config.admin.socket),
-            listen: config.admin.listen,
-            token: config.admin.token,
             rare: Rare::install(),
-            archivist: Some(archivist),
+            alone,
+            config,
         };
-        let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone()).await?;
-        let driver = tokio::spawn(driver.run());
-        Ok(Self { proxy, driver, handle, live, admin, admin_stop, shutdown, store, log })
+        let prepared = ground.prepare(ground.config.services.clone()).await?;
+        let mut settings =
+            proxy_settings(&ground.config, workers, ground.certificates.get().cloned());
+        settings.log = log.as_ref().map(|(log, _)| log.clone());
+        // Only now, that the first visitor finds the routes.
+        let (live, traffic) = (ground.live.clone(), Arc::clone(&ground.traffic));
+        let proxy = proxy::take_over(settings, live, traffic, listeners)?;
+        let control = prepared.begin(&ground, proxy.addresses(), held).await?;
+        if let Some(heritage) = heritage {
+            heritage.serve().map_err(former)?;
+        }
+        Ok(Self { proxy, ground, control, log })
     }
 
     /// How the driver is spoken to.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        &self.handle
+        &self.control.handle
     }
 
     /// The live routing table.
     #[must_use]
     pub fn live(&self) -> &Live {
-        &self.live
+        &self.ground.live
     }
 
     /// Addresses on which visitors connect.
@@ -207,7 +168,7 @@ impl House {
     /// Where the admin API listens by TCP.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.listen()
+        self.control.admin.listen()
     }
 
     /// Opens the access log anew; whether there is one in a file.
@@ -219,21 +180,22 @@ impl House {
     /// and what is not left behind ends.
     pub async fn close(self, drain: Duration, leave: Leave) {
         self.proxy.drain(drain).await;
-        self.shutdown.cancel();
-        if let Ok(driver) = self.driver.await {
-            driver.close(leave).await;
-        }
-        self.admin_stop.cancel();
-        self.admin.closed().await;
-        drop(self.handle);
-        // The store's thread ends when the last writer is gone, and with it the lock on the state.
-        let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
-        // All workers have ended, and with them all handles of the log but this one.
-        if let Some((log, thread)) = self.log {
-            drop(log);
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        self.control.close(leave).await;
+        end_log(self.log).await;
     }
+}
+
+/// Writes what is left of the access log. All workers have ended, and with them all handles of it but
+/// this one.
+async fn end_log(log: Option<(AccessLog, std::thread::JoinHandle<()>)>) {
+    if let Some((log, thread)) = log {
+        drop(log);
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+fn former(source: std::io::Error) -> OpenError {
+    OpenError::System { what: "the process that was to hand over", source }
 }
 
 /// Writes a state that another daemon exported, while none runs here. Refuses to mix two: unless
@@ -269,20 +231,6 @@ pub fn import_state(
         return Err(error.into());
     }
     Ok((services, revisions))
-}
-
-/// Opens the state; waits a moment for one that is just let go of. The lock of a daemon that was killed
-/// while it started a process lives on in the fork, until that becomes its program.
-async fn open_store(dir: &Path) -> Result<RedbStore, StoreError> {
-    let asked = Instant::now();
-    loop {
-        match RedbStore::open(dir) {
-            Err(StoreError::InUse(_)) if asked.elapsed() < LOCKED => {
-                tokio::time::sleep(LOCKED_LOOK).await;
-            }
-            opened => return opened,
-        }
-    }
 }
 
 fn runtimes(
@@ -363,7 +311,7 @@ fn access_log(
     let hide = |hidden: Hidden, name: &&str| hidden.with(name).unwrap_or(hidden);
     let settings = access_log::Settings {
         to,
-        format: if wanted.combined { line::Format::Combined } else { line::Format::Json },
+        format: if wanted.combined { log_line::Format::Combined } else { log_line::Format::Json },
         hidden: wanted.hide.iter().fold(Hidden::default(), hide),
         // Rounds to the nearest of 2^32 parts, and saturates.
         sample: (wanted.sample * f64::from(u32::MAX)) as u32,
@@ -386,7 +334,7 @@ fn tcp_listeners(config: &Config) -> Vec<(SocketAddr, ServiceName)> {
 /// restart can change is named.
 fn reload(
     running: Config,
-    read: ReadConfig,
+    read: Arc<Read>,
     certificates: Option<keeper::Handle>,
     text: Arc<Mutex<FileText>>,
 ) -> Reload {

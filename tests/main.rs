@@ -40,4 +40,5 @@ mod sources;
 mod state;
 mod support;
 mod tidy;
+mod upgrades;
 mod verdicts;

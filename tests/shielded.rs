@@ -1,6 +1,6 @@
 //! A canary that fails is taken back, and no visitor who only reads sees it fail.
 
-use crate::promotions::Wrk;
+use crate::support::clients::Wrk;
 use crate::support::daemon::{Daemon, Runs, Said};
 use crate::support::load::Load;
 

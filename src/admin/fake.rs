@@ -62,7 +62,8 @@ impl Fake {
         let traffic = Arc::new(Traffic::new(1));
         traffic.add(0, Count::Accepted);
         let shutdown = CancellationToken::new();
-        let admin = super::serve(handle, settings, traffic, shutdown.clone()).await;
+        let admin =
+            super::serve(handle, settings, traffic, shutdown.clone(), super::Held::default()).await;
         let admin = admin.expect("the admin API");
         Self { levers, admin, socket, shutdown, _directory: directory }
     }

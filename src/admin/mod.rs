@@ -26,6 +26,7 @@ mod tests;
 mod work;
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -104,6 +105,16 @@ pub struct Admin {
     listen: Vec<SocketAddr>,
     tasks: TaskTracker,
     socket: Option<OwnedSocket>,
+    kept: Held,
+}
+
+/// Listening sockets of the API, to be handed from one process to the next.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// By TCP, with the address in the words of the settings.
+    pub tcp: Vec<(SocketAddr, std::net::TcpListener)>,
+    /// By a Unix socket at this path.
+    pub unix: Option<(PathBuf, std::os::unix::net::UnixListener)>,
 }
 
 impl Admin {
@@ -115,35 +126,77 @@ impl Admin {
 
     /// Waits until all connections have ended after `shutdown`, then removes the socket.
     pub async fn closed(self) {
+        drop(self.kept);
         self.tasks.wait().await;
         drop(self.socket);
     }
+
+    /// The listening sockets, for another process to accept on.
+    #[must_use]
+    pub fn held(&self) -> &Held {
+        &self.kept
+    }
+
+    /// Waits until all connections have ended after `shutdown`, and gives away the listening sockets:
+    /// who connects meanwhile waits in the kernel's queue.
+    pub async fn left(self) -> Held {
+        self.tasks.wait().await;
+        if let Some(socket) = self.socket {
+            socket.leave();
+        }
+        self.kept
+    }
 }
 
-/// Begins to serve. Returns when every address is bound; serving goes on until `shutdown`.
+/// Begins to serve. Returns when every address is bound; serving goes on until `shutdown`. Sockets
+/// that are `held` for an address of the settings are used; others are closed.
 pub async fn serve(
     handle: Handle,
     settings: Settings,
     traffic: Arc<Traffic>,
     shutdown: CancellationToken,
+    mut held: Held,
 ) -> Result<Admin, AdminError> {
     if settings.token.as_deref().is_some_and(|token| token.trim().is_empty()) {
         return Err(AdminError::EmptyToken);
     }
-    let mut tcp = Vec::new();
+    let (mut tcp, mut kept) = (Vec::new(), Held::default());
     for address in settings.listen {
         if !address.ip().is_loopback() && settings.token.is_none() {
             return Err(AdminError::NoToken(address));
         }
         let failed = |source| AdminError::Listen { address, source };
-        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+        let ours = held.tcp.iter().position(|(wanted, _)| *wanted == address);
+        let listener = match ours.map(|at| held.tcp.swap_remove(at)) {
+            Some((_, held)) => tokio::net::TcpListener::from_std(held).map_err(failed)?,
+            None => tokio::net::TcpListener::bind(address).await.map_err(failed)?,
+        };
         let bound = listener.local_addr().map_err(failed)?;
+        let again = listener.as_fd().try_clone_to_owned().map_err(failed)?;
+        kept.tcp.push((address, again.into()));
         tcp.push((listener, bound));
     }
     let unix = match &settings.socket {
         None => None,
-        Some(path) => Some(socket::bind(path).await?),
+        Some(path) => {
+            let failed = |source| AdminError::Socket { path: path.clone(), source };
+            let ours = held.unix.take_if(|(held, _)| held == path);
+            let (listener, owned) = match ours {
+                Some((_, listener)) => (
+                    tokio::net::UnixListener::from_std(listener).map_err(failed)?,
+                    socket::OwnedSocket::adopt(path).map_err(failed)?,
+                ),
+                None => socket::bind(path).await?,
+            };
+            let again = listener.as_fd().try_clone_to_owned().map_err(failed)?;
+            kept.unix = Some((path.clone(), again.into()));
+            Some((listener, owned))
+        }
     };
+    if let Some((path, _)) = held.unix {
+        // The former process left it to us, and nobody will answer there.
+        let _gone = std::fs::remove_file(path);
+    }
 
     let archivist = settings.archivist;
     let state = api::AppState {
@@ -154,7 +207,7 @@ pub async fn serve(
         shutdown: shutdown.clone(),
     };
     let tasks = TaskTracker::new();
-    let mut admin = Admin { listen: Vec::new(), tasks: tasks.clone(), socket: None };
+    let mut admin = Admin { listen: Vec::new(), tasks: tasks.clone(), socket: None, kept };
     for (listener, bound) in tcp {
         let router = api::router(state.clone(), Guard::tcp(settings.token.as_deref()));
         let acceptor = Acceptor::new(router, tasks.clone(), shutdown.clone());

@@ -32,6 +32,19 @@ impl Drop for OwnedSocket {
     }
 }
 
+impl OwnedSocket {
+    /// A socket that stands at this path and that a former process hands over.
+    pub(super) fn adopt(path: &Path) -> io::Result<Self> {
+        Ok(Self { identity: identity(path)?, path: path.to_owned() })
+    }
+
+    /// Leaves the socket where it is, to another process.
+    pub(super) fn leave(mut self) {
+        // Nothing is removed at no path.
+        self.path = PathBuf::new();
+    }
+}
+
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))

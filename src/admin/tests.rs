@@ -287,7 +287,14 @@ async fn sockets_are_neither_stolen_nor_left() {
             rare: None,
             archivist: None,
         };
-        serve(handle, settings, Arc::new(Traffic::new(1)), CancellationToken::new()).await
+        serve(
+            handle,
+            settings,
+            Arc::new(Traffic::new(1)),
+            CancellationToken::new(),
+            super::Held::default(),
+        )
+        .await
     };
     let error = start(&fake.socket, Vec::new(), None).await.expect_err("in use");
     assert!(error.to_string().starts_with("another daemon answers on /"), "{error}");

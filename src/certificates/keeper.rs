@@ -57,6 +57,8 @@ pub struct Parts {
     pub authority: Option<AuthorityRecord>,
     /// The state directory.
     pub dir: PathBuf,
+    /// The set that a proxy serves from already, if there is one.
+    pub tls: Option<Arc<Certificates>>,
     /// How often.
     pub times: Times,
     /// Stops the keeper.
@@ -122,6 +124,11 @@ pub struct Keeper {
     shutdown: CancellationToken,
 }
 
+/// Whether what is configured can be read.
+pub fn look(config: &Config) -> Result<(), TlsError> {
+    Files::read(config).map(drop)
+}
+
 /// Reads the files and starts a keeper, which serves at once what there is.
 pub fn start(parts: Parts) -> Result<Handle, TlsError> {
     let desk = Desk::new(parts.account.clone());
@@ -133,7 +140,10 @@ pub fn start(parts: Parts) -> Result<Handle, TlsError> {
 impl Keeper {
     pub(super) fn new(parts: Parts, desk: Desk) -> Result<(Self, Handle), TlsError> {
         let files = Files::read(&parts.config)?;
-        let tls = Certificates::new(&settings_of(&parts.config))?;
+        let tls = match parts.tls {
+            Some(tls) => tls,
+            None => Certificates::new(&settings_of(&parts.config))?,
+        };
         let (configs_in, configs) = mpsc::channel(RELOADS);
         let (asked_in, asked) = mpsc::channel(ASKED);
         let (status, status_seen) = watch::channel(Arc::default());

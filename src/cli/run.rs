@@ -1,15 +1,17 @@
 //! `switchback run`: the proxy and the controller in the foreground.
 //!
-//! Signals: HUP reloads; TERM, INT and QUIT drain and stop, a second one stops now; USR1 opens
-//! the access log anew; USR2 is taken and answered with a line in the log, because its default would
-//! end the process.
+//! Signals: HUP reloads; TERM, INT and QUIT drain and stop, a second one stops now; USR2 hands over to
+//! a new process of the same path and arguments, which may be another version; USR1 opens the
+//! access log anew.
 
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::daemon::Run;
 use super::exit::{Exit, Failure};
+use crate::app::handover::{Failed, Heritage, Leaving};
 use crate::app::{House, OpenError};
 use crate::config::{LogFormat, load};
 use crate::controller::driver::Leave;
@@ -45,7 +47,16 @@ pub(super) fn run(args: &Run) -> Result<Exit, Failure> {
             .map_err(|problems| problems.to_string())
     });
     runtime.block_on(async {
-        match House::open(config, read).await {
+        let heritage = match Heritage::take() {
+            Ok(heritage) => heritage,
+            Err(error) => {
+                let said = format!(
+                    "nothing was handed over by the process that started this one: {error}"
+                );
+                return Err(Failure::new(Exit::Error, said));
+            }
+        };
+        match House::inherit(config, read, heritage).await {
             Ok(house) => Ok(serve(house).await),
             Err(error @ OpenError::Tls(_)) => Err(Failure::new(Exit::Invalid, error)),
             Err(error) => Err(Failure::new(Exit::Error, error)),
@@ -53,7 +64,7 @@ pub(super) fn run(args: &Run) -> Result<Exit, Failure> {
     })
 }
 
-async fn serve(house: House) -> Exit {
+async fn serve(mut house: House) -> Exit {
     let taken = (
         signal(SignalKind::hangup()),
         signal(SignalKind::terminate()),
@@ -78,6 +89,7 @@ async fn serve(house: House) -> Exit {
     if let Some(address) = house.admin() {
         tracing::info!("admin API on http://{address}");
     }
+    tell_systemd(&[NotifyState::Ready]);
     loop {
         tokio::select! {
             _ = hup.recv() => match house.handle().reload().await {
@@ -88,9 +100,27 @@ async fn serve(house: House) -> Exit {
                 true => tracing::info!("the access log is opened anew"),
                 false => tracing::info!("there is no access log in a file: nothing to reopen"),
             },
-            _ = usr2.recv() => tracing::warn!(
-                "this version cannot replace its own binary; stop and start it instead"
-            ),
+            _ = usr2.recv() => {
+                if std::process::id() == 1 {
+                    // The container ends with its first process, and the heir with it.
+                    tracing::warn!(
+                        "the first process of a container cannot hand over: start another container instead"
+                    );
+                    continue;
+                }
+                tracing::info!("handing over to a new process");
+                match house.hand_over().await {
+                    Ok(leaving) => return leave(leaving, (&mut term, &mut int, &mut quit)).await,
+                    Err(Failed::Stayed(stayed)) => {
+                        house = stayed.house;
+                        tracing::error!("not handed over, this process serves on: {}", stayed.why);
+                    }
+                    Err(Failed::Lost(why)) => {
+                        tracing::error!("not handed over: {why}");
+                        return Exit::Error;
+                    }
+                }
+            }
             () = stop(&mut term, &mut int, &mut quit) => break,
         }
     }
@@ -100,6 +130,28 @@ async fn serve(house: House) -> Exit {
         () = stop(&mut term, &mut int, &mut quit) => tracing::warn!("stopped at once"),
     }
     Exit::Done
+}
+
+/// Ends in favour of the heir.
+async fn leave(
+    leaving: Leaving,
+    (term, int, quit): (&mut Signal, &mut Signal, &mut Signal),
+) -> Exit {
+    let heir = leaving.heir;
+    tell_systemd(&[NotifyState::MainPid(heir)]);
+    tracing::info!("process {heir} serves; open connections get {DRAIN:?} to end here");
+    tokio::select! {
+        () = leaving.finish(DRAIN) => tracing::info!("handed over"),
+        () = stop(term, int, quit) => tracing::warn!("stopped at once; process {heir} serves on"),
+    }
+    Exit::Done
+}
+
+/// Tells systemd, or whoever speaks its protocol, if it started us.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told how this process stands");
+    }
 }
 
 async fn stop(term: &mut Signal, int: &mut Signal, quit: &mut Signal) {

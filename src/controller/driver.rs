@@ -78,6 +78,8 @@ pub struct Parts {
     pub certificates: Option<watch::Receiver<Arc<Vec<CertificateStatus>>>>,
     /// Stops the driver.
     pub shutdown: CancellationToken,
+    /// Cancelled once no former process serves any more; until then a drain lasts to its deadline.
+    pub alone: CancellationToken,
 }
 
 /// What a probe concluded, with what the runtime added to the reason.
@@ -196,7 +198,7 @@ impl Driver {
             recordings: parts.recordings,
             fleet: Fleet::new(parts.live, parts.workers),
             services: BTreeMap::new(),
-            executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone()),
+            executor: Executor::new(done_in, tasks.clone(), parts.shutdown.clone(), parts.alone),
             tasks,
             runtimes: parts.runtimes,
             images: parts.images,

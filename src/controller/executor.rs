@@ -74,6 +74,8 @@ pub struct Executor {
     done: mpsc::Sender<Done>,
     tasks: tokio_util::task::TaskTracker,
     shutdown: CancellationToken,
+    /// Cancelled once no former process has requests in flight: what those claim is not seen here.
+    alone: CancellationToken,
 }
 
 impl Executor {
@@ -81,8 +83,9 @@ impl Executor {
         done: mpsc::Sender<Done>,
         tasks: tokio_util::task::TaskTracker,
         shutdown: CancellationToken,
+        alone: CancellationToken,
     ) -> Self {
-        Self { done, tasks, shutdown }
+        Self { done, tasks, shutdown, alone }
     }
 
     pub(super) fn spawn(
@@ -194,7 +197,7 @@ impl Executor {
         let (drain_deadline, grace) = times;
         let this = self.clone();
         self.tasks.spawn(async move {
-            drained(&endpoints, drain_deadline).await;
+            drained(&endpoints, drain_deadline, &this.alone).await;
             this.end(&runtime, &instance, grace).await;
         });
     }
@@ -208,7 +211,9 @@ impl Executor {
         endpoints: Vec<Arc<Endpoint>>,
         deadline: Duration,
     ) {
-        let work = async move { Completion::Drained { cut: drained(&endpoints, deadline).await } };
+        let alone = self.alone.clone();
+        let work =
+            async move { Completion::Drained { cut: drained(&endpoints, deadline, &alone).await } };
         self.spawn(service, rollout, attempt, work);
     }
 
@@ -250,7 +255,7 @@ impl Executor {
         let (drain_deadline, grace) = times;
         let this = self.clone();
         let work = async move {
-            drained(&endpoints, drain_deadline).await;
+            drained(&endpoints, drain_deadline, &this.alone).await;
             join_all(instances.iter().map(|i| this.end(&runtime, &i.id, grace))).await;
             Completion::Retired { revision }
         };
@@ -290,7 +295,11 @@ impl Executor {
 }
 
 /// Begins to drain, waits, cuts at the deadline; returns how many requests were cut.
-async fn drained(endpoints: &[Arc<Endpoint>], deadline: Duration) -> u32 {
+async fn drained(
+    endpoints: &[Arc<Endpoint>],
+    deadline: Duration,
+    alone: &CancellationToken,
+) -> u32 {
     for endpoint in endpoints {
         endpoint.begin_drain();
     }
@@ -299,6 +308,7 @@ async fn drained(endpoints: &[Arc<Endpoint>], deadline: Duration) -> u32 {
         while in_flight() > 0 {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+        alone.cancelled().await;
     };
     if tokio::time::timeout(deadline, quiet).await.is_ok() {
         return 0;

@@ -363,6 +363,12 @@ impl Driver {
         })
     }
 
+    /// The services as configured now, for one who goes on in its place.
+    #[must_use]
+    pub fn configured(&self) -> Vec<ServiceConfig> {
+        self.services.values().map(|service| service.config.clone()).collect()
+    }
+
     /// Takes a service out of the configuration: its hosts answer 404 and its instances stop. Its
     /// records stay, so that it can come back.
     pub(super) fn remove_service(&mut self, name: &ServiceName) {

@@ -54,11 +54,24 @@ pub enum BindError {
     Thread(io::Error),
 }
 
-/// A listening socket for each of so many workers, and the address that they share. With port 0 the
-/// first finds a port, and the others join it.
+/// A listening socket that a former process hands over, with what the kernel has queued for it.
+#[derive(Debug)]
+pub struct Held {
+    /// Where, in the words of the settings.
+    pub wanted: SocketAddr,
+    /// Whether TLS is spoken on it.
+    pub secure: bool,
+    /// The socket.
+    pub socket: TcpListener,
+}
+
+/// Listening sockets for so many workers, at least one for each, and the address that they share.
+/// Those that are `held` are used, all of them, because the kernel may have connections queued for
+/// each. With port 0 the first finds a port, and the others join it.
 pub fn listen(
     address: SocketAddr,
     workers: usize,
+    held: Vec<TcpListener>,
 ) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
     let explain = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
@@ -66,6 +79,16 @@ pub fn listen(
         io::ErrorKind::AddrNotAvailable => BindError::NotOurs { address },
         _ => BindError::Other { address, source },
     };
+    if let Some(first) = held.first() {
+        let bound = first.local_addr().map_err(explain)?;
+        let mut listeners = held;
+        while listeners.len() < workers {
+            let socket = socket(bound, true).map_err(explain)?;
+            socket.listen(BACKLOG).map_err(explain)?;
+            listeners.push(TcpListener::from(socket));
+        }
+        return Ok((bound, listeners));
+    }
     if address.port() != 0 {
         // Fails where a socket with SO_REUSEPORT would join in. Closed again at once.
         socket(address, false).map_err(explain)?;
@@ -104,7 +127,7 @@ mod tests {
 
     #[test]
     fn workers_share_a_port() {
-        let (bound, listeners) = listen(any(), 3).expect("a port");
+        let (bound, listeners) = listen(any(), 3, Vec::new()).expect("a port");
         assert_ne!(bound.port(), 0);
         assert_eq!(listeners.len(), 3);
         for listener in &listeners {
@@ -114,18 +137,27 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_even_from_our_own_kind() {
-        let (bound, listeners) = listen(any(), 1).expect("a port");
-        let error = listen(bound, 1).expect_err("taken");
+        let (bound, listeners) = listen(any(), 1, Vec::new()).expect("a port");
+        let error = listen(bound, 1, Vec::new()).expect_err("taken");
         assert!(matches!(error, BindError::InUse { .. }), "{error}");
         assert!(error.to_string().contains("in use by another program"));
         drop(listeners);
-        listen(bound, 1).expect("free again");
+        listen(bound, 1, Vec::new()).expect("free again");
+    }
+
+    #[test]
+    fn sockets_that_are_handed_over_are_used_and_joined() {
+        let (bound, held) = listen(any(), 1, Vec::new()).expect("a port");
+        let (same, listeners) = listen(any(), 3, held).expect("the same port");
+        assert_eq!((same, listeners.len()), (bound, 3));
+        let (_, held) = listen(any(), 3, Vec::new()).expect("a port");
+        assert_eq!(listen(any(), 1, held).expect("all of them").1.len(), 3);
     }
 
     #[test]
     fn an_address_of_another_machine_is_named() {
         let address = SocketAddr::from(([192, 0, 2, 1], 0));
-        let error = listen(address, 1).expect_err("not ours");
+        let error = listen(address, 1, Vec::new()).expect_err("not ours");
         assert!(error.to_string().contains("192.0.2.1"), "{error}");
     }
 }

@@ -63,7 +63,7 @@ mod worker;
 mod tests;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ use tokio::sync::watch;
 
 use self::admission::Admission;
 use self::limits::Limits;
-use self::listener::{BindError, listen};
+use self::listener::{BindError, Held, listen};
 use self::tls::Certificates;
 use self::worker::{Command, Spoken, Start};
 use crate::model::id::ServiceName;
@@ -108,6 +108,9 @@ pub struct Settings {
 pub struct Proxy {
     addresses: Addresses,
     commands: watch::Sender<Command>,
+    /// The listening sockets, to be handed over. Closed when a drain begins, or the kernel would queue
+    /// connections that nobody takes.
+    kept: Mutex<Vec<Held>>,
     /// Ends when the last worker has.
     running: watch::Receiver<usize>,
     threads: Vec<JoinHandle<()>>,
@@ -127,8 +130,19 @@ pub struct Addresses {
 /// Takes all addresses, and starts the workers.
 ///
 /// Errors name the address and what to do. On an error nothing is left behind.
-#[expect(clippy::needless_pass_by_value, reason = "the proxy keeps handles of its own")]
 pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Proxy, BindError> {
+    take_over(settings, live, traffic, Vec::new())
+}
+
+/// Like [`bind`], with listening sockets that a former process hands over. Those whose address is not
+/// asked for any more are closed.
+#[expect(clippy::needless_pass_by_value, reason = "the proxy keeps handles of its own")]
+pub fn take_over(
+    settings: Settings,
+    live: Live,
+    traffic: Arc<Traffic>,
+    mut held: Vec<Held>,
+) -> Result<Proxy, BindError> {
     let workers = settings.workers.max(1);
     let secure = match (&settings.tls, settings.https.first()) {
         (Some(certificates), Some(_)) => Some(Arc::clone(certificates)),
@@ -137,13 +151,25 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
     };
     let mut addresses = Addresses::default();
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut kept = Vec::new();
     let mut take = |wanted: &[SocketAddr], spoken: &Spoken| {
+        let is_secure = matches!(spoken, Spoken::Https(_));
         let mut taken = Vec::with_capacity(wanted.len());
         for address in wanted {
-            let (bound, sockets) = listen(*address, workers)?;
+            let is_it = |held: &mut Held| held.wanted == *address && held.secure == is_secure;
+            let ours = held.extract_if(.., is_it).map(|held| held.socket).collect();
+            let (bound, sockets) = listen(*address, workers, ours)?;
             taken.push(bound);
-            for (worker, socket) in listeners.iter_mut().zip(sockets) {
-                worker.push((socket, spoken.clone()));
+            for (index, socket) in sockets.into_iter().enumerate() {
+                let failed = |source| BindError::Other { address: *address, source };
+                kept.push(Held {
+                    wanted: *address,
+                    secure: is_secure,
+                    socket: socket.try_clone().map_err(failed)?,
+                });
+                if let Some(worker) = listeners.get_mut(index % workers) {
+                    worker.push((socket, spoken.clone()));
+                }
             }
         }
         Ok::<_, BindError>(taken)
@@ -184,7 +210,7 @@ pub fn bind(settings: Settings, live: Live, traffic: Arc<Traffic>) -> Result<Pro
         });
         threads.push(thread.map_err(BindError::Thread)?);
     }
-    Ok(Proxy { addresses, commands, running, threads })
+    Ok(Proxy { addresses, commands, kept: Mutex::new(kept), running, threads })
 }
 
 /// The port that visitors are sent to for https: the usual one if it is among those that are listened
@@ -223,14 +249,36 @@ impl Proxy {
     ///
     /// Cancel safety: may be dropped and called again; the drain goes on, the earlier deadline holds.
     pub async fn drain(&self, deadline: Duration) {
-        let until = tokio::time::Instant::now() + deadline;
+        self.end(Command::Drain(tokio::time::Instant::now() + deadline)).await;
+    }
+
+    /// The listening sockets, for another process to accept on. What the kernel queues for them is
+    /// neither lost nor refused, whoever of the two closes them.
+    pub fn sockets(&self) -> std::io::Result<Vec<Held>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = |held: &Held| {
+            let socket = held.socket.try_clone()?;
+            Ok(Held { wanted: held.wanted, secure: held.secure, socket })
+        };
+        kept.iter().map(again).collect()
+    }
+
+    /// Like [`Self::drain`], when another process accepts on the same sockets: open connections are
+    /// answered until each has been told to go elsewhere, and closed at the deadline.
+    pub async fn hand_over(&self, deadline: Duration) {
+        self.end(Command::HandOver(tokio::time::Instant::now() + deadline)).await;
+    }
+
+    async fn end(&self, how: Command) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.commands.send_if_modified(|command| {
-            let sooner = match command {
-                Command::Run => true,
-                Command::Drain(earlier) => until < *earlier,
+            let until = |command: &Command| match command {
+                Command::Run => None,
+                Command::Drain(until) | Command::HandOver(until) => Some(*until),
             };
+            let sooner = until(command).is_none_or(|earlier| until(&how) < Some(earlier));
             if sooner {
-                *command = Command::Drain(until);
+                *command = how;
             }
             sooner
         });

@@ -63,6 +63,9 @@ pub enum Command {
     Run,
     /// Accept no more, let what runs finish until then, and end.
     Drain(Instant),
+    /// Another process accepts on the same sockets: accept no more at once, answer what comes on open
+    /// connections until then, and end.
+    HandOver(Instant),
 }
 
 /// What is spoken on a listener.
@@ -130,6 +133,8 @@ pub struct Worker {
     /// Connections from their accept to their end.
     open: Cell<usize>,
     draining: Cell<bool>,
+    /// Another process accepts in its place.
+    handed_over: Cell<bool>,
     /// Wakes those that wait for a connection's first byte when a drain begins.
     drain_began: Notify,
     connection_ended: Notify,
@@ -162,6 +167,7 @@ impl Worker {
             date: Cell::new(date()),
             open: Cell::new(0),
             draining: Cell::new(false),
+            handed_over: Cell::new(false),
             drain_began: Notify::new(),
             connection_ended: Notify::new(),
         })
@@ -211,9 +217,28 @@ impl Worker {
         self.mint.borrow_mut().names(traceparent, request_id, || self.random())
     }
 
-    /// Whether it accepts no more.
+    /// Whether it accepts no more, and clients are told to go elsewhere.
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether a connection on which nothing happens is to be closed. Not after a handover: a client
+    /// may send its next request at this very moment, and is told on its answer.
+    pub fn closes_idle(&self) -> bool {
+        self.draining.get() && !self.handed_over.get()
+    }
+
+    /// Returns when a drain begins that closes what is idle.
+    ///
+    /// Cancel safety: may be dropped at any time.
+    pub async fn closing_began(&self) {
+        loop {
+            let notified = self.drain_began.notified();
+            if self.closes_idle() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Returns when a drain begins.
@@ -283,8 +308,9 @@ impl Worker {
         }
     }
 
-    fn begin_drain(&self) {
+    fn begin_drain(&self, handed_over: bool) {
         self.draining.set(true);
+        self.handed_over.set(handed_over);
         self.drain_began.notify_waiters();
         for connection in self.connections.borrow().iter() {
             connection.wake();
@@ -370,23 +396,34 @@ async fn serve(
         }
     });
     // An error means that the proxy is gone, and with it the reason to run.
-    let command = commands.wait_for(|command| *command != Command::Run).await.map(|c| *c);
-    worker.begin_drain();
-    if let Ok(Command::Drain(deadline)) = command {
-        // Each listener takes what the kernel has queued for it, and closes.
+    let mut command = commands.wait_for(|command| *command != Command::Run).await.map(|c| *c);
+    loop {
+        worker.begin_drain(matches!(command, Ok(Command::HandOver(_))));
+        let (Ok(Command::Drain(deadline)) | Ok(Command::HandOver(deadline))) = command else {
+            return Ok(());
+        };
+        // Each listener takes what the kernel has queued for it, and closes; what is queued for a
+        // listener that another process has too is left to that one.
         let drained = async {
             while accepting.join_next().await.is_some() {}
             while worker.open.get() > 0 {
                 worker.connection_ended.notified().await;
             }
         };
-        let _ = tokio::time::timeout_at(deadline, drained).await;
+        tokio::select! {
+            _ = tokio::time::timeout_at(deadline, drained) => return Ok(()),
+            sooner = commands.changed() => {
+                command = sooner.map(|()| *commands.borrow_and_update());
+            }
+        }
     }
-    Ok(())
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, spoken: Spoken) {
     loop {
+        if worker.handed_over.get() {
+            break;
+        }
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,

@@ -5,11 +5,11 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
@@ -20,6 +20,8 @@ use tempfile::TempDir;
 
 use super::engine::{DockerHost, engine, on_a_runtime, remove_tags};
 use super::http::{Answer, Connection, get};
+pub use super::process::free_address;
+use super::process::{Process, is_in, pids};
 
 /// Longer than anything here takes, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,7 +71,10 @@ pub struct Daemon {
     runs: Runs,
     mark: String,
     engine: Option<DockerHost>,
-    child: Option<Child>,
+    child: Option<Process>,
+    /// By which path it is started.
+    pub program: PathBuf,
+    pub variables: Vec<(String, String)>,
     pub http: SocketAddr,
     /// Errors in the log that the story brings about: parts of their lines.
     expected: Vec<String>,
@@ -100,6 +105,8 @@ impl Daemon {
             mark: format!("story-{}-{count}", std::process::id()),
             engine,
             child: None,
+            program: PathBuf::from(PROGRAM),
+            variables: Vec::new(),
             http: free_address(),
             expected: Vec::new(),
         };
@@ -177,7 +184,7 @@ impl Daemon {
         self.launch();
         let begun = Instant::now();
         while self.read("/healthz").is_none() {
-            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait() {
                 panic!("the daemon ended ({status}):\n{}", self.log());
             }
             assert!(begun.elapsed() < PATIENCE, "the daemon does not answer:\n{}", self.log());
@@ -188,10 +195,11 @@ impl Daemon {
     /// Starts it and waits for nothing.
     pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.home().join("log")).unwrap();
-        let mut run = program();
+        let mut run = without_variables(Command::new(&self.program));
         run.args(["run", "--log-format", "json", "-c"]).arg(self.config());
+        run.envs(self.variables.iter().cloned());
         run.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.child = Some(run.spawn().unwrap());
+        self.child = Some(Process::Ours(run.spawn().unwrap()));
     }
 
     /// Starts it where it should refuse to: its exit code and what it said.
@@ -205,9 +213,25 @@ impl Daemon {
     /// Kills it, as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+            child.kill();
         }
+    }
+
+    /// Asks it to hand over to a new process, and waits until it has ended and that one serves.
+    pub fn hand_over(&mut self) {
+        let before = self.log().len();
+        self.signal(rustix::process::Signal::USR2);
+        let heir = || {
+            let log = self.log();
+            let (said, _) = log[before..].split_once(" serves; open connections")?;
+            let (_, pid) = said.rsplit_once("process ")?;
+            rustix::process::Pid::from_raw(pid.parse().ok()?)
+        };
+        self.until("an heir", || heir().is_some());
+        let heir = heir().unwrap();
+        let status = self.ended();
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.child = Some(Process::Heir(heir));
     }
 
     /// Asks it to stop, and waits until it has.
@@ -217,21 +241,24 @@ impl Daemon {
         assert!(status.success(), "stopped with {status}:\n{}", self.log());
     }
 
+    pub fn pid(&self) -> Option<rustix::process::Pid> {
+        self.child.as_ref().map(Process::pid)
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().expect("it runs");
-        let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(child.pid(), signal).unwrap();
     }
 
     fn ended(&mut self) -> ExitStatus {
         let begun = Instant::now();
         let mut child = self.child.take().expect("it runs");
         loop {
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = child.try_wait() {
                 return status;
             }
             if begun.elapsed() > PATIENCE {
-                child.kill().unwrap();
+                child.kill();
                 panic!("the daemon does not end:\n{}", self.log());
             }
             std::thread::sleep(LOOK);
@@ -351,7 +378,11 @@ impl Daemon {
 
     /// Processes that are about this daemon: the apps, and those that hold them.
     fn processes(&self) -> Vec<String> {
-        let mine = |pid: &String| is_in(&format!("/proc/{pid}/cmdline"), &self.state_text());
+        let config = self.config().display().to_string();
+        let mine = |pid: &String| {
+            let line = format!("/proc/{pid}/cmdline");
+            is_in(&line, &self.state_text()) || is_in(&line, &config)
+        };
         let mut all = self.apps();
         all.extend(pids().filter(mine));
         all
@@ -453,32 +484,6 @@ pub fn without_variables(mut command: Command) -> Command {
     }
     command.env("NO_COLOR", "1");
     command
-}
-
-/// An address of loopback that is free now and that nobody is given by chance: below the range of
-/// the kernel and below that of the runtime.
-pub fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let first = (std::process::id() % 500) as u16 * 20;
-        let port = 11_000 + (first + next) % 10_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
-fn pids() -> impl Iterator<Item = String> {
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-fn is_in(path: &str, text: &str) -> bool {
-    let bytes = fs::read(path).unwrap_or_default();
-    bytes.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 /// The sample app as an image on this engine.

@@ -1,12 +1,14 @@
 //! What the stories stand on.
 
 pub mod app;
+pub mod clients;
 pub mod daemon;
 pub mod engine;
 pub mod fake_engine;
 pub mod http;
 pub mod line;
 pub mod load;
+pub mod process;
 pub mod registry;
 
 use std::path::PathBuf;

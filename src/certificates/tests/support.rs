@@ -74,6 +74,7 @@ impl Rig {
             account: everything.account,
             authority: everything.authority,
             dir: dir.to_owned(),
+            tls: None,
             times: Times { tick: Duration::from_millis(50), first_pause: Duration::from_secs(1) },
             shutdown: shutdown.clone(),
         };

@@ -124,8 +124,8 @@ Serves: proxy and controller in the foreground.
   switchback run -c /etc/switchback/switchback.toml
   switchback run --set listen.http=127.0.0.1:8080 --set admin.listen=off
 
-Signals: HUP reads the configuration again, TERM and INT let requests finish and stop, a second one
-stops at once.";
+Signals: HUP reads the configuration again, USR2 hands over to a new process of the same path (an
+upgrade), TERM and INT let requests finish and stop, a second one stops at once.";
 
 /// `run`
 #[derive(Debug, Args)]

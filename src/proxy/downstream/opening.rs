@@ -43,7 +43,7 @@ pub(super) async fn open(
         let multiplexed = tokio::select! {
             biased;
             sniffed = sniff(&stream) => sniffed?,
-            () = worker.drain_began() => return None,
+            () = worker.closing_began() => return None,
         };
         return Some(Opened { transport: Transport::Plain(stream), multiplexed });
     };

@@ -141,7 +141,7 @@ async fn converse(worker: &Rc<Worker>, connection: &Rc<Downstream>, wire: &Rc<Wi
             // A request that is here already is served, also while a drain begins.
             let polled = wire.poll_head(context, limits);
             if polled.is_pending() && wire.is_between() {
-                if worker.is_draining() {
+                if worker.closes_idle() {
                     return Poll::Ready(Err(Ended::Done));
                 }
                 if connection.is_quiet() {
@@ -380,7 +380,7 @@ async fn park(worker: &Worker, connection: &Downstream, io: &Io) -> Option<Ended
         if io.poll_readable(context).is_ready() {
             return Poll::Ready(None);
         }
-        if worker.is_draining() { Poll::Ready(Some(Ended::Done)) } else { Poll::Pending }
+        if worker.closes_idle() { Poll::Ready(Some(Ended::Done)) } else { Poll::Pending }
     })
     .await
 }
