@@ -49,7 +49,8 @@ fn files_that_change_are_served_without_being_told() {
     write_pair(&home, "story.test");
     let (cert, key) = (home.join("app.pem"), home.join("app.key"));
     let tables = format!("[tls]\ncert = {cert:?}\nkey = {key:?}");
-    daemon.configure(&with_https(&daemon, https, &tables, LONG));
+    let plan = format!("{LONG}https_redirect = false\n");
+    daemon.configure(&with_https(&daemon, https, &tables, &plan));
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     let load = Load::begin(daemon.http, 30);
@@ -90,7 +91,7 @@ fn write_cert_again(path: &Path) {
 #[test]
 fn a_ca_of_this_machine_signs_local_names() {
     let Some(tool) = client("curl") else { return };
-    let plan = format!("{LONG}host = [\"story.localhost\", \"*\"]\n");
+    let plan = format!("{LONG}https_redirect = false\nhost = [\"story.localhost\", \"*\"]\n");
     let mut daemon = Daemon::configured(Runs::Processes, &plan).unwrap();
     let https = free_address();
     daemon.configure(&with_https(&daemon, https, "[tls]\nlocal = \"all\"", &plan));

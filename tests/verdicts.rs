@@ -258,7 +258,7 @@ fn a_fresh_instance_that_dies_is_not_waited_for() {
         let text = std::fs::read_to_string(&recording).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let begins: Vec<Value> = lines.filter(|line| !line["began"].is_null()).collect();
-        begins.len() == 2 && begins[0]["compared"] == 3_000 && begins[1]["compared"].is_null()
+        begins.len() >= 2 && begins[0]["compared"] == 3_000 && begins[1]["compared"].is_null()
     });
     assert_eq!(daemon.service()["phase"], "baking");
     load.end_well();

@@ -4,24 +4,21 @@
 //! and its log has neither a panic nor an error, unless the story says that it expects errors.
 
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
 use serde_json::Value;
-use switchback::demo::image;
-use switchback::runtime::docker::DockerRuntime;
 use tempfile::TempDir;
 
 use super::engine::{DockerHost, engine, on_a_runtime, remove_tags};
 use super::http::{Answer, Connection, get};
 pub use super::process::free_address;
 use super::process::{Process, is_in, pids};
+use super::sample::sample_image;
 
 /// Longer than anything here takes, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -484,21 +481,4 @@ pub fn without_variables(mut command: Command) -> Command {
     }
     command.env("NO_COLOR", "1");
     command
-}
-
-/// The sample app as an image on this engine.
-fn sample_image(host: &DockerHost) -> &'static str {
-    static MADE: OnceLock<String> = OnceLock::new();
-    MADE.get_or_init(|| {
-        // Others may test another build on the same engine.
-        let built = fs::metadata(PROGRAM).unwrap();
-        let mut hasher = DefaultHasher::new();
-        (built.len(), built.modified().unwrap()).hash(&mut hasher);
-        let name = format!("switchback-story:{:016x}", hasher.finish());
-        let root = image::root_file_system(Path::new(PROGRAM)).unwrap();
-        let runtime = DockerRuntime::new(&host.url, "story").unwrap();
-        let made = name.clone();
-        on_a_runtime(async move { runtime.import(&made, root, image::PROGRAM).await.unwrap() });
-        name
-    })
 }

@@ -10,6 +10,7 @@ pub mod line;
 pub mod load;
 pub mod process;
 pub mod registry;
+pub mod sample;
 
 use std::path::PathBuf;
 
