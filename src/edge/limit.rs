@@ -11,7 +11,7 @@
 //! client.
 //!
 //! A client is a hash of its key, with a seed of the process, so that nobody can choose whom to be
-//! taken for. A cell holds [`WAYS`] clients; when it is full, one that is even is forgotten, or the
+//! taken for. A cell holds `WAYS` clients; when it is full, one that is even is forgotten, or the
 //! one that is nearest to it: it gains at most what it had left to wait.
 
 use std::hash::{BuildHasher, Hash};

@@ -2,7 +2,7 @@
 //!
 //! The shield sends a request that the canary failed to stable. Without a limit a canary that fails
 //! everything at 50 % would double what stable has to do, and a fault that both sides share (a
-//! database that is down) would be met twice per request. So over the last [`WINDOW`] seconds the
+//! database that is down) would be met twice per request. So over the last `WINDOW` seconds the
 //! shield may add a share of what stable was asked by itself, and a small reserve for services with
 //! little traffic. Window, share and reserve are those of Finagle's `RetryBudget` (10 s, 20 %, ten a
 //! second); Envoy's `retry_budget` and Linkerd have the same 20 %.

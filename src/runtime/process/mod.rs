@@ -5,7 +5,7 @@
 //!
 //! Invariants: one directory per instance under `<state>/instances`, named after its ownership, which
 //! makes launching idempotent; only through its gate is a directory made, judged or removed, so one slow
-//! instance holds up no other; a directory in which a [shim is there or comes](lock) is neither judged
+//! instance holds up no other; a directory in which a shim is there or comes (`lock`) is neither judged
 //! nor removed, so that what a daemon began in its last moment is found or ended, never doubled;
 //! dropping the runtime stops nothing, and what is not taken over within `orphan_grace` stops by itself.
 
