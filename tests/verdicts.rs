@@ -247,18 +247,23 @@ fn a_fresh_instance_that_dies_is_not_waited_for() {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         !first.contains(pid) && !String::from_utf8_lossy(&environ).contains("SAMPLE_NAME=two")
     });
+    let rollout = canary["rollout"].as_u64().unwrap();
+    let recording = daemon.state().join(format!("recordings/web/{rollout}.jsonl"));
+    let begins = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&recording).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| !line["began"].is_null()).collect()
+    };
+    daemon.until("a comparison with it", || {
+        begins().first().is_some_and(|begun| begun["compared"] == 3_000)
+    });
     let pid = rustix::process::Pid::from_raw(fresh.unwrap().parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let rollout = canary["rollout"].as_u64().unwrap();
     daemon.until("it is said", || {
         daemon.rollout(rollout)["events"].to_string().contains("is compared with all of stable")
     });
-    let recording = daemon.state().join(format!("recordings/web/{rollout}.jsonl"));
     daemon.until("a comparison with all of stable", || {
-        let text = std::fs::read_to_string(&recording).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let begins: Vec<Value> = lines.filter(|line| !line["began"].is_null()).collect();
-        begins.len() >= 2 && begins[0]["compared"] == 3_000 && begins[1]["compared"].is_null()
+        begins().get(1).is_some_and(|begun| begun["compared"].is_null())
     });
     assert_eq!(daemon.service()["phase"], "baking");
     load.end_well();

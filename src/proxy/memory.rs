@@ -5,7 +5,8 @@ use std::fs;
 /// Bytes that this process may use: the least of the machine's and its control group's. `None` when
 /// the kernel does not say.
 pub fn available() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(total);
+    let text = fs::read_to_string("/proc/meminfo").ok();
+    let machine = text.and_then(|text| field(&text, "MemTotal:"));
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
         .ok()
         .and_then(|text| text.trim().parse::<u64>().ok());
@@ -14,13 +15,13 @@ pub fn available() -> Option<u64> {
 
 /// Bytes that are resident.
 pub fn used() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages = text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    // In kilobytes: `statm` counts pages, and asking for their size ends a process under valgrind.
+    field(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// Bytes of a line that gives kilobytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
     Some(kilobytes * 1024)
 }
@@ -31,8 +32,8 @@ mod tests {
 
     #[test]
     fn the_kernel_says_how_much_there_is() {
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:  2048 kB\n"), Some(2 << 20));
-        assert_eq!(total("nothing"), None);
+        assert_eq!(field("MemFree: 1 kB\nMemTotal:  2048 kB\n", "MemTotal:"), Some(2 << 20));
+        assert_eq!(field("nothing", "MemTotal:"), None);
         let (available, used) = (available().expect("Linux"), used().expect("Linux"));
         assert!(used > 100_000 && used < available, "{used} of {available}");
     }
