@@ -11,6 +11,7 @@ use crate::kept_images::{configure, of_image};
 use crate::support::daemon::Daemon;
 use crate::support::engine::{DockerHost, import, on_a_runtime, root_with};
 use crate::support::registry::Registry;
+use crate::support::skipped;
 
 /// An app that shows what is in its volume; its first instance says who it is there.
 const APP: [&str; 3] =
@@ -369,7 +370,7 @@ fn automatic_checkpoints_come_before_changes_and_go_by_themselves() {
 fn a_disk_that_is_too_small_is_found_out_and_nothing_half_written_stays() {
     let Some(host) = engine() else { return };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: a small disk can be mounted by root only");
+        skipped("a small disk can be mounted by root only");
         return;
     }
     let disk = tempfile::tempdir().unwrap();
@@ -378,7 +379,7 @@ fn a_disk_that_is_too_small_is_found_out_and_nothing_half_written_stays() {
         run.is_ok_and(|status| status.success())
     };
     if !mount("mount", &["-t", "tmpfs", "-o", "size=6m", "tmpfs"]) {
-        eprintln!("SKIPPED: a small disk cannot be mounted here");
+        skipped("a small disk cannot be mounted here");
         return;
     }
     let Some((_volume, daemon)) = with_volume("small", &image(&host), "") else { return };

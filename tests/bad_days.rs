@@ -224,7 +224,7 @@ impl Disk {
         let mounted = rustix::process::geteuid().is_root()
             && mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], &at);
         if !mounted {
-            eprintln!("SKIPPED: mounting a small file system takes root");
+            crate::support::skipped("mounting a small file system takes root");
             return None;
         }
         Some(Self(at))

@@ -11,6 +11,7 @@ use switchback::analysis::scorecard::{Row, Scorecard};
 use switchback::model::id::ServiceName;
 use switchback::model::weight::Weight;
 use switchback::proxy::ids::Mint;
+use switchback::routing::split::Salt;
 use switchback::routing::table::{HostPattern, Route, RoutingTable, ServiceEntry};
 
 use crate::callgrind::{self, per_request};
@@ -133,7 +134,7 @@ fn table(routes: usize) -> RoutingTable {
             policy: None,
             maintenance: None,
             canary_weight: Weight::ZERO,
-            salt: 0,
+            salt: Salt::new(0),
             overdue: Duration::from_secs(1),
             stable: None,
             canary: None,

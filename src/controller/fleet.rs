@@ -27,6 +27,7 @@ use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
 use crate::routing::settings::{Affinity, ServiceSettings};
+use crate::routing::split::Salt;
 use crate::routing::table::{FreshEntry, Route, RoutingTable, ServiceEntry};
 
 /// All that can be routed to.
@@ -80,7 +81,7 @@ impl Fleet {
                     settings,
                     policy,
                     maintenance: None,
-                    salt: 0,
+                    salt: Salt::new(0),
                     weight: Weight::ZERO,
                     sessions: None,
                     compares_instances: false,
@@ -194,7 +195,7 @@ impl Fleet {
             }
             deployment.weight = weight;
             deployment.fresh_weight = deployment.part_for(weight);
-            deployment.salt = salt;
+            deployment.salt = Salt::new(salt);
             deployment.begin_epoch(workers);
         }
         self.publish();
@@ -256,7 +257,7 @@ impl Fleet {
                 } else {
                     Weight::ZERO
                 },
-                salt: deployment.salt,
+                salt: deployment.salt.clone(),
                 overdue: deployment.overdue,
                 stable: deployment.stable.as_ref().map(Group::entry),
                 canary: deployment.canary.as_ref().map(Group::entry),

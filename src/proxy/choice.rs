@@ -80,7 +80,7 @@ impl Choice {
         }
         let coin = || (Ticket::random((random() >> 32) as u32), None);
         let of = |key: &[u8]| {
-            let (ticket, session) = Ticket::of_key(affinity::key(key), service.salt);
+            let (ticket, session) = Ticket::of_key(affinity::key(key), &service.salt);
             (ticket, Some(session))
         };
         let mut set_cookie = None;
@@ -152,6 +152,7 @@ mod tests {
     use crate::model::weight::Weight;
     use crate::routing::pool::Pool;
     use crate::routing::settings::ServiceSettings;
+    use crate::routing::split::Salt;
     use crate::routing::table::SideEntry;
 
     fn side(revision: u32) -> SideEntry {
@@ -175,7 +176,7 @@ mod tests {
             policy: None,
             maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
-            salt: 3,
+            salt: Salt::new(3),
             overdue: Duration::from_secs(1),
             stable: Some(side(1)),
             canary: Some(side(2)),

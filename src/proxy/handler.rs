@@ -124,13 +124,8 @@ async fn route(
         return page(StatusCode::NOT_FOUND, Format::of(&head.headers), names.request_id);
     };
     let mut route = Route { table, service, rule: None };
-    if route.service().settings.client_certificate && connection.certificate.is_none() {
-        return refuse(worker, connection, &head, Reason::Certificate, names);
-    }
-    let max_body = route.service().settings.max_body;
-    // Longer than it may be is told before anything of it is read.
-    if body.size_hint().lower() > max_body {
-        return refuse(worker, connection, &head, Reason::BodySize, names);
+    if let Err(reason) = admit(&route, connection, &body) {
+        return refuse(worker, connection, &head, reason, names);
     }
     let (chain, client) = client(worker, connection, &head);
     if let Some(entry) = entry {
@@ -153,7 +148,12 @@ async fn route(
             }
             Err(answer) => return answer,
         }
+        // It may have been led to a service that asks for more.
+        if let Err(reason) = admit(&route, connection, &body) {
+            return refuse(worker, connection, &head, reason, names);
+        }
     }
+    let max_body = route.service().settings.max_body;
     let asker = Asker {
         headers: &head.headers,
         found: seen.found,
@@ -211,6 +211,20 @@ async fn route(
         (Some(passed), None) => passed.back(response),
         (Some(passed), Some(format)) => passed.back(passed.own_page(response, format)),
     }
+}
+
+/// Whether its service takes a request from this client, as far as the head tells.
+#[inline]
+fn admit(route: &Route, connection: &Downstream, body: &ClientBody) -> Result<(), Reason> {
+    let settings = &route.service().settings;
+    if settings.client_certificate && connection.certificate.is_none() {
+        return Err(Reason::Certificate);
+    }
+    // Longer than it may be is told before anything of it is read.
+    if body.size_hint().lower() > settings.max_body {
+        return Err(Reason::BodySize);
+    }
+    Ok(())
 }
 
 /// Tells who the client is by its certificate. What others say about it is not believed.

@@ -114,7 +114,7 @@ fn draw(worker: &Worker, route: &Route, client: IpAddr) -> (Side, Option<u32>) {
         return (Side::Stable, None);
     }
     let of = |key: &[u8]| {
-        let (ticket, session) = Ticket::of_key(super::affinity::key(key), service.salt);
+        let (ticket, session) = Ticket::of_key(super::affinity::key(key), &service.salt);
         (ticket, Some(session))
     };
     let (ticket, session) = match (&service.settings.affinity, client.to_canonical()) {

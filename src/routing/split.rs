@@ -7,6 +7,19 @@
 
 use crate::model::weight::{Side, Weight};
 
+/// What makes the tickets of keys differ between rollouts, so that it is not always the same users who
+/// meet a new revision first. Made once: what the hash needs of it takes longer than the hash.
+#[derive(Debug, Clone)]
+pub struct Salt(rapidhash::v3::RapidSecrets);
+
+impl Salt {
+    /// A salt from a number, such as a rollout's.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(rapidhash::v3::RapidSecrets::seed(number))
+    }
+}
+
 /// The number by which a request is chosen: 0 to 9,999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(u16);
@@ -21,13 +34,10 @@ impl Ticket {
     }
 
     /// The ticket of a user's key in one rollout, and a hash of the key that is independent of the
-    /// ticket. `salt` differs between rollouts, so that it is not
-    /// always the same users who meet a new revision first. The hash is versioned and portable, so
-    /// that tickets survive an upgrade.
+    /// ticket. The hash is versioned and portable, so that tickets survive an upgrade.
     #[must_use]
-    pub fn of_key(key: &[u8], salt: u64) -> (Self, u32) {
-        let secrets = rapidhash::v3::RapidSecrets::seed(salt);
-        let hash = rapidhash::v3::rapidhash_v3_seeded(key, &secrets);
+    pub fn of_key(key: &[u8], salt: &Salt) -> (Self, u32) {
+        let hash = rapidhash::v3::rapidhash_v3_seeded(key, &salt.0);
         (Self::random((hash >> 32) as u32), hash as u32)
     }
 
@@ -57,8 +67,9 @@ mod tests {
 
     #[test]
     fn a_key_on_the_canary_stays_there_as_the_weight_rises() {
+        let salt = Salt::new(42);
         for user in 0..2_000_u32 {
-            let (ticket, _) = Ticket::of_key(&user.to_le_bytes(), 42);
+            let (ticket, _) = Ticket::of_key(&user.to_le_bytes(), &salt);
             let mut on_canary = false;
             for basis_points in (0..=10_000).step_by(50) {
                 let now = ticket.side(weight(basis_points)) == Side::Canary;
@@ -77,7 +88,8 @@ mod tests {
         };
         for basis_points in [500, 2_500, 5_000] {
             let wanted = f64::from(basis_points) / 1e4;
-            let by_key = share(&|n| Ticket::of_key(&n.to_le_bytes(), 7).0, basis_points);
+            let by_key =
+                share(&|n| Ticket::of_key(&n.to_le_bytes(), &Salt::new(7)).0, basis_points);
             let by_coin = share(&|n| Ticket::random(n.wrapping_mul(0x9E37_79B9)), basis_points);
             assert!((by_key - wanted).abs() < 0.006, "{by_key}");
             assert!((by_coin - wanted).abs() < 0.006, "{by_coin}");
@@ -101,7 +113,8 @@ mod tests {
     #[test]
     fn the_hash_of_a_key_says_nothing_of_its_side() {
         let canary = weight(2_500);
-        let of = |n: u32| Ticket::of_key(&n.to_le_bytes(), 7);
+        let salt = Salt::new(7);
+        let of = |n: u32| Ticket::of_key(&n.to_le_bytes(), &salt);
         let low = |n: &u32| of(*n).1.is_multiple_of(2);
         let on_canary = |n: &u32| of(*n).0.side(canary) == Side::Canary;
         let count = (0..100_000_u32).filter(low).count() as f64;
@@ -121,8 +134,12 @@ mod tests {
     fn another_rollout_chooses_other_users() {
         let first = weight(500);
         let both = (0..100_000_u32)
-            .filter(|n| Ticket::of_key(&n.to_le_bytes(), 1).0.side(first) == Side::Canary)
-            .filter(|n| Ticket::of_key(&n.to_le_bytes(), 2).0.side(first) == Side::Canary)
+            .filter(|n| {
+                Ticket::of_key(&n.to_le_bytes(), &Salt::new(1)).0.side(first) == Side::Canary
+            })
+            .filter(|n| {
+                Ticket::of_key(&n.to_le_bytes(), &Salt::new(2)).0.side(first) == Side::Canary
+            })
             .count();
         assert!((150..350).contains(&both), "{both}");
     }

@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::endpoint::EndpointId;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
+use super::split::Salt;
 use crate::analysis::scorecard::Scorecard;
 use crate::edge::policy::Policy;
 use crate::edge::rules::Maintenance;
@@ -46,8 +47,8 @@ pub struct ServiceEntry {
     pub maintenance: Option<Maintenance>,
     /// The canary's weight. Zero when there is no canary.
     pub canary_weight: Weight,
-    /// Differs between rollouts; see [`super::split::Ticket::of_key`].
-    pub salt: u64,
+    /// Differs between rollouts.
+    pub salt: Salt,
     /// An unanswered request of this age counts as an error already; see the analysis.
     pub overdue: std::time::Duration,
     /// The stable revision; `None` before the first one is up.
@@ -347,7 +348,7 @@ mod tests {
                 policy: None,
                 maintenance: None,
                 canary_weight: Weight::ZERO,
-                salt: 0,
+                salt: Salt::new(0),
                 overdue: std::time::Duration::from_secs(1),
                 stable: None,
                 canary: None,

@@ -44,13 +44,22 @@ impl Wrk {
 
 /// h2load in short runs, until it is told to end: each run is a set of new connections.
 pub fn h2load(to: SocketAddr, protocol: &[&str], stop: &AtomicBool) -> (u64, Vec<String>) {
+    h2load_at(&format!("http://{to}/"), protocol, stop)
+}
+
+/// The same over TLS, where it is also told which protocol was agreed on.
+pub fn h2load_tls(to: SocketAddr, protocol: &[&str], stop: &AtomicBool) -> (u64, Vec<String>) {
+    h2load_at(&format!("https://{to}/"), protocol, stop)
+}
+
+fn h2load_at(url: &str, protocol: &[&str], stop: &AtomicBool) -> (u64, Vec<String>) {
     let (mut requests, mut failed) = (0, Vec::new());
     let Some(program) = client("h2load") else { return (0, failed) };
     while !stop.load(Ordering::Relaxed) {
         let output = Command::new(&program)
             .args(["-n300", "-c2", "-m4", "--rps=75"])
             .args(protocol)
-            .arg(format!("http://{to}/"))
+            .arg(url)
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
@@ -61,6 +70,11 @@ pub fn h2load(to: SocketAddr, protocol: &[&str], stop: &AtomicBool) -> (u64, Vec
         let well = line.contains("300 succeeded, 0 failed, 0 errored, 0 timeout");
         if !(well && statuses.is_some_and(|codes| codes.contains("300 2xx"))) {
             failed.push(format!("{line}; {statuses:?}"));
+        }
+        if url.starts_with("https:") {
+            let wanted = if protocol.is_empty() { "h2" } else { "http/1.1" };
+            let spoken = text.lines().find_map(|line| line.strip_prefix("Application protocol: "));
+            assert_eq!(spoken, Some(wanted), "{text}");
         }
     }
     (requests, failed)

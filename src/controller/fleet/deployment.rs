@@ -11,6 +11,7 @@ use crate::model::id::RevisionId;
 use crate::model::weight::Weight;
 use crate::routing::budget::Budget;
 use crate::routing::settings::ServiceSettings;
+use crate::routing::split::Salt;
 use crate::routing::table::Route;
 
 /// The least age at which an unanswered request counts as overdue, and how many times stable's 99th
@@ -26,7 +27,7 @@ pub(super) struct Deployment {
     pub(super) settings: Arc<ServiceSettings>,
     pub(super) policy: Option<Arc<Policy>>,
     pub(super) maintenance: Option<Maintenance>,
-    pub(super) salt: u64,
+    pub(super) salt: Salt,
     pub(super) weight: Weight,
     pub(super) overdue: Duration,
     /// Who met an error in the rollout under way, where clients are assigned.

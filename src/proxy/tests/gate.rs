@@ -16,6 +16,8 @@ use crate::edge::policy::Policy;
 use crate::model::weight::Side;
 use crate::proxy::Settings;
 use crate::proxy::tls::Certificates;
+use crate::routing::settings::ServiceSettings;
+use crate::routing::split::Salt;
 use crate::routing::table::{HostPattern, Route, RoutingTable, ServiceEntry};
 use crate::telemetry::traffic::Count;
 
@@ -241,7 +243,7 @@ async fn too_many_requests_are_told_when_to_come_again() {
     assert_eq!(status(&ask(&rig, "/", "x-key: another\r\n").await.0), 200);
     assert_eq!(rig.total(Count::Limited), 1);
     // A change of weight or health publishes the same policy: nothing is forgotten.
-    rig.publish(|entry| entry.salt += 1);
+    rig.publish(|entry| entry.salt = Salt::new(8));
     assert_eq!(status(&client.get("/").await.0), 429);
 }
 
@@ -352,6 +354,42 @@ async fn a_route_has_times_of_its_own_and_may_lead_elsewhere() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(15), "the service has a minute");
     assert_eq!(ask(&rig, "/x", "x-beta: 1\r\n").await.1, "other");
     until(|| other.scorecard.sample().count(Row::Success) == 1).await;
+}
+
+#[tokio::test]
+async fn who_is_led_elsewhere_meets_what_is_asked_there() {
+    let rig = Rig::new(side(1, &[endpoint(saying("web").await)]));
+    let mut web = rig.entry.lock().expect("no panic").clone();
+    web.policy = policy("[[service.web.route]]\npath = \"/\"\nservice = \"web\"\n");
+    let strict = |settings: ServiceSettings| ServiceEntry {
+        name: crate::model::id::ServiceName::new("strict").expect("a name"),
+        settings: Arc::new(settings),
+        policy: None,
+        ..web.clone()
+    };
+    let shut = ServiceSettings { client_certificate: true, ..ServiceSettings::default() };
+    let small = ServiceSettings { max_body: 3, ..ServiceSettings::default() };
+    for (settings, code) in [(shut, 403), (small, 413)] {
+        let strict = strict(settings);
+        let mut web = web.clone();
+        web.policy = {
+            let mut spec = web.policy.as_ref().expect("a policy").spec().clone();
+            spec.routes[0].leads_to = Some(strict.name.clone());
+            Some(Arc::new(Policy::new(spec, None, &Default::default(), Instant::now())))
+        };
+        let rig = Rig::new(side(1, &[endpoint(saying("web").await)]));
+        let route = |host| Route { host, path: "/".to_owned() };
+        rig.live.publish(RoutingTable::new(
+            2,
+            vec![
+                (web, vec![route(HostPattern::Any)]),
+                (strict, vec![route(HostPattern::Exact("strict.example".to_owned()))]),
+            ],
+        ));
+        let mut client = Client::new(rig.http()).await;
+        client.send("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody").await;
+        assert_eq!(status(&client.read().await.0), code);
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::routing::endpoint::{Endpoint, EndpointId};
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
 use crate::routing::settings::ServiceSettings;
+use crate::routing::split::Salt;
 use crate::routing::table::{HostPattern, Route, RoutingTable, ServiceEntry, SideEntry};
 use crate::telemetry::traffic::{Count, Traffic};
 
@@ -78,7 +79,7 @@ impl Rig {
             policy: None,
             maintenance: None,
             canary_weight: Weight::from_percent(percent).expect("a weight"),
-            salt: 7,
+            salt: Salt::new(7),
             overdue: Duration::from_secs(60),
             stable: Some(stable),
             budget: canary.is_some().then(|| Arc::new(Budget::new(8))),
