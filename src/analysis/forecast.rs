@@ -29,6 +29,8 @@ pub struct Forecast {
     pub catches_slower: Option<f64>,
 }
 
+/// From so many requests on, three beyond the p99, stable is known well enough for an estimate.
+const ENOUGH: u64 = 300;
 /// Beyond the bound of theory a verdict takes about so many times more (measured 1.2 to 2.1).
 const ABOVE_BOUND: f64 = 1.7;
 
@@ -39,7 +41,8 @@ pub fn step(criteria: &Criteria, history: &Sample, lasted: Duration, weight: Wei
     let nothing =
         Forecast { weight, requests: None, time: None, catches_errors: None, catches_slower: None };
     let share = weight.fraction();
-    if !(share > 0.0 && share < 1.0) || history.requests() == 0 || lasted.is_zero() {
+    let is_known = history.requests() >= ENOUGH && !lasted.is_zero();
+    if !(share > 0.0 && share < 1.0) || !is_known {
         return nothing;
     }
     let margins = criteria.margins();

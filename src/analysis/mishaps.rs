@@ -120,6 +120,29 @@ fn a_clock_that_jumps_decides_nothing() {
 }
 
 #[test]
+fn with_all_the_weight_and_no_visitors_nothing_passes_until_some_come() {
+    let mut dice = Dice::new(9);
+    let mut judge = judge_at(Criteria::default(), 50.0, &mut dice);
+    for poll in 1..=300_u64 {
+        let (stable, canary) = (some(10, HEALTHY, &mut dice), some(10, HEALTHY, &mut dice));
+        judge.observe(&stable, &canary, Moment(poll * 100));
+    }
+    judge.begin_step(weight(100.0), Moment(30_000));
+    for poll in 301..=900_u64 {
+        let nothing = Sample::default();
+        let verdict = judge.observe(&nothing, &nothing, Moment(poll * 100));
+        assert_eq!(verdict.result, Finding::Inconclusive, "{}", verdict.sentence);
+    }
+    let passed = (901..=1_500_u64).any(|poll| {
+        let canary = some(20, HEALTHY, &mut dice);
+        let verdict = judge.observe(&Sample::default(), &canary, Moment(poll * 100));
+        assert_ne!(verdict.result, Finding::Fail, "{}", verdict.sentence);
+        verdict.result == Finding::Pass
+    });
+    assert!(passed);
+}
+
+#[test]
 fn bursts_are_no_evidence() {
     for seed in 1..=10 {
         let mut dice = Dice::new(seed);

@@ -145,6 +145,21 @@ mod tests {
     }
 
     #[test]
+    fn quantiles_and_gamma_agree_with_puruspe() {
+        let tails = (1..15).map(|digits| 10_f64.powi(-digits));
+        let middle = (1..2_000).map(|part| f64::from(part) / 2_000.0);
+        for p in tails.chain(middle) {
+            let (ours, theirs) =
+                (quantile(p), -std::f64::consts::SQRT_2 * puruspe::inverfc(2.0 * p));
+            assert!((ours - theirs).abs() < 1e-9 * (1.0 + theirs.abs()), "{p}: {ours}, {theirs}");
+        }
+        for x in (1..4_000).map(|part| f64::from(part) * 0.37) {
+            let (ours, theirs) = (ln_gamma(x), puruspe::ln_gamma(x));
+            assert!((ours - theirs).abs() < 1e-10 * (1.0 + theirs.abs()), "{x}: {ours}, {theirs}");
+        }
+    }
+
+    #[test]
     fn gamma_is_a_factorial() {
         let mut factorial = 1.0_f64;
         for n in 1..30 {

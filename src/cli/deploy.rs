@@ -201,7 +201,13 @@ fn foretold(forecast: &[StepForecast], console: &Console) -> Vec<Line> {
         ];
         rows.push(texts.map(|text| (Look::Plain, text)).to_vec());
     }
-    columns(&rows, &[true, true, true, true, true], 2)
+    let mut lines = columns(&rows, &[true, true, true, true, true], 2);
+    if forecast.iter().any(|step| step.weight >= 100.0) {
+        let alone =
+            "at 100% there is no stable to compare with: it passes within the limits of `abort`";
+        lines.push(Line::new().and(Look::Faint, alone));
+    }
+    lines
 }
 
 fn plan(

@@ -149,6 +149,7 @@ canary 10% → 100%
   step  canary requests   time  catches errors from  catches slower from
    10%        about 890  2m58s                 1.2%                1.34x
   100%                –      –                    –                    –
+at 100% there is no stable to compare with: it passes within the limits of `abort`
 ";
     assert_eq!(out, expected);
     let expected = "not now: a rollout of web is under way (baking); `switchback abort web` ends it\n\
