@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{House, OpenError};
 use crate::config::{self, Config, Input};
-use crate::controller::driver::Leave;
+use crate::controller::closing::Leave;
 use crate::controller::handle::Refused;
 use crate::controller::status::DeployRequest;
 use crate::model::id::RolloutId;
