@@ -9,6 +9,7 @@ use super::driver::Driver;
 use crate::model::id::InstanceId;
 use crate::model::instance::Ownership;
 use crate::model::revision::Source;
+use crate::runtime::docker::DockerRuntime;
 use crate::runtime::{Found, Runtime, State};
 
 /// How long launches and stops under way are waited for.
@@ -22,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub enum Leave {
     /// Containers, to be found again.
     Containers,
-    /// Nothing.
+    /// Nothing, nor the images kept for a way back.
     Nothing,
 }
 
@@ -64,6 +65,9 @@ impl Driver {
                 left.map(|found| stop(Arc::clone(runtime), found.id, self.grace(&found.ownership)));
             join_all(stops).await;
         }
+        if leave == Leave::Nothing && self.daemon.docker == Some(true) {
+            release_images(self.images.clone()).await;
+        }
     }
 
     fn grace(&self, of: &Ownership) -> Duration {
@@ -76,5 +80,15 @@ impl Driver {
 async fn stop(runtime: Arc<dyn Runtime>, id: InstanceId, grace: Duration) {
     if let Err(error) = runtime.stop(&id, grace).await {
         tracing::warn!(instance = %id, %error, "an instance was not stopped");
+    }
+}
+
+/// Takes our names of images: there is no way back without this daemon.
+async fn release_images(docker: Option<Arc<DockerRuntime>>) {
+    let Some(docker) = docker else { return };
+    for kept in docker.kept_images().await.unwrap_or_default() {
+        if let Err(error) = docker.remove_image(&kept.name).await {
+            tracing::warn!(image = kept.name, %error, "not removed");
+        }
     }
 }
