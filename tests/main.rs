@@ -21,6 +21,7 @@ mod demonstration;
 mod differential;
 mod engine_gone;
 mod fixed_addresses;
+mod fresh_baseline;
 mod gates;
 mod hooks;
 mod independent;
