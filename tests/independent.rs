@@ -1,10 +1,9 @@
 //! The analysis against code that nobody here wrote: savvi, ville and SciPy compute the same cases.
 //!
-//! They come from PyPI into a virtual environment of the test's own, with pinned versions. Where PyPI
-//! cannot be reached that is said aloud, and under `CI=true` it is a failure.
+//! They come from PyPI into a virtual environment of the test's own, with pinned versions.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -12,37 +11,7 @@ use switchback::analysis::bernoulli::{Boundary, Payoffs, Tally};
 use switchback::analysis::interval;
 use switchback::analysis::share::{CENTRED, Share};
 
-use crate::support::client;
-
-/// A Python that has what is compared with; none when PyPI does not answer.
-fn python() -> Option<PathBuf> {
-    let ours = Path::new(env!("CARGO_TARGET_TMPDIR")).join("independent");
-    let python = ours.join("bin/python");
-    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/independent/requirements.txt");
-    let text = std::fs::read_to_string(&wanted).unwrap();
-    let done = ours.join("requirements.txt");
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == text) {
-        return Some(python);
-    }
-    let made = Command::new(client("python3")?).args(["-m", "venv", "--clear"]).arg(&ours).output();
-    let made = made.unwrap();
-    let installed = made.status.success().then(|| {
-        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"];
-        Command::new(&python).args(pip).arg("-r").arg(&wanted).output().unwrap()
-    });
-    let said = installed.unwrap_or(made);
-    if said.status.success() {
-        std::fs::write(done, text).unwrap();
-        return Some(python);
-    }
-    let why = String::from_utf8_lossy(&said.stderr);
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "PyPI gives nothing to compare with: {why}"
-    );
-    eprintln!("SKIPPED: PyPI gives nothing to compare with: {why}");
-    None
-}
+use crate::support::python::python;
 
 /// Numbers that look like chance and are the same every time.
 struct Numbers(u64);
@@ -129,7 +98,7 @@ fn projections(numbers: &mut Numbers) -> Value {
 
 #[test]
 fn others_come_to_the_same_numbers() {
-    let Some(python) = python() else { return };
+    let Some(python) = python("independent") else { return };
     let mut numbers = Numbers(7);
     let cases = json!({
         "share": shares(&mut numbers),

@@ -8,7 +8,9 @@
 )]
 
 mod adopted;
+mod advisories;
 mod affinity;
+mod amplification;
 mod archives;
 mod bad_days;
 mod bad_revisions;
@@ -16,6 +18,7 @@ mod carried;
 mod cli_offline;
 mod crashes;
 mod demonstration;
+mod differential;
 mod engine_gone;
 mod fixed_addresses;
 mod fresh_baseline;

@@ -56,7 +56,8 @@ use super::forward::forward;
 use super::forwarded;
 use super::gate::{self, Arrival};
 use super::headers::{
-    Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, strip_request,
+    Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, drop_underscores,
+    strip_request,
 };
 use super::ids::Names;
 use super::logged::Entry;
@@ -99,6 +100,10 @@ async fn route(
     let (mut head, body) = request.into_parts();
     // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
     let upgrade = head.extensions.remove::<OnUpgrade>();
+    if head.version > Version::HTTP_11 && !worker.settings.limits.underscores {
+        // In HTTP/1.1 they are dropped while they are read.
+        drop_underscores(&mut head.headers);
+    }
     let seen = Seen::look(&head.headers);
     let names = worker.names(seen.traceparent, seen.request_id.filter(|_| connection.trusted));
     if worker.pressure() == Pressure::Full {
@@ -266,9 +271,12 @@ impl Rewriting {
         names: Names,
         ongoing: &Ongoing,
     ) -> Box<Parcel> {
+        let may_upgrade = head.version == Version::HTTP_11;
         let mut head = Head { method: head.method, uri: head.uri, headers: head.headers };
         head.normalise(self.set_host.then(|| self.host.clone()));
         let mut asked = strip_request(&mut head.headers, self.found);
+        // RFC 9110, 7.8 and RFC 6455, 4.1: nothing else opens one, and no body is cut off by it.
+        asked.websocket &= may_upgrade && head.method == Method::GET && body.is_end_stream();
         if let Some(key) = self.opens {
             asked.websocket = true;
             head.method = Method::GET;

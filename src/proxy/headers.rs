@@ -172,6 +172,16 @@ pub struct Asked {
     pub trailers: bool,
 }
 
+/// Drops fields that have an underscore in their name: many servers make one name of `X_Forwarded_For`
+/// and `X-Forwarded-For`.
+pub fn drop_underscores(headers: &mut HeaderMap) {
+    let found: Vec<_> =
+        headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
 /// Takes the hop-by-hop fields off a request and says what they asked for.
 /// `Transfer-Encoding` stays: the caller has seen to it that it is `chunked`, and hyper needs it to
 /// frame a body of unknown length on a GET.

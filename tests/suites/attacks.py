@@ -25,6 +25,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from innocent import Innocent
+
 PORT, PID = int(sys.argv[1]), int(sys.argv[2])
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FIELDS = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "app.example")]
@@ -95,45 +97,8 @@ def pour(connection, frames):
     return gone.is_set()
 
 
-class Innocent:
-    """A client that asks and asks, and takes the time."""
-
-    def __init__(self):
-        self.times, self.failures, self.over = [], 0, False
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self):
-        request = b"GET / HTTP/1.1\r\nhost: app.example\r\n\r\n"
-        connection = None
-        while not self.over:
-            began = time.monotonic()
-            try:
-                if connection is None:
-                    connection = socket.create_connection(("127.0.0.1", PORT), timeout=10)
-                connection.sendall(request)
-                answer = b""
-                while not answer.endswith(b"hello, world"):
-                    piece = connection.recv(4096)
-                    if not piece:
-                        raise ConnectionError
-                    answer += piece
-                if b"connection: close" in answer:
-                    connection = None
-            except OSError:
-                self.failures += 1
-                connection = None
-            self.times.append(time.monotonic() - began)
-            time.sleep(0.002)
-
-    def end(self):
-        self.over = True
-        self.thread.join(20)
-        return sorted(self.times)[int(len(self.times) * 0.99)] if self.times else float("inf")
-
-
 def attack(name, must_end, act):
-    before, innocent = rss(), Innocent()
+    before, innocent = rss(), Innocent(PORT)
     ended = act()
     p99, grown = innocent.end(), rss() - before
     said = f"{name}: p99 of others {p99 * 1000:.1f} ms, {innocent.failures} failures, {grown >> 10} KiB"
@@ -253,7 +218,7 @@ def costs(name, request):
     time.sleep(1)
 
 
-warm = Innocent()
+warm = Innocent(PORT)
 time.sleep(5)
 calm = warm.end()
 print(f"calm: p99 {calm * 1000:.1f} ms")

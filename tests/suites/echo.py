@@ -13,7 +13,7 @@ async def echo(connection):
 
 async def main():
     port = int(sys.argv[1])
-    async with websockets.serve(echo, "127.0.0.1", port, max_size=64 << 20, compression=None):
+    async with websockets.serve(echo, "127.0.0.1", port, max_size=64 << 20):
         await asyncio.get_running_loop().create_future()
 
 

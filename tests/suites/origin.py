@@ -3,6 +3,13 @@
 import asyncio
 import sys
 
+OTHERS = {
+    b"/chunks": b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"/same": b'HTTP/1.1 304 Not Modified\r\netag: "1"\r\ncache-control: max-age=60\r\n\r\n',
+    b"/moved": b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n",
+    b"/nothing": b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"/cookies": b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\nset-cookie: c=d; secure\r\ncontent-length: 0\r\n\r\n",
+}
 SMALL = b"hello, world"
 LARGE = b"x" * (4 << 20)
 
@@ -26,11 +33,19 @@ async def serve(reader, writer):
                 chunked = False
             if length:
                 await reader.readexactly(length)
+            if other := OTHERS.get(head.split(b" ")[1]):
+                writer.write(other)
+                await writer.drain()
+                if b"connection: close" in head.lower():
+                    return
+                continue
             body = LARGE if b" /large" in head.split(b"\r\n")[0] else SMALL
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(body))
             if not head.startswith(b"HEAD "):
                 writer.write(body)
             await writer.drain()
+            if b"connection: close" in head.lower():
+                return
     except (asyncio.IncompleteReadError, ConnectionError, ValueError):
         pass
     finally:

@@ -90,13 +90,14 @@ fn coding(value: &[u8]) -> Result<(), Reason> {
     Err(if first && rest { Reason::Coding } else { Reason::Framing })
 }
 
-/// Digits and nothing else.
+/// Digits and nothing else; no more than a signed number holds, in which many servers count.
 fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
-    text.iter().try_fold(0_u64, |number, byte| match byte {
+    let number = text.iter().try_fold(0_u64, |number, byte| match byte {
         b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
         _ => None,
-    })
+    });
+    number.filter(|number| i64::try_from(*number).is_ok())
 }

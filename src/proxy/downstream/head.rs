@@ -357,6 +357,7 @@ mod tests {
             "Content-Length: 5.0\r\n",
             "Content-Length: \r\n",
             "Content-Length: 18446744073709551616\r\n",
+            "Content-Length: 9223372036854775808\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: , chunked\r\n",

@@ -2,6 +2,7 @@
 
 pub(crate) mod support;
 
+mod advisories;
 mod basics;
 mod counting;
 mod edge;

@@ -41,6 +41,18 @@ pub async fn tls(
     name: &'static str,
     alpn: &[&[u8]],
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
+    tls_over(TcpStream::connect(address).await.expect("a connection"), name, alpn).await
+}
+
+/// The same over a stream that is there already.
+pub async fn tls_over<S>(
+    stream: S,
+    name: &'static str,
+    alpn: &[&[u8]],
+) -> tokio_rustls::client::TlsStream<S>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
     #[derive(Debug)]
@@ -86,7 +98,6 @@ pub async fn tls(
         .with_custom_certificate_verifier(Arc::new(Anyone))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let stream = TcpStream::connect(address).await.expect("a connection");
     let name = ServerName::try_from(name).expect("a name");
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
 }

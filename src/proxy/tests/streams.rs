@@ -17,9 +17,9 @@ use crate::proxy::limits::Limits;
 use crate::routing::settings::ServiceSettings;
 use crate::telemetry::traffic::{Count, Reason};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend_from_slice(&stream.to_be_bytes());
@@ -28,7 +28,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Fields as HPACK literals without indexing.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -41,7 +41,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-const GET: [(&str, &str); 4] =
+pub const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
 
 fn get_block() -> Vec<u8> {
@@ -49,7 +49,7 @@ fn get_block() -> Vec<u8> {
 }
 
 /// Connects, sends all of it, and reads to the end: what came, if an end came.
-async fn flood(rig: &Rig, frames: &[u8]) -> Vec<u8> {
+pub async fn flood(rig: &Rig, frames: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(rig.http()).await.expect("a connection");
     let (mut reading, mut writing) = stream.split();
     let mut all = Vec::new();
@@ -71,7 +71,7 @@ async fn flood(rig: &Rig, frames: &[u8]) -> Vec<u8> {
 }
 
 /// The status of stream 1 in what came: a literal or one of the static table.
-fn reset_or_goaway(all: &[u8]) -> Vec<(u8, u32)> {
+pub fn reset_or_goaway(all: &[u8]) -> Vec<(u8, u32)> {
     let (mut at, mut found) = (0, Vec::new());
     while let Some(header) = all.get(at..at + 9) {
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
