@@ -16,6 +16,7 @@ mod carried;
 mod cli_offline;
 mod crashes;
 mod demonstration;
+mod edge;
 mod engine_gone;
 mod fixed_addresses;
 mod gates;

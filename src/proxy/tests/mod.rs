@@ -2,10 +2,12 @@
 
 pub(crate) mod support;
 
+mod announced;
 mod basics;
 mod counting;
 mod edge;
 mod failures;
+mod files;
 mod gate;
 mod killed;
 mod life;
@@ -18,4 +20,5 @@ mod rules;
 mod secure;
 mod shield;
 mod sides;
+mod smaller;
 mod streams;
