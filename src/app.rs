@@ -259,13 +259,19 @@ fn proxy_settings(
     tls: Option<Arc<Certificates>>,
 ) -> proxy::Settings {
     let (listen, limits) = (&config.listen, &config.listen.limits);
+    let tcp = tcp_listeners(config);
+    let addresses = listen.http.iter().chain(&listen.https).chain(tcp.iter().map(|(at, _)| at));
+    let preambles = addresses.copied().filter(|at| listen.proxy_protocol.is_on(*at)).collect();
     proxy::Settings {
         http: listen.http.clone(),
         https: listen.https.clone(),
-        tcp: tcp_listeners(config),
+        tcp,
         workers,
         tls,
         trusted_proxies: listen.trusted_proxies.clone(),
+        client_header: proxy::forwarded::Believed::of(&listen.client_header),
+        preambles,
+        connections_exempt: listen.connections_exempt.clone(),
         limits: proxy::limits::Limits {
             header_bytes: limits.max_header_size,
             line_bytes: limits.max_header_line,

@@ -19,6 +19,7 @@ mod cli_offline;
 mod crashes;
 mod demonstration;
 mod differential;
+mod edge;
 mod engine_gone;
 mod fixed_addresses;
 mod fresh_baseline;

@@ -89,6 +89,7 @@ fn image(name: &str) -> RevisionSpec {
         port: 3000,
         env: [("GREETING".to_owned(), "good morning".to_owned())].into(),
         protocol: UpstreamProtocol::Http1,
+        preamble: Default::default(),
         probe: ProbeSpec {
             kind: ProbeKind::Auto,
             interval: Duration::from_secs(1),

@@ -56,6 +56,7 @@ fn command(words: &[&str]) -> RevisionSpec {
         port: 0,
         env: BTreeMap::new(),
         protocol: UpstreamProtocol::Http1,
+        preamble: Default::default(),
         probe: ProbeSpec {
             kind: ProbeKind::Auto,
             interval: Duration::from_secs(1),

@@ -161,7 +161,9 @@ const ROOMS: [Room; 19] = [
 ];
 
 /// A foreign crate and where it lives, as beginnings of paths below `src/`.
-const HOMES: [(&[&str], &[&str]); 9] = [
+const HOMES: [(&[&str], &[&str]); 11] = [
+    (&["brotli", "flate2"], &["proxy/compress.rs"]),
+    (&["mime_guess"], &["proxy/files"]),
     (&["argon2", "bcrypt", "sha_crypt"], &["proxy/credentials.rs"]),
     (&["rolling_file"], &["telemetry/access_log"]),
     (&["bollard"], &["runtime/docker"]),

@@ -12,6 +12,7 @@
 
 mod bars;
 mod callgrind;
+mod edge_price;
 mod hold;
 mod insecure;
 mod latency;

@@ -15,6 +15,7 @@ use switchback::routing::split::Salt;
 use switchback::routing::table::{HostPattern, Route, RoutingTable, ServiceEntry};
 
 use crate::callgrind::{self, per_request};
+use crate::edge_price;
 use crate::peers::{Kind, Setup, Site};
 use crate::report::{Better, Report, Series};
 use crate::texts::host;
@@ -31,20 +32,21 @@ pub const TOGETHER_PART: &str = "split, affinity cookie and scorecards, part";
 pub const LOOKUP: &str = "looking up a route among 10,000, against 10";
 
 /// A feature that a setting switches on.
-struct Feature {
-    name: &'static str,
+pub struct Feature {
+    /// What it is called in the table.
+    pub name: &'static str,
     /// Lines in the service's table.
-    service: &'static str,
+    pub service: &'static str,
     /// Tables of its own. `{here}` is a folder to write to.
-    tables: &'static str,
+    pub tables: &'static str,
     /// What requests bring along for it.
-    fields: &'static [&'static str],
+    pub fields: &'static [&'static str],
     /// What it is compared with: a split, or a single pool.
-    on_split: bool,
+    pub on_split: bool,
 }
 
 /// A feature that is a line or two in the service's table, on a single pool.
-const fn policy(name: &'static str, service: &'static str) -> Feature {
+pub const fn policy(name: &'static str, service: &'static str) -> Feature {
     Feature { name, service, tables: "", fields: &[], on_split: false }
 }
 
@@ -86,7 +88,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()
     };
     price(report, "split", split - base);
     let mut together = split - base;
-    for feature in &FEATURES {
+    for feature in FEATURES.iter().chain(&edge_price::FEATURES) {
         let pools = if feature.on_split { &ours } else { &single };
         let setup = Setup {
             service: feature.service.to_owned(),

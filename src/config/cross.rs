@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::Config;
 use super::problem::{Place, Problem};
 use super::reader::Section;
 use super::service::Read;
 use super::tls::Challenge;
+use super::{Announced, Config};
 use crate::model::id::ServiceName;
 use crate::routing::table::{HostPattern, Route};
 
@@ -105,6 +105,20 @@ fn certificates(config: &Config, top: &Section<'_>, services: &[Read]) {
     }
 }
 
+/// Where connections begin with a PROXY protocol header must be listened on.
+fn announced(config: &Config, listen: &Section<'_>, services: &[Read]) {
+    let Announced::On(addresses) = &config.listen.proxy_protocol else { return };
+    let own = config.listen.http.iter().chain(&config.listen.https);
+    let all: Vec<&SocketAddr> =
+        own.chain(services.iter().flat_map(|read| &read.service.listen)).collect();
+    let strange = addresses.iter().find(|address| !all.contains(address));
+    if let (Some(address), Some(place)) = (strange, listen.place_of("proxy_protocol")) {
+        let title = format!("{address} of `proxy_protocol` is not listened on");
+        let expected = "expected addresses as they stand in `http`, `https` or [tcp], or \"all\"";
+        listen.wrong("proxy_protocol", &place, title, expected);
+    }
+}
+
 fn addresses(config: &Config, top: &Section<'_>, services: &[Read]) {
     let listen = top.inner("listen");
     let admin = top.inner("admin");
@@ -125,6 +139,7 @@ fn addresses(config: &Config, top: &Section<'_>, services: &[Read]) {
     let all = all
         .into_iter()
         .chain(tcp.iter().map(|(name, list, at)| (name.as_str(), *list, at.clone())));
+    announced(config, &listen, services);
     for (name, addresses, place) in all {
         for address in addresses {
             let clash = taken.iter().find(|(_, other, _)| collide(*address, *other));

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use http::HeaderName;
+
 use super::networks;
 use super::policy::{Context, ReadFile};
 use super::problem::Problem;
 use super::raw::Value;
 use super::reader::{Found, Section};
 use super::{
-    Admin, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings, State,
+    Admin, Announced, Config, FileText, Limits, Listen, LogFormat, LogSettings, RuntimeSettings,
+    State,
 };
 
 /// The fewest characters of a secret: 16 of base64 are 96 bits, beyond any guessing over a network.
@@ -108,8 +111,51 @@ fn read_listen(section: &Section<'_>, context: Context<'_>) -> Listen {
         https: values(https),
         workers: count("workers") as usize,
         trusted_proxies: networks::list(section, "trusted_proxies", context),
+        client_header: read_client_header(section),
+        proxy_protocol: read_announced(section),
+        connections_exempt: networks::read(section, "connections_exempt", context),
         limits,
     }
+}
+
+fn read_client_header(section: &Section<'_>) -> HeaderName {
+    let found = section.parsed("client_header", "a header", |text| {
+        HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| "expected a name such as \"CF-Connecting-IP\"".to_owned())
+    });
+    if let Some(place) = section.place_of("client_header")
+        && section.written("trusted_proxies").is_none()
+    {
+        let title = "`client_header` has no effect without `trusted_proxies`";
+        section.wrong("client_header", &place, title, "say whose header is believed");
+    }
+    found.map_or(HeaderName::from_static("x-forwarded-for"), |found| found.value)
+}
+
+fn read_announced(section: &Section<'_>) -> Announced {
+    let is = |word: &str| {
+        section
+            .written("proxy_protocol")
+            .is_none_or(|node| node.value == Value::Text(word.to_owned()))
+    };
+    if is("off") {
+        return Announced::On(Vec::new());
+    }
+    if let (Some(place), None) =
+        (section.place_of("proxy_protocol"), section.written("trusted_proxies"))
+    {
+        let title = "with `proxy_protocol` nobody could connect";
+        let expected = "write `trusted_proxies`: only their PROXY protocol headers are taken";
+        section.wrong("proxy_protocol", &place, title, expected);
+    }
+    if is("all") {
+        return Announced::All;
+    }
+    let found = section.each("proxy_protocol", "an address", |value| match value {
+        Value::Text(text) => super::scalar::address(text),
+        _ => super::scalar::address(""),
+    });
+    Announced::On(values(found))
 }
 
 /// A size that is held in memory for each connection, within bounds that make sense.

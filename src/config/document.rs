@@ -249,7 +249,7 @@ fn variables(table: &mut Table, variables: &BTreeMap<String, String>, report: &R
 
 /// What a variable or flag says, as if it stood in the file.
 fn overlay(text: &str, shape: Shape, place: Place) -> Node {
-    if let (Shape::Switch, Ok(truth)) = (shape, text.trim().parse::<bool>()) {
+    if let (Shape::Switch | Shape::SwitchOrList, Ok(truth)) = (shape, text.trim().parse::<bool>()) {
         return Node { value: Value::Boolean(truth), place };
     }
     let word = |text: &str| match text.trim().parse::<i64>() {
@@ -262,7 +262,8 @@ fn overlay(text: &str, shape: Shape, place: Place) -> Node {
         },
     };
     let listed =
-        matches!(shape, Shape::Address | Shape::List | Shape::TextOrList | Shape::Statuses);
+        matches!(shape, Shape::Address | Shape::List | Shape::TextOrList | Shape::Statuses)
+            || matches!(shape, Shape::SwitchOrList);
     if listed
         && text.trim_start().starts_with('[')
         && let Some(node) = raw::parse_value(text, &place)

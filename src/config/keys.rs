@@ -57,6 +57,8 @@ pub enum Shape {
     List,
     /// One text or a list of texts.
     TextOrList,
+    /// `true`, `false`, one text or a list of texts.
+    SwitchOrList,
     /// `"5xx"`, `429`, or a list of such.
     Statuses,
     /// Names and texts.
@@ -162,7 +164,7 @@ pub const ADMIN: &[Key] = &[
 
 /// `[service.NAME]`.
 pub const SERVICE: &[Key] =
-    &edge::joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
+    &edge::joined::<{ SERVICE_OWN.len() + edge::OF_SERVICE.len() }>(SERVICE_OWN, edge::OF_SERVICE);
 
 /// Keys that only a service has.
 const SERVICE_OWN: &[Key] = &[

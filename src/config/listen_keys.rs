@@ -1,7 +1,7 @@
 //! The keys of `[listen]`; see [`super::keys`].
 
 use super::keys::Key;
-use super::keys::Shape::{Address, Choice, Duration, Integer, Size, TextOrList};
+use super::keys::Shape::{Address, Choice, Duration, Integer, Size, Text, TextOrList};
 use super::keys::key;
 
 /// `[listen]`. The limits are those of the design's edge checklist, beside which the values of
@@ -25,6 +25,18 @@ pub const LISTEN: &[Key] = &[
         TextOrList,
         "[]",
         "Networks whose X-Forwarded-* headers are believed; from others they are replaced. Also \"private\", \"loopback\", \"cloudflare\", \"file:NAME\".",
+    ),
+    key(
+        "client_header",
+        Text,
+        r#""X-Forwarded-For""#,
+        "Which header of theirs says who the client is: also \"Forwarded\", or one with a single address such as \"CF-Connecting-IP\". No other is believed.",
+    ),
+    key(
+        "proxy_protocol",
+        TextOrList,
+        r#""off""#,
+        "Addresses of `http`, `https` and [tcp] on which each connection begins with a PROXY protocol header (v1 or v2) of a trusted proxy; others are sent away there. \"all\" is all of them.",
     ),
     key(
         "handshake_timeout",
@@ -92,6 +104,12 @@ pub const LISTEN: &[Key] = &[
         "Connections at a time from one address, or one IPv6 network of 64 bits; 0 is any number.",
     ),
     key(
+        "connections_exempt",
+        TextOrList,
+        "[]",
+        "Networks that `max_connections_per_address` does not count, beside the trusted proxies.",
+    ),
+    key(
         "max_age",
         Duration,
         r#""1h""#,
@@ -101,6 +119,6 @@ pub const LISTEN: &[Key] = &[
         "memory",
         Size,
         "0",
-        "Memory that we may use; at 85% idle connections are closed, at 95% requests are answered 503. 0 is what the machine or the container has.",
+        "Memory that we may use; at 85% idle connections are closed and time limits on clients halved, at 95% requests are answered 503. 0 is what the machine or the container has.",
     ),
 ];

@@ -14,6 +14,7 @@
 
 mod access_log;
 pub mod change;
+mod container;
 mod cross;
 mod daemon;
 mod document;
@@ -48,7 +49,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::Document;
+use http::HeaderName;
 
+use crate::edge::addresses::AddressSet;
 use crate::edge::rules::Spec;
 use crate::model::id::ServiceName;
 use crate::model::revision::RevisionSpec;
@@ -117,8 +120,34 @@ pub struct Listen {
     pub workers: usize,
     /// Whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Which of their headers says who the client is.
+    pub client_header: HeaderName,
+    /// Where each connection begins with a PROXY protocol header.
+    pub proxy_protocol: Announced,
+    /// Whom the limit on connections of one address does not count.
+    pub connections_exempt: AddressSet,
     /// What one visitor may ask of us.
     pub limits: Limits,
+}
+
+/// On which addresses each connection begins with a PROXY protocol header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announced {
+    /// On all that we listen on.
+    All,
+    /// On these.
+    On(Vec<SocketAddr>),
+}
+
+impl Announced {
+    /// Whether on this one.
+    #[must_use]
+    pub fn is_on(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::On(addresses) => addresses.contains(&address),
+        }
+    }
 }
 
 /// What one visitor may ask of us. `None` is no limit.

@@ -13,6 +13,7 @@ use super::raw::Value;
 use super::reader::{Found, Section};
 use super::route;
 use super::scalar;
+use crate::edge::coding::Coding;
 use crate::edge::fields::{Content, Edit, Edits};
 use crate::edge::rate::{AtOnce, Rate};
 use crate::edge::rules::{ForwardAuth, Page, Rules, Spec};
@@ -144,6 +145,9 @@ pub(super) fn read_rules(section: &Section<'_>, inherited: &Rules, context: Cont
     {
         let title = "`forward_auth_headers` has no effect without `forward_auth`";
         section.wrong("forward_auth_headers", &place, title, "write both here, or none");
+    }
+    if section.written("compress").is_some() {
+        rules.compress = read_compress(section);
     }
     if section.written("error_pages").is_some() {
         rules.pages = read_pages(section, context);
@@ -338,6 +342,18 @@ fn read_forward_auth(section: &Section<'_>) -> Option<Arc<ForwardAuth>> {
         })
     });
     found.map(|found| Arc::new(found.value))
+}
+
+fn read_compress(section: &Section<'_>) -> Vec<Coding> {
+    match section.written("compress").map(|node| &node.value) {
+        Some(Value::Boolean(true)) => return Coding::ALL.to_vec(),
+        Some(Value::Boolean(false)) | None => return Vec::new(),
+        Some(_) => {}
+    }
+    values(section.each("compress", "a coding", |value| {
+        let expected = "expected true, false, \"zstd\", \"br\" or \"gzip\"";
+        Coding::named(text_of(value)).ok_or_else(|| expected.to_owned())
+    }))
 }
 
 fn read_pages(section: &Section<'_>, context: Context<'_>) -> Vec<Page> {

@@ -1,5 +1,7 @@
 //! Reads `[[service.NAME.route]]`: which requests it takes, and what differs for them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -8,6 +10,7 @@ use super::problem::{Place, Problem};
 use super::raw::Value;
 use super::reader::Section;
 use super::scalar;
+use crate::edge::files::{Files, Missing, meant};
 use crate::edge::matcher::{Matcher, PathMatch};
 use crate::edge::pattern::Pattern;
 use crate::edge::rules::{Act, RouteSpec, Rules};
@@ -23,7 +26,7 @@ pub(super) fn read(section: &Section<'_>, base: &Rules, context: Context<'_>) ->
     rules.times.response = time("response_timeout");
     rules.times.idle = time("idle_timeout");
     rules.times.retries = section.integer("retries").map(|found| found.value as u32);
-    rules.act = read_act(section);
+    rules.act = read_act(section, context);
     let own_limits = ["rate_limit", "max_in_flight", "limits_exempt"]
         .iter()
         .any(|name| section.written(name).is_some());
@@ -104,7 +107,41 @@ fn patterns(
     found
 }
 
-fn read_act(section: &Section<'_>) -> Act {
+fn read_files(section: &Section<'_>, context: Context<'_>) -> Option<Files> {
+    let name = |key: &str, text: &str| {
+        let sound = meant(text).filter(|_| !text.contains('%') && !text.ends_with('/'));
+        sound
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| format!("expected a file such as \"{key}\""))
+    };
+    let root = section.text("files");
+    let index = section.parsed("index", "a file", |text| match text.contains('/') {
+        true => Err("expected the name of a file, without a directory".to_owned()),
+        false => name("index.html", text),
+    });
+    let missing = section.parsed("missing", "what becomes of them", |text| match text {
+        "404" => Ok(Missing::NotFound),
+        "app" => Ok(Missing::App),
+        text if text.starts_with('/') => name("/index.html", text).map(Missing::File),
+        _ => Err("expected \"404\", \"app\", or a file such as \"/index.html\"".to_owned()),
+    });
+    let Some(root) = root else {
+        for key in ["index", "missing"] {
+            if let Some(place) = section.place_of(key) {
+                let title = format!("`{key}` has no effect without `files`");
+                section.wrong(key, &place, title, "leave it out");
+            }
+        }
+        return None;
+    };
+    Some(Files {
+        root: root.path(context.base),
+        index: index.map_or_else(String::new, |found| found.value),
+        missing: missing.map(|found| found.value).unwrap_or_default(),
+    })
+}
+
+fn read_act(section: &Section<'_>, context: Context<'_>) -> Act {
     let status = section.integer("status");
     let redirect = section.parsed("redirect", "a place to go to", |text| {
         if !text.starts_with(['/', '{']) && !text.contains("://") {
@@ -117,7 +154,10 @@ fn read_act(section: &Section<'_>) -> Act {
     let kind = section.parsed("content_type", "a type", |text| {
         HeaderValue::from_str(text).map_err(|_| "expected a type such as \"text/html\"".to_owned())
     });
-    exclude(section, &["redirect", "respond", "service"]);
+    let files = read_files(section, context);
+    let leads =
+        if matches!(&files, Some(files) if files.missing == Missing::App) { "" } else { "service" };
+    exclude(section, &["redirect", "respond", "files", leads]);
     if section.written("respond").is_none()
         && let Some(place) = section.place_of("content_type")
     {
@@ -136,6 +176,9 @@ fn read_act(section: &Section<'_>) -> Act {
             section.wrong("status", &place, title, "expected 301, 302, 303, 307 or 308");
         }
         return Act::Redirect { status, to: to.value };
+    }
+    if let Some(files) = files {
+        return Act::Files(Arc::new(files));
     }
     match (respond, &status) {
         (Some(text), _) => {

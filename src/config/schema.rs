@@ -62,6 +62,7 @@ fn shape(shape: Shape) -> Value {
         Shape::Choice(words) => json!({ "enum": words }),
         Shape::List => json!({ "type": "array", "items": text() }),
         Shape::TextOrList => one_or_list(text()),
+        Shape::SwitchOrList => json!({ "anyOf": [{ "type": "boolean" }, one_or_list(text())] }),
         Shape::Statuses => one_or_list(json!({
             "anyOf": [text(), { "type": "integer", "minimum": 100, "maximum": 599 }],
         })),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::container::read_container;
 use super::daemon::secret;
 use super::document::Document;
 use super::exceptions::{read_assets, read_exceptions};
@@ -17,9 +18,8 @@ use super::source::{check_fit, command_port, read_source};
 use super::{Service, env_file, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
-use crate::model::revision::{
-    ContainerSpec, ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol,
-};
+use crate::model::preamble::Preamble;
+use crate::model::revision::{ProbeKind, ProbeSpec, RevisionSpec, Source, UpstreamProtocol};
 use crate::model::weight::Weight;
 use crate::rollout::plan::{OnInconclusive, Plan, Steps};
 use crate::routing::settings::{Affinity, ErrorRule, ServiceSettings, Shield};
@@ -196,6 +196,18 @@ fn read_template(
         "h2c" => UpstreamProtocol::H2c,
         _ => UpstreamProtocol::Http1,
     };
+    let preamble = match section.choice("proxy_protocol") {
+        "v1" => Preamble::V1,
+        "v2" => Preamble::V2,
+        _ => Preamble::None,
+    };
+    if let (UpstreamProtocol::H2c, Some(place), false) =
+        (protocol, section.place_of("proxy_protocol"), preamble.is_none())
+    {
+        let title = "`proxy_protocol` cannot be had with protocol = \"h2c\"";
+        let expected = "one connection carries the requests of all clients: leave one of them out";
+        section.wrong("proxy_protocol", &place, title, expected);
+    }
     let env = read_env(section, base, file);
     let container = read_container(section);
     let stop_grace = section.duration("stop_grace").value;
@@ -217,7 +229,17 @@ fn read_template(
         Source::Command(words) => command_port(section, words, replicas, port),
         Source::Endpoints(_) => 0,
     };
-    Some(RevisionSpec { source, replicas, port, env, protocol, probe, stop_grace, container })
+    Some(RevisionSpec {
+        source,
+        replicas,
+        port,
+        env,
+        protocol,
+        preamble,
+        probe,
+        stop_grace,
+        container,
+    })
 }
 
 fn read_env(section: &Section<'_>, base: &Path, file: ReadFile<'_>) -> BTreeMap<String, String> {
@@ -255,60 +277,6 @@ fn read_env(section: &Section<'_>, base: &Path, file: ReadFile<'_>) -> BTreeMap<
     }
     env.extend(written);
     env
-}
-
-fn read_container(section: &Section<'_>) -> ContainerSpec {
-    let texts = |name: &str| section.texts(name).into_iter().map(|found| found.value).collect();
-    let volumes = section.each("volumes", "a volume", |value| match value {
-        Value::Text(text) => volume(text),
-        _ => volume(""),
-    });
-    let memory = section.size("memory");
-    // The Engine refuses less than 6 MiB, in these words: "Minimum memory limit allowed is 6MB".
-    if let (1..6_291_456, Some(place)) = (memory.value, &memory.place) {
-        section.wrong(
-            "memory",
-            place,
-            "`memory` is too small",
-            "the Docker Engine takes 6MiB and more",
-        );
-    }
-    let labels = section.map("labels");
-    if let Some(ours) = labels.keys().find(|name| name.starts_with("io.switchback.")) {
-        let place = section.place_of("labels").unwrap_or_else(|| section.place.clone());
-        let expected = "labels below \"io.switchback.\" say what is ours; choose another name";
-        section.wrong("labels", &place, format!("the label {ours:?} is taken"), expected);
-    }
-    ContainerSpec {
-        pull_always: section.choice("pull") == "always",
-        args: texts("args"),
-        volumes: volumes.into_iter().map(|found| found.value).collect(),
-        networks: texts("networks"),
-        labels,
-        memory: memory.value,
-        cpu_millis: section
-            .number("cpus")
-            .map_or(0, |found| (found.value * 1_000.0).round() as u64),
-        pids: section.integer("pids").map_or(0, |found| found.value),
-        user: section.text("user").map(|found| found.value),
-        ..ContainerSpec::default()
-    }
-}
-
-fn volume(text: &str) -> Result<String, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        [source, target] | [source, target, _] if !source.is_empty() && target.starts_with('/') => {
-            if source.starts_with('.') {
-                return Err(
-                    "a directory of the host is written from the root: \"/srv/data:/data\""
-                        .to_owned(),
-                );
-            }
-            Ok(text.to_owned())
-        }
-        _ => Err("expected \"source:/target\" or \"source:/target:ro\"".to_owned()),
-    }
 }
 
 fn read_probe(section: &Section<'_>) -> ProbeSpec {
@@ -404,6 +372,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
             .map_or(Weight::ZERO, |found| found.value),
         shield_body: usize::try_from(section.size("shield_body").value).unwrap_or(usize::MAX),
         assets: read_assets(section),
+        forwarded: section.switch("forwarded"),
         to_https: false,
     };
     settings.except(read_exceptions(section));

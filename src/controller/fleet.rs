@@ -20,7 +20,7 @@ use crate::edge::policy::Policy;
 use crate::edge::rules::{Maintenance, Spec};
 use crate::model::id::{InstanceId, RevisionId, ServiceName};
 use crate::model::instance::Instance;
-use crate::model::revision::UpstreamProtocol;
+use crate::model::revision::Speech;
 use crate::model::weight::{Side, Weight};
 use crate::routing::budget::{Budget, Shielded};
 use crate::routing::endpoint::{Endpoint, EndpointId};
@@ -118,7 +118,7 @@ impl Fleet {
         side: Side,
         revision: RevisionId,
         instances: &[Instance],
-        protocol: UpstreamProtocol,
+        speech: Speech,
     ) {
         let workers = self.workers;
         let mut last = self.last_endpoint;
@@ -139,7 +139,7 @@ impl Fleet {
                     |e: &&Arc<Endpoint>| e.instance == instance.id && e.address == instance.address;
                 known.iter().find(same).cloned().unwrap_or_else(|| {
                     last += 1;
-                    Endpoint::new(EndpointId(last), instance.id.clone(), instance.address, protocol)
+                    Endpoint::new(EndpointId(last), instance.id.clone(), instance.address, speech)
                 })
             })
             .collect();
@@ -162,10 +162,10 @@ impl Fleet {
         name: &ServiceName,
         revision: RevisionId,
         instances: &[Instance],
-        protocol: UpstreamProtocol,
+        speech: Speech,
     ) {
         let stable = self.services.get_mut(name).and_then(|d| d.stable.take());
-        self.place(name, Side::Stable, revision, instances, protocol);
+        self.place(name, Side::Stable, revision, instances, speech);
         if let Some(deployment) = self.services.get_mut(name)
             && let Some(group) = std::mem::replace(&mut deployment.stable, stable)
         {

@@ -170,7 +170,7 @@ impl Driver {
                 }
                 let spec = self.services.get(name).and_then(|s| s.revisions.get(&revision));
                 let Some(spec) = spec.map(|revision| revision.spec.clone()) else { return };
-                self.fleet.place_fresh(name, revision, &instance, spec.protocol);
+                self.fleet.place_fresh(name, revision, &instance, spec.speech());
                 self.watch_instance(name, &instance, &spec);
                 let message = format!(
                     "started {} of revision {revision} to compare the canary with",

@@ -18,7 +18,7 @@ use super::journal::{Happening, Kind};
 use crate::model::hook::{Hook, HookMoment, HookPlace, SMOKE_PAUSE, Smoke, SmokeAct};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
-use crate::model::revision::{RevisionSpec, UpstreamProtocol};
+use crate::model::revision::{RevisionSpec, Speech};
 use crate::prober::smoke;
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::event::Attempt;
@@ -79,7 +79,7 @@ const ENGINE_SLACK: Duration = Duration::from_secs(60);
 pub(super) struct SmokeRun {
     pub(super) tests: Vec<Smoke>,
     pub(super) instances: Vec<Instance>,
-    pub(super) protocol: UpstreamProtocol,
+    pub(super) speech: Speech,
     pub(super) host: Option<String>,
     pub(super) env: BTreeMap<String, String>,
 }
@@ -119,7 +119,7 @@ impl SmokeRun {
         match &test.act {
             SmokeAct::Request(request) => {
                 let host = self.host.as_deref();
-                smoke::ask(test, request, instance.address, self.protocol, host).await
+                smoke::ask(test, request, instance.address, self.speech, host).await
             }
             SmokeAct::Command(command) => {
                 let mut env = self.env.clone();
@@ -281,7 +281,7 @@ impl Driver {
         let run = SmokeRun {
             tests: rollout.plan.smoke.clone(),
             instances: rollout.instances.clone(),
-            protocol: revision.spec.protocol,
+            speech: revision.spec.speech(),
             host,
             env: self.hook_env(name, rollout.id, rollout.canary),
         };

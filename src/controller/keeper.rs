@@ -50,7 +50,7 @@ impl Driver {
         let target = Target {
             instance: instance.clone(),
             spec: spec.probe.clone(),
-            protocol: spec.protocol,
+            speech: spec.speech(),
             engine: None,
         };
         self.tasks.spawn(watch_on(target, hears, runtime, probes, cancel));
@@ -377,7 +377,7 @@ impl Driver {
                     return;
                 };
                 let side = crate::model::weight::Side::Stable;
-                self.fleet.place(name, side, revision, &instances, spec.protocol);
+                self.fleet.place(name, side, revision, &instances, spec.speech());
                 self.fleet.publish();
                 self.watch_instance(name, &instance, &spec);
                 if let Some(old) = old.filter(|old| old.id != instance.id) {

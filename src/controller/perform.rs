@@ -141,7 +141,7 @@ impl Driver {
         let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
         let (id, spec) = (revision.id, revision.spec.clone());
         let instances = active.rollout.instances.clone();
-        self.fleet.place(name, Side::Canary, id, &instances, spec.protocol);
+        self.fleet.place(name, Side::Canary, id, &instances, spec.speech());
         for instance in instances {
             self.watch_instance(name, &instance, &spec);
         }

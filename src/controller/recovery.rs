@@ -124,8 +124,8 @@ impl Driver {
             self.fleet.maintain(name, maintenance.map(MaintenanceRecord::meaning));
             let Some(stable) = &service.record.stable else { continue };
             let Some(revision) = service.revisions.get(&stable.revision) else { continue };
-            let protocol = revision.spec.protocol;
-            self.fleet.place(name, Side::Stable, stable.revision, &stable.instances, protocol);
+            let speech = revision.spec.speech();
+            self.fleet.place(name, Side::Stable, stable.revision, &stable.instances, speech);
         }
         self.fleet.publish();
         self.publish_status();
@@ -249,10 +249,10 @@ impl Driver {
             };
             match side {
                 Side::Stable => {
-                    self.fleet.place(name, side, revision, &instances, spec.protocol);
+                    self.fleet.place(name, side, revision, &instances, spec.speech());
                 }
                 Side::Canary => {
-                    self.fleet.place_aside(name, revision, &instances, spec.protocol);
+                    self.fleet.place_aside(name, revision, &instances, spec.speech());
                 }
             }
             for instance in instances.iter().filter(|instance| !gone.contains(&instance.id)) {

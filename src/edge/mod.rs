@@ -15,8 +15,10 @@
 //! It forwards nothing, reads no file and knows no socket.
 
 pub mod addresses;
+pub mod coding;
 pub mod facts;
 pub mod fields;
+pub mod files;
 pub mod flight;
 pub mod limit;
 pub mod matcher;

@@ -79,7 +79,9 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn of(status: StatusCode) -> Self {
+    /// Nothing but a status.
+    #[must_use]
+    pub fn of(status: StatusCode) -> Self {
         Self { status, location: None, retry_after: None, allow: None, realm: None, body: None }
     }
 
@@ -219,7 +221,7 @@ impl Rule {
     #[must_use]
     pub fn reply(&self, facts: &Facts) -> Option<Reply> {
         match &self.rules.act {
-            Act::Forward => None,
+            Act::Forward | Act::Files(_) => None,
             Act::Redirect { status, to } => Some(Reply::redirect(*status, to.location(facts))),
             Act::Respond { status, body } => {
                 Some(Reply { body: body.clone(), ..Reply::of(*status) })

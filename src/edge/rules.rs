@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::addresses::AddressSet;
+use super::coding::Coding;
 use super::fields::Edits;
+use super::files::Files;
 use super::matcher::Matcher;
 use super::path::Rewrite;
 use super::rate::{AtOnce, Rate};
@@ -79,6 +81,8 @@ pub struct Rules {
     pub times: Times,
     /// Pages in place of the proxy's own.
     pub pages: Vec<Page>,
+    /// How responses may be compressed, the coding preferred first; not at all when empty.
+    pub compress: Vec<Coding>,
 }
 
 /// Who may come.
@@ -125,6 +129,8 @@ pub enum Act {
         /// Where to.
         to: Template,
     },
+    /// It gets a file.
+    Files(Arc<Files>),
     /// It is answered here.
     Respond {
         /// With this status.

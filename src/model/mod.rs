@@ -9,6 +9,7 @@ pub mod instance;
 pub mod labelled;
 pub mod moment;
 pub mod network;
+pub mod preamble;
 pub mod progress;
 pub mod revision;
 pub mod weight;

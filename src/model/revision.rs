@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::id::RevisionId;
+use super::preamble::Preamble;
 
 /// A revision: what to run, numbered within its service and never edited afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct RevisionSpec {
     pub env: BTreeMap<String, String>,
     /// HTTP/1.1 or HTTP/2 with prior knowledge towards the instance.
     pub protocol: UpstreamProtocol,
+    /// What each connection to the instance begins with.
+    #[serde(default, skip_serializing_if = "Preamble::is_none")]
+    pub preamble: Preamble,
     /// How health is asked.
     pub probe: ProbeSpec,
     /// What an instance gets to stop by itself before it is killed.
@@ -82,6 +86,12 @@ pub struct RevisionSpec {
 }
 
 impl RevisionSpec {
+    /// What is spoken to an instance.
+    #[must_use]
+    pub fn speech(&self) -> Speech {
+        Speech { protocol: self.protocol, preamble: self.preamble }
+    }
+
     /// How many instances there are: as many as addresses when those are given, else `replicas`.
     #[must_use]
     pub fn instances(&self) -> u32 {
@@ -126,6 +136,21 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 with prior knowledge, in cleartext.
     H2c,
+}
+
+/// What is spoken to an instance, from a connection's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Speech {
+    /// The protocol.
+    pub protocol: UpstreamProtocol,
+    /// What comes before it.
+    pub preamble: Preamble,
+}
+
+impl From<UpstreamProtocol> for Speech {
+    fn from(protocol: UpstreamProtocol) -> Self {
+        Self { protocol, preamble: Preamble::None }
+    }
 }
 
 /// How the health of an instance is asked.

@@ -2,12 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use super::answers::{Answer, Taker, place_all};
 use super::location::{Place, location};
 use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
 
 /// Directives that need nothing here: we do it by ourselves, or have nothing that it could be about.
-const SILENT: [&str; 70] = [
+const SILENT: [&str; 79] = [
+    "brotli_types",
+    "brotli_comp_level",
+    "brotli_static",
+    "brotli_min_length",
+    "zstd_types",
+    "zstd_comp_level",
+    "log_not_found",
+    "limit_conn_log_level",
+    "autoindex",
     "user",
     "pid",
     "events",
@@ -99,6 +109,10 @@ pub struct Names {
     pub rates: BTreeMap<String, (String, String)>,
     /// What connections are counted by, by zone.
     pub counts: BTreeMap<String, String>,
+    /// What is answered without an instance.
+    pub answers: Vec<Answer>,
+    /// Services that have instances.
+    pub takers: Vec<Taker>,
     /// Names of services that are taken.
     taken: BTreeMap<String, String>,
 }
@@ -132,6 +146,12 @@ pub fn all(directives: &[Directive], sheet: &mut Sheet) {
     let mut names = Names::default();
     learn(directives, &mut names, sheet);
     level(directives, &mut names, sheet, false);
+    place_all(&mut names, sheet);
+    if sheet.gathers("listen", "proxy_protocol") && !sheet.gathers("listen", "trusted_proxies") {
+        sheet.gather("listen", "trusted_proxies", "private", 0);
+        let what = "`proxy_protocol`: who may send it is said by `trusted_proxies`; \"private\" is written";
+        sheet.leave(0, what);
+    }
 }
 
 /// Learns what names stand for, wherever they are defined.
@@ -241,7 +261,10 @@ pub fn daemon(one: &Directive, sheet: &mut Sheet) -> bool {
         "set_real_ip_from" => {
             sheet.gather("listen", "trusted_proxies", one.word(0), line);
         }
+        // The address of the PROXY protocol is taken wherever that is spoken.
+        "real_ip_header" if one.word(0).eq_ignore_ascii_case("proxy_protocol") => {}
         "real_ip_header" if one.word(0).eq_ignore_ascii_case("x-forwarded-for") => {}
+        "real_ip_header" => set("listen", "client_header", &quoted(one.word(0))),
         "access_log" => match one.word(0) {
             "off" => {}
             path => {
@@ -327,7 +350,7 @@ fn listen(one: &Directive, sheet: &mut Sheet) -> bool {
         _ => format!("{text}:80"),
     };
     if has("proxy_protocol") {
-        sheet.leave(one.line, "`proxy_protocol`: see what this version says of PROXY protocol");
+        sheet.gather("listen", "proxy_protocol", &address, one.line);
     }
     sheet.gather("listen", if is_tls { "https" } else { "http" }, &address, one.line);
     is_tls
@@ -376,9 +399,20 @@ fn stream(one: &Directive, names: &mut Names, sheet: &mut Sheet) {
                     sheet.leave(inner.line, "`udp`: only TCP is forwarded");
                     return;
                 }
+                if inner.words.iter().any(|word| word == "proxy_protocol") {
+                    sheet.gather("listen", "proxy_protocol", &address, inner.line);
+                }
                 sheet.gather(&header, "listen", &address, inner.line);
             }
             "proxy_pass" => super::location::endpoints(&header, inner, pass.word(0), names, sheet),
+            "proxy_protocol" => {
+                if inner.word(0) == "on" {
+                    sheet.set(&header, "proxy_protocol", "\"v1\"", inner.line);
+                }
+            }
+            "set_real_ip_from" => {
+                sheet.gather("listen", "trusted_proxies", inner.word(0), inner.line);
+            }
             "proxy_connect_timeout" => sheet.set(&header, "connect_timeout", &time(), inner.line),
             "proxy_timeout" => sheet.set(&header, "idle_timeout", &time(), inner.line),
             "allow" | "deny" => sheet.gather(&header, &inner.name, inner.word(0), inner.line),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::answers::{self, Taker};
 use super::convert::{Names, Server, daemon, duration, named, size};
 use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
@@ -13,6 +14,10 @@ pub struct Place {
     pub hosts: Vec<String>,
     /// Their path prefix; empty for all.
     pub path: String,
+    /// The path is meant alone.
+    pub exact: bool,
+    /// Their paths with stars, in place of a prefix.
+    pub globs: Vec<String>,
 }
 
 /// Fields that the proxy sets by itself, or that are only how nginx does what we do anyway.
@@ -38,13 +43,21 @@ pub fn location(
 ) {
     let find = |name: &str| inner.iter().find(|one| one.name == name);
     let pass = find("proxy_pass").or_else(|| find("grpc_pass"));
+    let is_root = |one: &Directive| one.name == "location" && one.words == ["/"];
     if let Some(pass) = pass {
-        service(place, pass, inherited, inner, names, sheet);
+        if place.exact || !place.globs.is_empty() {
+            sheet.leave(pass.line, "`proxy_pass` of such a location: write it as a path prefix");
+        } else {
+            service(place, pass, inherited, inner, names, sheet);
+        }
     } else if let Some(answer) = find("return") {
-        returned(place, answer, sheet);
+        returned(place, answer, names, sheet);
     } else {
         for one in inner {
             nowhere(one, sheet);
+        }
+        if !inner.iter().any(is_root) {
+            answers::files(place, inherited, inner, names, sheet);
         }
     }
     for one in inner.iter().filter(|one| one.name == "location") {
@@ -55,6 +68,9 @@ pub fn location(
         };
         match kind {
             "" | "^~" if path.starts_with('/') => {}
+            // Named, it is where `try_files` ends: for everything that is no file.
+            "" if path.starts_with('@') => {}
+            "~" | "~*" if answers::endings(path).is_some() => {}
             "=" if one
                 .inner()
                 .iter()
@@ -62,13 +78,21 @@ pub fn location(
             {
                 continue;
             }
+            "=" if path.starts_with('/') => {}
             _ => {
                 let what = format!("`location {}`: write it as a path prefix", one.words.join(" "));
                 sheet.leave(one.line, &what);
                 continue;
             }
         }
-        let place = Place { path: path.to_owned(), ..place.clone() };
+        let globs = if kind.starts_with('~') { answers::endings(path) } else { None };
+        let is_named = path.starts_with('@') || globs.is_some();
+        let place = Place {
+            path: if is_named { String::new() } else { path.to_owned() },
+            exact: kind == "=",
+            globs: globs.unwrap_or_default(),
+            ..place.clone()
+        };
         let mut all = inherited.to_vec();
         let own = one.inner().iter().filter(|inner| inner.name != "location").cloned();
         all.extend(own);
@@ -79,9 +103,6 @@ pub fn location(
 /// What stands where nothing is passed on.
 fn nowhere(one: &Directive, sheet: &mut Sheet) {
     match one.name.as_str() {
-        "root" | "index" | "try_files" | "alias" | "autoindex" => {
-            sheet.leave(one.line, &format!("`{}`: files are not served", one.name));
-        }
         "fastcgi_pass" | "uwsgi_pass" | "scgi_pass" | "memcached_pass" => {
             sheet.leave(one.line, &format!("`{}`: instances speak HTTP", one.name));
         }
@@ -92,7 +113,7 @@ fn nowhere(one: &Directive, sheet: &mut Sheet) {
     }
 }
 
-fn returned(place: &Place, answer: &Directive, sheet: &mut Sheet) {
+fn returned(place: &Place, answer: &Directive, names: &mut Names, sheet: &mut Sheet) {
     let (status, to) = match answer.words.as_slice() {
         [one] if one.starts_with("http") => ("302", one.as_str()),
         [status] => (status.as_str(), ""),
@@ -105,18 +126,10 @@ fn returned(place: &Place, answer: &Directive, sheet: &mut Sheet) {
             | "https://$server_name$request_uri"
             | "https://$http_host$request_uri"
     );
-    let hosts = place.hosts.join(", ");
-    let what = match status {
-        // With a certificate this is what is done anyway, where this version does it.
-        "301" | "302" | "307" | "308" if is_upgrade => {
-            if crate::config::keys::find("service.web.https_redirect").is_some() {
-                return;
-            }
-            format!("`return {status} {to}` for {hosts}: cleartext is served like HTTPS")
-        }
-        _ => format!("`return {}` for {hosts}{}", answer.words.join(" "), place.path),
-    };
-    sheet.leave(answer.line, &what);
+    // With a certificate this is what is done anyway.
+    if !(is_upgrade && matches!(status, "301" | "302" | "307" | "308")) {
+        answers::returned(place, answer, names, sheet);
+    }
 }
 
 fn service(
@@ -153,6 +166,12 @@ fn service(
         wished.to_owned()
     };
     let header = format!("service.{}", names.service(&wished, &key));
+    let taker = Taker {
+        header: header.clone(),
+        hosts: place.hosts.clone(),
+        path: place.path.trim_end_matches('/').to_owned(),
+    };
+    names.takers.push(taker);
     for host in &place.hosts {
         sheet.gather(&header, "host", host, pass.line);
     }
@@ -187,7 +206,10 @@ fn service(
 }
 
 fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
-    const STRUCTURE: [&str; 22] = [
+    const STRUCTURE: [&str; 25] = [
+        "try_files",
+        "alias",
+        "expires",
         "server",
         "location",
         "listen",
@@ -243,8 +265,10 @@ fn treated(header: &str, one: &Directive, names: &Names, sheet: &mut Sheet) -> b
             "0" => {}
             text => sheet.set(header, "max_body", &size(text), line),
         },
-        "gzip" if one.word(0) == "on" => sheet.set(header, "compress", "true", line),
-        "gzip" | "gzip_types" | "gzip_min_length" => {}
+        "gzip" | "brotli" | "zstd" if one.word(0) == "on" => {
+            sheet.set(header, "compress", "true", line);
+        }
+        "gzip" | "brotli" | "zstd" | "gzip_types" | "gzip_min_length" => {}
         "add_header" => {
             let name = format!("{header}.headers.set");
             let field = format!("{} = {}", quoted(one.word(0)), quoted(one.word(1)));

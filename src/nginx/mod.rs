@@ -8,6 +8,7 @@
 //! written under it, if this version has that key; everything else is named with its line. Nothing is
 //! looked up: files that are included are read by whoever asks.
 
+mod answers;
 mod convert;
 mod location;
 mod sheet;

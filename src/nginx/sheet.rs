@@ -20,6 +20,8 @@ pub struct Sheet {
     /// Lists that grow: table, key, texts.
     lists: Vec<(String, String, Vec<String>, usize)>,
     certificates: Vec<(String, String)>,
+    /// Routes of services, in order: the table of the service, and their lines.
+    routes: Vec<(String, Vec<(String, String)>)>,
     left: BTreeSet<(usize, String)>,
 }
 
@@ -77,6 +79,27 @@ impl Sheet {
         if !lines.iter().any(|(known, _)| known == name) {
             lines.push((name.to_owned(), value.to_owned()));
         }
+    }
+
+    /// A route of a service, behind those that it has; once.
+    pub fn route(&mut self, header: &str, lines: Vec<(String, String)>) {
+        let route = (header.to_owned(), lines);
+        if !self.routes.contains(&route) {
+            self.routes.push(route);
+        }
+    }
+
+    /// Whether a key was written.
+    #[must_use]
+    pub fn has(&self, header: &str, name: &str) -> bool {
+        let table = self.tables.iter().find(|table| table.header == header);
+        table.is_some_and(|table| table.lines.iter().any(|(known, _)| known == name))
+    }
+
+    /// Whether a list was begun.
+    #[must_use]
+    pub fn gathers(&self, header: &str, name: &str) -> bool {
+        self.lists.iter().any(|list| list.0 == header && list.1 == name)
     }
 
     /// Adds a text to a list.
@@ -168,6 +191,12 @@ impl Sheet {
                     let (cert, key) = (quoted(cert), quoted(key));
                     toml.push_str(&format!("\n[[tls.certificate]]\ncert = {cert}\nkey = {key}\n"));
                 }
+            }
+        }
+        for (header, lines) in self.routes {
+            toml.push_str(&format!("\n[[{header}.route]]\n"));
+            for (name, value) in lines {
+                toml.push_str(&format!("{name} = {value}\n"));
             }
         }
         let left = self.left.into_iter().map(|(line, what)| format!("line {line}: {what}"));

@@ -132,8 +132,8 @@ server {
         imported.left.iter().any(|left| left.starts_with(&begins) && left.contains(words))
     };
     assert!(told(6, "return 301 https://new.example"), "{:#?}", imported.left);
-    assert!(told(15, "location ~"), "{:#?}", imported.left);
-    assert!(told(16, "files are not served"), "{:#?}", imported.left);
+    assert!(told(15, "fastcgi_pass"), "{:#?}", imported.left);
+    assert!(imported.toml.contains("files = \"/srv/static\""), "{}", imported.toml);
     assert!(told(17, "backend.internal:3000"), "{:#?}", imported.left);
     for (line, key, words) in [
         (14, "service.x.rate_limit", "10/s burst 20 by client-address"),
@@ -195,4 +195,104 @@ fn what_is_no_configuration_is_told_with_its_line() {
         assert!(error.line == line && error.what.contains(words), "{text:?}: {error}");
     }
     assert_eq!(import("# nothing\n").expect("good").toml, "");
+}
+
+const SITE: &str = r#"
+http {
+    gzip on;
+    gzip_types text/css;
+    limit_conn_zone $binary_remote_addr zone=addr:10m;
+    set_real_ip_from 10.0.0.0/8;
+    real_ip_header CF-Connecting-IP;
+    server { listen 80; server_name www.app.example; return 301 https://app.example$request_uri; }
+    server {
+        listen 127.0.0.1:8080 proxy_protocol;
+        server_name app.example;
+        root /srv/public;
+        location = /robots.txt { return 200 "User-agent: *\n"; }
+        location /old/ { return 302 /new$request_uri; }
+        location /assets/ { expires 30d; }
+        location /media/ { alias /srv/uploads/; try_files $uri =404; }
+        location ~* \.(png|jpg)$ { expires max; }
+        location / { try_files $uri @app; }
+        location @app { proxy_pass http://127.0.0.1:3000; limit_conn addr 10; }
+    }
+    server { listen 80 default_server; server_name _; return 444; }
+}
+"#;
+
+#[test]
+fn files_redirects_and_fixed_answers_are_routes() {
+    use crate::edge::files::Missing;
+    use crate::edge::rules::Act;
+    let imported = import(SITE).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    let config = taken(&imported);
+    assert_eq!(config.listen.client_header, "cf-connecting-ip");
+    assert!(config.listen.proxy_protocol.is_on("127.0.0.1:8080".parse().expect("an address")));
+    assert!(!config.listen.proxy_protocol.is_on("0.0.0.0:80".parse().expect("an address")));
+    let [app] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    assert_eq!(app.policy.base.compress.len(), 3);
+    assert_eq!(app.policy.base.limits.at_once[0].most, 10);
+    let hosts: Vec<String> = app.routes.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["app.example", "www.app.example"]);
+    let routes = &app.policy.routes;
+    let told: Vec<String> = routes
+        .iter()
+        .map(|route| match &route.rules.act {
+            Act::Files(files) => {
+                let missing = match &files.missing {
+                    Missing::NotFound => "404".to_owned(),
+                    Missing::App => "app".to_owned(),
+                    Missing::File(file) => file.clone(),
+                };
+                format!("{} {missing}", files.root.display())
+            }
+            Act::Redirect { status, to } => format!("{} {to:?}", status.as_u16()),
+            Act::Respond { status, .. } => status.as_u16().to_string(),
+            Act::Forward => "app".to_owned(),
+        })
+        .collect();
+    assert_eq!(told.len(), 7, "{}", imported.toml);
+    assert!(told[0].starts_with("301 "), "other hosts come first: {told:?}");
+    assert_eq!(told[1], "200");
+    assert_eq!(told[2], "/srv/public 404");
+    assert!(told.contains(&"/srv/uploads 404".to_owned()), "{told:?}");
+    assert_eq!(told[6], "/srv/public app");
+    assert!(told.iter().any(|line| line.starts_with("302 ")), "{told:?}");
+    assert!(imported.toml.contains("max-age=2592000"), "{}", imported.toml);
+    assert!(imported.toml.contains("host = \"www.app.example\""), "{}", imported.toml);
+}
+
+#[test]
+fn an_app_below_its_files_keeps_its_path() {
+    let text = "server { listen 80; server_name a.example; root /srv/www;\n\
+                try_files $uri /index.html;\n\
+                location /api/ { proxy_pass http://127.0.0.1:1/; } }";
+    let imported = import(text).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    let config = taken(&imported);
+    let [app] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    let paths: Vec<&str> = app.routes.iter().map(|route| route.path.as_str()).collect();
+    assert_eq!(paths, ["/api", "/"], "{}", imported.toml);
+    let [api, rest] = app.policy.routes.as_slice() else { panic!("{}", imported.toml) };
+    assert_eq!(api.rules.act, crate::edge::rules::Act::Forward);
+    assert!(api.rules.rewrite.strip.is_some() && rest.rules.rewrite.strip.is_none());
+    let alone = import("server { server_name b.example; root /srv; }").expect("good");
+    assert!(alone.left[0].contains("there is no service beside it"), "{:?}", alone.left);
+}
+
+#[test]
+fn the_proxy_protocol_is_carried_over() {
+    let text = "stream { server { listen 5432 proxy_protocol; set_real_ip_from 10.0.0.0/8;\n\
+                proxy_protocol on; proxy_pass 10.0.0.1:5432; } }";
+    let imported = import(text).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    let config = taken(&imported);
+    assert!(config.listen.proxy_protocol.is_on("0.0.0.0:5432".parse().expect("an address")));
+    assert!(!config.services[0].template.preamble.is_none());
+    let bare = "server { listen 80 proxy_protocol; location / { proxy_pass http://127.0.0.1:1; } }";
+    let imported = import(bare).expect("good");
+    assert!(imported.left[0].contains("trusted_proxies"), "{:?}", imported.left);
+    assert!(!taken(&imported).listen.trusted_proxies.is_empty());
 }

@@ -15,15 +15,18 @@ pub mod smoke;
 mod watch;
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 pub use self::diagnosis::Diagnosis;
 pub use self::watch::{EngineHealth, ProbeEvent, Target, watch};
 use crate::model::instance::Instance;
-use crate::model::revision::{ProbeKind, ProbeSpec, UpstreamProtocol};
+use crate::model::preamble::Preamble;
+use crate::model::revision::{ProbeKind, ProbeSpec, Speech};
 
 /// Of an answer's body, what is read at most: its first line explains, the rest only lets the app
 /// finish what it writes.
@@ -49,11 +52,12 @@ pub struct ProbeResult {
 pub async fn probe(
     instance: &Instance,
     spec: &ProbeSpec,
-    protocol: UpstreamProtocol,
+    speech: impl Into<Speech>,
 ) -> ProbeResult {
+    let Speech { protocol, preamble } = speech.into();
     let begun = Instant::now();
     let address = instance.address;
-    let diagnosis = match timeout(spec.timeout, TcpStream::connect(address)).await {
+    let diagnosis = match timeout(spec.timeout, connect(address, preamble)).await {
         Err(_) => Diagnosis::ConnectTimedOut { address, after: spec.timeout },
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Diagnosis::Refused { address }
@@ -78,6 +82,15 @@ pub async fn probe(
         _ => false,
     };
     ProbeResult { healthy, diagnosis, took: begun.elapsed() }
+}
+
+/// A connection that begins as an instance wants it to: by saying that it is our own.
+async fn connect(address: SocketAddr, preamble: Preamble) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut bytes = Vec::new();
+    preamble.write(None, &mut bytes);
+    stream.write_all(&bytes).await?;
+    Ok(stream)
 }
 
 #[cfg(test)]

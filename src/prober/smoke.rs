@@ -11,11 +11,10 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::model::hook::{Smoke, SmokeRequest};
-use crate::model::revision::UpstreamProtocol;
+use crate::model::revision::{Speech, UpstreamProtocol};
 
 /// How an app's log tells these from visitors.
 const AGENT: &str = concat!("switchback-smoke/", env!("CARGO_PKG_VERSION"));
@@ -31,11 +30,11 @@ pub async fn ask(
     smoke: &Smoke,
     request: &SmokeRequest,
     address: SocketAddr,
-    protocol: UpstreamProtocol,
+    speech: Speech,
     host: Option<&str>,
 ) -> Result<(), String> {
     let what = format!("{} {}", request.method, request.path);
-    let asked = timeout(smoke.timeout, exchange(request, address, protocol, host)).await;
+    let asked = timeout(smoke.timeout, exchange(request, address, speech, host)).await;
     let (status, body) = match asked {
         Err(_) => return Err(format!("{what}: no answer within {:?}", smoke.timeout)),
         Ok(Err(reason)) => return Err(format!("{what}: {reason}")),
@@ -98,11 +97,11 @@ fn shown(text: &str) -> String {
 async fn exchange(
     smoke: &SmokeRequest,
     address: SocketAddr,
-    protocol: UpstreamProtocol,
+    speech: Speech,
     host: Option<&str>,
 ) -> Result<(u16, Vec<u8>), String> {
     let said = |error: &dyn std::error::Error| error.to_string();
-    let stream = TcpStream::connect(address)
+    let stream = super::connect(address, speech.preamble)
         .await
         .map_err(|error| format!("cannot connect to {address}: {error}"))?;
     let authority = host.map_or_else(|| address.to_string(), str::to_owned);
@@ -119,7 +118,7 @@ async fn exchange(
     for (name, value) in smoke.headers.iter().filter(|(n, _)| !n.eq_ignore_ascii_case("host")) {
         request = request.header(name, value);
     }
-    let request = match protocol {
+    let request = match speech.protocol {
         UpstreamProtocol::Http1 => {
             request.uri(&smoke.path).header(HOST, authority).header(CONNECTION, "close")
         }
@@ -131,7 +130,7 @@ async fn exchange(
     let body = Bytes::from(smoke.send.clone().unwrap_or_default());
     let request = request.body(Full::new(body)).map_err(|error| said(&error))?;
     let io = TokioIo::new(stream);
-    let (response, _driver) = match protocol {
+    let (response, _driver) = match speech.protocol {
         UpstreamProtocol::Http1 => {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(io).await.map_err(|e| said(&e))?;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::id::InstanceId;
+use crate::model::revision::UpstreamProtocol;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -199,7 +200,7 @@ async fn a_mind_is_changed_by_rise_and_fall() {
     let target = Target {
         instance,
         spec: get("/up", None),
-        protocol: UpstreamProtocol::Http1,
+        speech: UpstreamProtocol::Http1.into(),
         engine: None,
     };
     let watching = tokio::spawn(watch(target, events, cancel.clone()));
@@ -223,7 +224,7 @@ async fn the_engines_check_goes_before_our_own() {
     let target = Target {
         instance: at("127.0.0.1:9".parse().unwrap()),
         spec: spec(ProbeKind::Auto),
-        protocol: UpstreamProtocol::Http1,
+        speech: UpstreamProtocol::Http1.into(),
         engine: Some(engine),
     };
     let watching = tokio::spawn(watch(target, events, cancel.clone()));
@@ -256,4 +257,30 @@ fn rise_and_fall_are_counted_in_a_row() {
         }
     }
     assert_eq!(told, [(3, true), (9, false)]);
+}
+
+#[tokio::test]
+async fn an_instance_that_wants_to_know_is_told_that_it_is_us() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let instance = at(listener.local_addr().unwrap());
+    let speech = Speech { protocol: UpstreamProtocol::Http1, preamble: Preamble::V1 };
+    let (tell, mut heard) = mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let _full = tell.try_send(String::from_utf8_lossy(&request).into_owned());
+            let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    });
+    let result = probe(&instance, &get("/up", None), speech).await;
+    assert!(result.healthy, "{result:?}");
+    let said = heard.recv().await.unwrap();
+    assert!(said.starts_with("PROXY UNKNOWN\r\nGET /up HTTP/1.1\r\n"), "{said}");
+    assert!(probe(&instance, &spec(ProbeKind::Tcp), speech).await.healthy);
+    assert_eq!(heard.recv().await.unwrap(), "PROXY UNKNOWN\r\n");
 }

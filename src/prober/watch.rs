@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Diagnosis, ProbeResult, probe};
 use crate::model::id::InstanceId;
 use crate::model::instance::Instance;
-use crate::model::revision::{ProbeKind, ProbeSpec, UpstreamProtocol};
+use crate::model::revision::{ProbeKind, ProbeSpec, Speech};
 
 /// A new instance is asked soon and then less and less often, up to its interval: most apps are up
 /// within a fraction of a second, and a release waits for it.
@@ -26,8 +26,8 @@ pub struct Target {
     pub instance: Instance,
     /// How.
     pub spec: ProbeSpec,
-    /// In which protocol.
-    pub protocol: UpstreamProtocol,
+    /// In which words.
+    pub speech: Speech,
     /// The engine's own health check, when the instance has one; `ProbeKind::Auto` then goes by it
     /// and sends nothing.
     pub engine: Option<EngineHealth>,
@@ -90,7 +90,7 @@ async fn ask_on(target: &Target, events: &mpsc::Sender<ProbeEvent>) {
     let mut eager = FIRST_INTERVAL;
     loop {
         let begun = Instant::now();
-        let result = probe(&target.instance, &target.spec, target.protocol).await;
+        let result = probe(&target.instance, &target.spec, target.speech).await;
         if let Some((healthy, diagnosis)) = mind.hear(result, &target.spec) {
             let event = ProbeEvent { instance: target.instance.id.clone(), healthy, diagnosis };
             if events.send(event).await.is_err() {

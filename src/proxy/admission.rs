@@ -69,16 +69,8 @@ impl Admission {
             return Err(Reason::Connections);
         }
         let mut admitted = Admitted { admission: std::sync::Arc::clone(self), address: None };
-        if self.most_per_address > 0 && !exempt {
-            let key = key(peer);
-            let mut shard = self.shard(key);
-            let count = shard.entry(key).or_insert(0);
-            if *count >= self.most_per_address {
-                drop(shard);
-                return Err(Reason::AddressConnections);
-            }
-            *count += 1;
-            admitted.address = Some(key);
+        if !exempt {
+            admitted.count_for(peer)?;
         }
         Ok(admitted)
     }
@@ -107,10 +99,28 @@ impl Admission {
     }
 }
 
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(key) = self.address {
+impl Admitted {
+    /// Counts the connection as one of this address from now on, or says why it may not be.
+    pub fn count_for(&mut self, address: IpAddr) -> Result<(), Reason> {
+        if self.admission.most_per_address == 0 {
+            return Ok(());
+        }
+        let key = key(address);
+        {
+            let mut shard = self.admission.shard(key);
+            let count = shard.entry(key).or_insert(0);
+            if *count >= self.admission.most_per_address {
+                return Err(Reason::AddressConnections);
+            }
+            *count += 1;
+        }
+        self.forget();
+        self.address = Some(key);
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        if let Some(key) = self.address.take() {
             let mut shard = self.admission.shard(key);
             if let Some(count) = shard.get_mut(&key) {
                 *count -= 1;
@@ -119,6 +129,13 @@ impl Drop for Admitted {
                 }
             }
         }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
+        self.forget();
     }
 }
 

@@ -19,10 +19,11 @@ use super::exchange::Held;
 use super::forward::Answer;
 use super::headers::{Asked, REVISION, X_REQUEST_ID, strip_response};
 use super::observation::Kind;
-use super::tunnel::{self, Tunnel};
+use super::ongoing::Ongoing;
+use super::tunnel::{self, Carrier, Tunnel};
 use super::upstream::http1::Connection;
 use super::upstream::line::{Line, Shared};
-use super::worker::{Ongoing, Worker};
+use super::worker::Worker;
 use crate::telemetry::traffic::Count;
 
 /// What the proxy adds to a response.
@@ -146,8 +147,14 @@ fn by_line(
 
 /// The upstream's half of a tunnel. A connection of HTTP/1.1 begins it when the 101 is sent.
 fn open_tunnel(worker: &Worker, mut held: Held, ongoing: Ongoing) -> Result<Tunnel, Failure> {
-    let Some(Line::Own(upstream)) = held.connection.take() else { return Err(Failure::Unasked) };
-    let (stream, behind) = upstream.into_stream();
+    let (stream, behind) = match held.connection.take() {
+        Some(Line::Own(upstream)) => {
+            let (stream, behind) = upstream.into_stream();
+            (Carrier::Left(stream), behind)
+        }
+        Some(Line::Stream(stream)) => (Carrier::Right(TokioIo::new(*stream)), Bytes::new()),
+        Some(Line::Shared(_)) | None => return Err(Failure::Unasked),
+    };
     worker.count(Count::Tunnels);
     ongoing.exchange().stream(held);
     ongoing.exchange().tunnel();

@@ -12,15 +12,17 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::compress::Compressed;
 use super::downstream::busy::Busy;
 use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
+use super::files::FileBody;
 use super::headers::strip_trailers;
 use super::kept::Reading;
 use super::logged::Logged;
+use super::ongoing::Ongoing;
 use super::upstream::Broken;
-use super::worker::Ongoing;
 use crate::telemetry::traffic::Reason;
 
 /// A request's body on its way to an upstream.
@@ -132,6 +134,10 @@ pub enum ResponseBody {
     Full(Bytes),
     /// As it comes from the upstream.
     Stream(Box<Stream>),
+    /// Of a file.
+    File(Box<FileBody>),
+    /// Any of these, made smaller.
+    Compressed(Box<Compressed>),
     /// Any of these, with the access log told of its end.
     Logged(Box<Logged>),
 }
@@ -279,6 +285,8 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Stream(stream) => stream.poll_next(context),
+            Self::File(file) => file.poll_frame(context),
+            Self::Compressed(compressed) => compressed.poll_frame(context),
             Self::Logged(logged) => logged.poll_frame(context),
         }
     }
@@ -287,6 +295,8 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
+            Self::File(file) => file.left() == 0,
+            Self::Compressed(compressed) => compressed.is_end(),
             Self::Logged(logged) => logged.body().is_end_stream(),
             Self::Stream(stream) => {
                 stream.first.is_none()
@@ -305,6 +315,8 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::File(file) => SizeHint::with_exact(file.left()),
+            Self::Compressed(_) => SizeHint::default(),
             Self::Logged(logged) => logged.body().size_hint(),
             Self::Stream(stream) => match &stream.source {
                 Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {

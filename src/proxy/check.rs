@@ -36,9 +36,12 @@ pub enum Checked<'a> {
 /// What a client is told.
 pub fn status(reason: Reason) -> StatusCode {
     match reason {
-        Reason::Malformed | Reason::Framing | Reason::Host | Reason::Target | Reason::Chunks => {
-            StatusCode::BAD_REQUEST
-        }
+        Reason::Malformed
+        | Reason::Framing
+        | Reason::Host
+        | Reason::Target
+        | Reason::Chunks
+        | Reason::Preamble => StatusCode::BAD_REQUEST,
         Reason::Coding => StatusCode::NOT_IMPLEMENTED,
         Reason::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         Reason::Method => StatusCode::METHOD_NOT_ALLOWED,

@@ -115,4 +115,7 @@ pub enum BodyError {
     /// The drain deadline of the instance passed.
     #[error("the instance was drained, and its time is up")]
     Cut,
+    /// What is made here cannot be made on: a file was cut short, or there is no memory.
+    #[error("the body cannot be made: {0}")]
+    Own(std::io::Error),
 }

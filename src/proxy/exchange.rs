@@ -21,8 +21,8 @@
 //! upload does not look like a slow instance.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Weak;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -32,15 +32,12 @@ use http::{HeaderMap, StatusCode};
 use super::clock::{Clock, Tick, ticks};
 use super::downstream::Downstream;
 use super::headers::strip_response;
-use super::limits::Limits;
 use super::observation::{Kind, Observation, Part, Subject};
+use super::route::Route;
 use super::upstream::line::Line;
 use crate::edge::flight::Flight;
-use crate::edge::policy::Rule;
-use crate::edge::rules::Times;
-use crate::model::weight::Side;
+use crate::model::preamble::Ends;
 use crate::routing::endpoint::{Claim, EndpointId};
-use crate::routing::table::{RoutingTable, ServiceEntry, SideEntry};
 use crate::telemetry::traffic::Reason;
 
 /// A body that runs longer than this behind its headers is judged as it stands. Long enough for a
@@ -50,64 +47,6 @@ pub const JUDGED_AFTER: Duration = Duration::from_secs(5);
 /// How long a body may be slower than its least rate: what a phone needs in a lift. Kestrel's.
 const UPLOAD_GRACE: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// The table under which a request goes its whole way, shared within a worker without atomics.
-pub type Snapshot = Rc<Arc<RoutingTable>>;
-
-/// A service and a side of it, in the table that a request goes by.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// The table.
-    pub table: Snapshot,
-    /// The service's place in it.
-    pub service: usize,
-    /// The rule of the service's policy that the request goes by.
-    pub rule: Option<Arc<Rule>>,
-}
-
-impl Route {
-    /// The service.
-    pub fn service(&self) -> &ServiceEntry {
-        // In range: the index came from this very table.
-        &self.table.services[self.service]
-    }
-
-    /// Times that the request's rule says otherwise than its service.
-    fn times(&self) -> Times {
-        self.rule.as_ref().map_or_else(Times::default, |rule| rule.rules.times)
-    }
-
-    /// How long a connection to an instance may take.
-    pub fn connect_timeout(&self) -> Duration {
-        self.times().connect.unwrap_or(self.service().settings.connect_timeout)
-    }
-
-    /// How many more endpoints may be tried.
-    pub fn retries(&self) -> u32 {
-        self.times().retries.unwrap_or(self.service().settings.retries)
-    }
-
-    /// How long each stage may last.
-    pub fn patience(&self, limits: &Limits) -> Patience {
-        let (service, times) = (self.service(), self.times());
-        let settings = &service.settings;
-        // A route that may take longer than its service is not late when that would be.
-        let own = times.response.filter(|own| *own > settings.response_timeout);
-        Patience {
-            response: ticks(times.response.unwrap_or(settings.response_timeout)),
-            overdue: ticks(own.unwrap_or(service.overdue)),
-            idle: ticks(times.idle.unwrap_or(settings.idle_timeout)),
-            upload: ticks(limits.body_stall),
-            upload_rate: limits.body_rate,
-            write: ticks(limits.write_stall),
-        }
-    }
-
-    /// One side of it.
-    pub fn side(&self, side: Side) -> Option<&SideEntry> {
-        self.service().side(side)
-    }
-}
 
 /// An observation whose meaning depends on what another revision says. Dropped, it is none.
 #[derive(Debug)]
@@ -199,6 +138,8 @@ pub struct Exchange {
     refused: Cell<Option<Reason>>,
     /// Whom interim answers are told.
     client: Weak<Downstream>,
+    /// Who asks.
+    source: IpAddr,
     endpoint: Cell<Option<EndpointId>>,
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
@@ -216,6 +157,7 @@ impl Exchange {
         patience: Patience,
         arrived: Instant,
         client: Weak<Downstream>,
+        source: IpAddr,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -231,6 +173,7 @@ impl Exchange {
             upload_broken: Cell::new(false),
             refused: Cell::new(None),
             client,
+            source,
             endpoint: Cell::new(None),
             fired: Cell::new(None),
             waker: RefCell::new(None),
@@ -305,6 +248,14 @@ impl Exchange {
             strip_response(headers);
             client.interim(status, headers);
         }
+    }
+
+    /// Who asks, and which address they connected to, for an instance that is told so.
+    pub fn ends(&self) -> Option<Ends> {
+        let client = self.client.upgrade()?;
+        // By another proxy's word only the address is known.
+        let port = if client.peer.ip() == self.source { client.peer.port() } else { 0 };
+        Some((SocketAddr::new(self.source, port), client.local?))
     }
 
     /// Whether the client broke off its body.

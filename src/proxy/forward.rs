@@ -13,22 +13,27 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use http::response::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::choice::Choice;
+use super::dial::{dial, multiplex};
 use super::error::{Failure, Fault};
-use super::exchange::{Exchange, Fired, Held, Route};
+use super::exchange::{Exchange, Fired, Held};
 use super::gate::Passed;
 use super::observation::{Kind, Part, Subject};
+use super::ongoing::Ongoing;
 use super::parcel::Parcel;
+use super::route::Route;
 use super::shield::{self, covers_failure, covers_status};
+use super::tunnel;
 use super::upstream::http1::Connection;
-use super::upstream::http2::Multiplexed;
 use super::upstream::line::Line;
-use super::upstream::{Unanswered, connect};
-use super::worker::{Ongoing, Worker};
+use super::upstream::{Broken, Unanswered};
+use super::worker::Worker;
 use crate::model::id::RevisionId;
 use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::Side;
@@ -353,7 +358,10 @@ async fn by_http1(
     loop {
         let mut connection = match idle.take() {
             Some(connection) => connection,
-            None => match Box::pin(dial(worker, route, &claim)).await {
+            None => match Box::pin(dial(worker, route, &claim, exchange)).await {
+                Ok(stream) if !claim.endpoint().preamble.is_none() => {
+                    Connection::new(stream).once()
+                }
                 Ok(stream) => Connection::new(stream),
                 Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
@@ -403,14 +411,23 @@ async fn by_http2(
     loop {
         let (mut connection, stale) = match shared.take() {
             Some(connection) => (connection, true),
-            None => match multiplex(worker, route, &claim).await {
+            None => match multiplex(worker, route, &claim, exchange).await {
                 Ok(connection) => (connection, false),
                 Err(failure) => return Err(Failed { failure, parcel: Some(parcel) }),
             },
         };
         let uploads = !matches!(parcel.body, super::body::RequestBody::Empty);
+        let websocket = parcel.asked.websocket;
+        if websocket && !connection.takes_websockets(route.connect_timeout()).await {
+            let broken = Broken::Malformed("it takes no WebSockets over HTTP/2");
+            return Err(Failed { failure: Failure::Broken(broken), parcel: None });
+        }
+        let accept = parcel.head.headers.get(SEC_WEBSOCKET_KEY).and_then(tunnel::accept);
         exchange.begin(claim.endpoint().id, uploads);
         match connection.send(parcel, exchange).await {
+            Ok((response, _)) if websocket && response.status().is_success() => {
+                return opened(claim, response, accept).await;
+            }
             Ok((response, copy)) => {
                 let (head, incoming) = response.into_parts();
                 let again = copy.filter(|_| shield::is_doubtful(head.status));
@@ -430,6 +447,29 @@ async fn by_http2(
     }
 }
 
+/// A WebSocket on a stream, told as HTTP/1.1 tells it.
+async fn opened(
+    claim: Claim,
+    response: Response<Incoming>,
+    accept: Option<HeaderValue>,
+) -> Result<Arrived, Failed> {
+    let (mut head, incoming) = response.into_parts();
+    let upgrade = head.extensions.remove::<OnUpgrade>();
+    drop(incoming);
+    let upgraded = match upgrade {
+        Some(upgrade) => upgrade.await,
+        None => return Err(Failed { failure: Failure::Unasked, parcel: None }),
+    };
+    let stream = upgraded
+        .map_err(|error| Failed { failure: Failure::Broken(Broken::Http2(error)), parcel: None })?;
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    if let Some(accept) = accept {
+        head.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    let held = Held { claim, connection: Some(Line::Stream(Box::new(stream))) };
+    Ok(Arrived { head, incoming: None, held, again: None })
+}
+
 /// What an unanswered request came to.
 fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     let (failure, parcel) = match unanswered {
@@ -446,24 +486,4 @@ fn judge(unanswered: Unanswered, exchange: &Exchange) -> Failed {
     };
     let parcel = parcel.and_then(|mut parcel| parcel.rewind().then_some(parcel));
     Failed { failure, parcel }
-}
-
-async fn multiplex(worker: &Worker, route: &Route, claim: &Claim) -> Result<Multiplexed, Failure> {
-    let stream = dial(worker, route, claim).await?;
-    let connection = Multiplexed::new(stream).await?;
-    worker.upstreams.share(claim.endpoint(), &connection);
-    Ok(connection)
-}
-
-async fn dial(
-    worker: &Worker,
-    route: &Route,
-    claim: &Claim,
-) -> Result<tokio::net::TcpStream, Failure> {
-    let connected = connect(claim.endpoint(), route.connect_timeout()).await;
-    worker.count(match connected {
-        Ok(_) => Count::UpstreamConnects,
-        Err(_) => Count::UpstreamConnectFailures,
-    });
-    connected
 }

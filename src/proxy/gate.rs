@@ -19,17 +19,22 @@ use http::uri::PathAndQuery;
 use http::{Response, StatusCode, Uri};
 
 use super::body::ResponseBody;
+use super::compress::compress;
 use super::credentials::Unknown;
 use super::downstream::Downstream;
-use super::exchange::Route;
+use super::files::{self, Said};
 use super::forward_auth::{self, Answered};
 use super::headers::{X_FORWARDED_PROTO, X_REQUEST_ID};
+use super::ongoing::Ongoing;
 use super::page::{Format, page};
 use super::parcel::Head;
-use super::worker::{Ongoing, Worker};
+use super::route::Route;
+use super::worker::Worker;
+use crate::edge::coding::{Coding, choose};
 use crate::edge::facts::Facts;
 use crate::edge::flight::Flight;
 use crate::edge::policy::{Reply, Rule, to_https};
+use crate::edge::rules::Act;
 use crate::telemetry::traffic::Count;
 
 /// What was taken off the path of a request, for applications that make links.
@@ -45,6 +50,8 @@ const MAINTENANCE_LOOK: Duration = Duration::from_millis(100);
 pub struct Arrival<'a> {
     /// Who asks.
     pub client: IpAddr,
+    /// Whether its client's connection was encrypted, if `Forwarded` says so.
+    pub secure: Option<bool>,
     /// For which host.
     pub host: &'a str,
     /// The request's id.
@@ -59,6 +66,8 @@ pub struct Passed {
     facts: Facts,
     rule: Arc<Rule>,
     flights: Vec<Flight>,
+    /// How the client would like the response to be made smaller.
+    coding: Option<Coding>,
     /// Fields in place of the request's own of these names.
     fields: Vec<(HeaderName, Vec<HeaderValue>)>,
 }
@@ -100,7 +109,9 @@ pub async fn enter(
     }
     route.rule = Some(Arc::clone(&rule));
     let admitted = rule.admit(&facts, &head.headers, worker.https_port, arrived);
-    let mut passed = Box::new(Passed { facts, rule, flights: Vec::new(), fields: Vec::new() });
+    let coding = choose(&rule.rules.compress, &head.headers);
+    let mut passed =
+        Box::new(Passed { facts, rule, coding, flights: Vec::new(), fields: Vec::new() });
     match admitted {
         Ok(flights) => passed.flights = flights,
         Err(reply) => return Err(passed.refuse(worker, *reply, format)),
@@ -122,14 +133,26 @@ pub async fn enter(
             Answered::Yes(fields) => passed.fields = fields,
             Answered::No(response) => {
                 worker.count(Count::Denied);
-                return Err(passed.back(*response));
+                return Err(passed.back(worker, *response));
             }
             Answered::Unknown => {
                 worker.count(Count::Synthetic);
                 let id = passed.facts.request_id.clone();
                 let response = page(StatusCode::BAD_GATEWAY, format, id);
-                return Err(passed.back(passed.own_page(response, format)));
+                return Err(passed.back(worker, passed.own_page(response, format)));
             }
+        }
+    }
+    if let Act::Files(files) = &passed.rule.rules.act {
+        let path = passed.path();
+        let id = &passed.facts.request_id;
+        match Box::pin(files::answer(worker, files, &path, head, id)).await {
+            Said::AskApp => {}
+            Said::Answer(response) => {
+                worker.count(Count::Answered);
+                return Err(passed.back(worker, *response));
+            }
+            Said::Status(status) => return Err(passed.refuse(worker, Reply::of(status), format)),
         }
     }
     if let Some(reply) = passed.rule.reply(&passed.facts) {
@@ -138,7 +161,7 @@ pub async fn enter(
     if !is_let_in(worker, route).await {
         worker.count(Count::Synthetic);
         let reply = answer(Reply::later(MAINTENANCE_PAUSE), format, &passed.facts);
-        return Err(passed.back(passed.own_page(reply, format)));
+        return Err(passed.back(worker, passed.own_page(reply, format)));
     }
     Ok(Some(passed))
 }
@@ -161,12 +184,15 @@ async fn is_let_in(worker: &Worker, route: &mut Route) -> bool {
     false
 }
 
+/// Whether a proxy says that its client came by TLS; of several, the one nearest to us.
+pub fn is_said_secure(headers: &HeaderMap) -> bool {
+    let said = headers.get_all(X_FORWARDED_PROTO).iter().next_back();
+    said.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
 fn facts(connection: &Downstream, head: &Parts, arrival: &Arrival<'_>) -> Facts {
-    // A trusted proxy says how its client came to it; of several, the one nearest to us.
-    let said = || head.headers.get_all(X_FORWARDED_PROTO).iter().next_back();
-    let secure = connection.secure
-        || connection.trusted
-            && said().is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let said = || arrival.secure.unwrap_or_else(|| is_said_secure(&head.headers));
+    let secure = connection.secure || connection.trusted && said();
     Facts {
         client: arrival.client,
         host: arrival.host.to_owned(),
@@ -182,6 +208,13 @@ impl Passed {
     /// Who the client has shown to be.
     pub fn user(&self) -> Option<&str> {
         self.facts.user.as_deref()
+    }
+
+    /// The path that a file is looked for by: changed as for an instance.
+    fn path(&self) -> String {
+        let uri = &self.facts.uri;
+        let changed = self.rule.rules.rewrite.apply(uri.path());
+        changed.unwrap_or_else(|| uri.path().to_owned())
     }
 
     /// Changes a request on its way upstream, and has its exchange count for the limits on requests
@@ -210,9 +243,16 @@ impl Passed {
     }
 
     /// The response to the client, of an instance's or of the proxy's own.
-    pub fn back(&self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    pub fn back(
+        &self,
+        worker: &Worker,
+        mut response: Response<ResponseBody>,
+    ) -> Response<ResponseBody> {
         self.dress(response.headers_mut());
-        response
+        if self.rule.rules.compress.is_empty() {
+            return response;
+        }
+        compress(worker, &self.facts.method, self.coding, response)
     }
 
     /// Puts the service's own page in place of one of the proxy's.
@@ -243,7 +283,7 @@ impl Passed {
         if plain {
             response = self.own_page(response, format);
         }
-        self.back(response)
+        self.back(worker, response)
     }
 
     fn dress(&self, headers: &mut HeaderMap) {

@@ -30,7 +30,6 @@
 //!
 //! A change of protocol leaves the drawing at the response's headers: the claim goes into the tunnel.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -51,21 +50,23 @@ use super::choice::{Asker, Choice};
 use super::downstream::Downstream;
 use super::downstream::upload::ClientBody;
 use super::error::{Failure, Fault};
-use super::exchange::{Exchange, Route};
+use super::exchange::Exchange;
 use super::forward::forward;
-use super::forwarded;
-use super::gate::{self, Arrival};
+use super::forwarded::{self, Believed, Provenance};
+use super::gate::{self, Arrival, is_said_secure};
 use super::headers::{
     Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, drop_underscores,
     strip_request,
 };
 use super::ids::Names;
 use super::logged::Entry;
+use super::ongoing::Ongoing;
 use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
+use super::route::Route;
 use super::tester;
 use super::tls::ACME_PATH;
-use super::worker::{Ongoing, Worker};
+use super::worker::Worker;
 use crate::telemetry::traffic::{Count, Reason};
 
 /// What the upstream is told of a client that named no host: HTTP/1.0 need not.
@@ -132,7 +133,8 @@ async fn route(
     if let Err(reason) = admit(&route, connection, &body) {
         return refuse(worker, connection, &head, reason, names);
     }
-    let (chain, client) = client(worker, connection, &head);
+    let provenance = provenance(worker, connection, &head);
+    let client = provenance.client;
     if let Some(entry) = entry {
         entry.routed(&route, client);
     }
@@ -143,7 +145,8 @@ async fn route(
         || service.maintenance.is_some()
         || service.settings.to_https && !connection.secure
     {
-        let arrival = Arrival { client, host, request_id: &names.request_id, arrived };
+        let secure = provenance.secure;
+        let arrival = Arrival { client, host, secure, request_id: &names.request_id, arrived };
         match Box::pin(gate::enter(worker, connection, &mut route, &head, arrival)).await {
             Ok(found) => {
                 if let (Some(entry), Some(found)) = (entry.as_mut(), &found) {
@@ -174,9 +177,10 @@ async fn route(
         crumbs: seen.cookies > 1,
         set_host: seen.host.is_none() || head.uri.authority().is_some(),
         host: host_value(&head, &seen, host),
-        chain,
+        provenance,
         secure: connection.secure,
-        trusted: connection.trusted,
+        believed: connection.trusted.then_some(&worker.settings.client_header),
+        tells_forwarded: route.service().settings.forwarded,
         strip_cookie: choice.strip_cookie,
         max_body,
         opens: upgrade.as_ref().map(|_| websocket_key(|| worker.random())),
@@ -184,9 +188,9 @@ async fn route(
     let request_id = names.request_id.clone();
     let patience = route.patience(&worker.settings.limits);
     let exchange =
-        Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection));
+        Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection), client);
     let ongoing = Ongoing::new(worker, exchange);
-    let mut parcel = rewriting.rewrite(head, body, names, &ongoing);
+    let mut parcel = rewriting.rewrite(worker, head, body, names, &ongoing);
     if worker.settings.tls.as_ref().is_some_and(|tls| tls.asks_clients()) {
         tell_certificate(&mut parcel.head.headers, connection);
     }
@@ -213,8 +217,8 @@ async fn route(
     };
     match (passed, is_own) {
         (None, _) => response,
-        (Some(passed), None) => passed.back(response),
-        (Some(passed), Some(format)) => passed.back(passed.own_page(response, format)),
+        (Some(passed), None) => passed.back(worker, response),
+        (Some(passed), Some(format)) => passed.back(worker, passed.own_page(response, format)),
     }
 }
 
@@ -248,24 +252,27 @@ fn tell_certificate(headers: &mut HeaderMap, connection: &Downstream) {
 pub struct Malformed;
 
 /// What is to be changed on a request's head, gathered while it can still be looked at.
-struct Rewriting {
+struct Rewriting<'a> {
     found: Found,
     crumbs: bool,
     host: HeaderValue,
     /// The host is not in its field yet, or something else is.
     set_host: bool,
-    chain: HeaderValue,
+    provenance: Provenance,
     secure: bool,
-    trusted: bool,
+    /// Which of a trusted peer's fields is believed.
+    believed: Option<&'a Believed>,
+    tells_forwarded: bool,
     strip_cookie: bool,
     max_body: u64,
     /// It opens a WebSocket on a stream of HTTP/2: with this key, in the words of HTTP/1.1.
     opens: Option<HeaderValue>,
 }
 
-impl Rewriting {
+impl Rewriting<'_> {
     fn rewrite(
         self,
+        worker: &Worker,
         head: Parts,
         body: ClientBody,
         names: Names,
@@ -295,12 +302,31 @@ impl Rewriting {
         if self.strip_cookie {
             affinity::strip_cookie(&mut head.headers, tester::COOKIE);
         }
-        let keeps = |field| self.trusted && self.found.has(field);
-        let proto = if self.secure { "https" } else { "http" };
+        let Provenance { chain, secure, host, .. } = self.provenance;
+        let keeps = |field| self.believed.is_some() && self.found.has(field);
+        let (keeps_proto, keeps_host) =
+            (keeps(Found::FORWARDED_PROTO), keeps(Found::FORWARDED_HOST));
+        let keeps_proto = keeps_proto && secure.is_none();
+        let keeps_host = keeps_host && host.is_none();
+        let secure = secure.unwrap_or(self.secure);
+        let host = host.unwrap_or(self.host);
+        let forwarded = if self.tells_forwarded {
+            let secure = if keeps_proto { is_said_secure(&head.headers) } else { secure };
+            forwarded::write(&head.headers, &chain, self.believed, secure, &host)
+        } else {
+            None
+        };
+        let is_doubtful = self.found.has(Found::HEARSAY)
+            || matches!(worker.settings.client_header, Believed::Field(_));
+        if self.believed.is_none() && is_doubtful {
+            forwarded::drop_hearsay(&mut head.headers, &worker.settings.client_header);
+        }
+        let proto = if secure { "https" } else { "http" };
         let added = Added {
-            proto: (!keeps(Found::FORWARDED_PROTO)).then_some(proto),
-            host: if keeps(Found::FORWARDED_HOST) { None } else { Some(self.host) },
-            forwarded_for: self.chain,
+            proto: (!keeps_proto).then_some(proto),
+            host: (!keeps_host).then_some(host),
+            forwarded_for: chain,
+            forwarded,
             request_id: names.request_id,
             traceparent: names.traceparent,
         };
@@ -324,13 +350,15 @@ fn host_value(head: &Parts, seen: &Seen<'_>, host: &str) -> HeaderValue {
     }
 }
 
-/// The chain that the upstream is told, and the client at its beginning.
-fn client(worker: &Worker, connection: &Downstream, head: &Parts) -> (HeaderValue, IpAddr) {
+/// By whom a request came, and who sent it first.
+fn provenance(worker: &Worker, connection: &Downstream, head: &Parts) -> Provenance {
+    let peer = connection.peer.ip();
     if connection.trusted {
-        let trusted = &worker.settings.trusted_proxies;
-        forwarded::chain(&head.headers, connection.peer.ip(), trusted)
+        let settings = &worker.settings;
+        let (trusted, believed) = (&settings.trusted_proxies, &settings.client_header);
+        Provenance::read(&head.headers, peer, trusted, believed)
     } else {
-        (connection.peer_value.clone(), connection.peer.ip())
+        Provenance::of_peer(connection.peer_value.clone(), peer)
     }
 }
 
@@ -357,6 +385,8 @@ fn refuse(
     let status = check::status(reason);
     if head.version == Version::HTTP_2 && matches!(reason, Reason::Malformed | Reason::Host) {
         let mut response = Response::new(ResponseBody::Empty);
+        // The stream is reset; the log says what it would have been.
+        *response.status_mut() = status;
         response.extensions_mut().insert(Malformed);
         return response;
     }

@@ -25,6 +25,8 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `x-forwarded-proto`
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-real-ip`
+pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// `x-request-id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `traceparent`
@@ -72,6 +74,8 @@ impl Found {
     pub const FORWARDED_PROTO: Self = Self(1 << 11);
     /// `X-Forwarded-Host`
     pub const FORWARDED_HOST: Self = Self(1 << 12);
+    /// Another field in which proxies speak of a client.
+    pub const HEARSAY: Self = Self(1 << 13);
     const HOP_BY_HOP: Self = Self(0xff);
 
     /// Whether all of these were found.
@@ -140,6 +144,7 @@ impl<'a> Seen<'a> {
             6 if name == "accept" => self.accept = Some(value),
             6 if name == "expect" => self.found.add(Found::EXPECT),
             7 if name == "upgrade" => self.found.add(Found::UPGRADE),
+            9 if matches!(name, "forwarded" | "x-real-ip") => self.found.add(Found::HEARSAY),
             8 if name == "cdn-loop" => {
                 let ours = tokens(value)
                     .filter(|token| token.split(';').next().is_some_and(|id| id.trim() == PASS));
@@ -151,6 +156,7 @@ impl<'a> Seen<'a> {
             12 if name == "x-request-id" => self.request_id = Some(value),
             14 if name == "content-length" => self.found.add(Found::CONTENT_LENGTH),
             16 if name == "proxy-connection" => self.found.add(Found::PROXY_CONNECTION),
+            15 if name == "x-forwarded-for" => {}
             16 if name == "x-forwarded-host" => self.found.add(Found::FORWARDED_HOST),
             17 if name == "transfer-encoding" => self.found.add(Found::TRANSFER_ENCODING),
             17 if name == "x-forwarded-proto" => self.found.add(Found::FORWARDED_PROTO),
@@ -158,6 +164,7 @@ impl<'a> Seen<'a> {
             18 if name == "x-switchback-force" => self.found.add(Found::TESTER),
             19 if name == "x-switchback-secret" => self.found.add(Found::TESTER),
             19 if name == "proxy-authorization" => self.found.add(Found::PROXY_AUTHORIZATION),
+            13..=20 if name.starts_with("x-forwarded-") => self.found.add(Found::HEARSAY),
             _ => {}
         }
     }

@@ -15,9 +15,9 @@ use http_body::{Body, Frame};
 use super::body::ResponseBody;
 use super::downstream::Downstream;
 use super::error::BodyError;
-use super::exchange::Route;
 use super::forward::Answer;
 use super::headers::X_REQUEST_ID;
+use super::route::Route;
 use super::worker::Worker;
 use crate::model::id::{InstanceId, RevisionId};
 use crate::model::weight::Side;
@@ -160,6 +160,35 @@ impl Entry {
         // The upper half: the lower bits choose sides elsewhere.
         lines.write(&record, (self.worker.random() >> 32) as u32);
     }
+}
+
+/// A line about what was no request, so that nobody who counts requests misses one: of what it asked,
+/// nothing is sure enough to be written.
+pub fn refused(worker: &Worker, connection: &Downstream, status: StatusCode) {
+    let Some(lines) = &worker.lines else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let record = Record {
+        at: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        client: connection.peer.ip(),
+        user: None,
+        method: "-",
+        scheme: if connection.secure { "https" } else { "http" },
+        host: b"",
+        path: "-",
+        query: None,
+        protocol: "HTTP/1.1",
+        status: status.as_u16(),
+        bytes: 0,
+        duration: Duration::ZERO,
+        header: Duration::ZERO,
+        is_complete: true,
+        service: None,
+        served: None,
+        request_id: b"-",
+        referer: None,
+        user_agent: None,
+    };
+    lines.write(&record, (worker.random() >> 32) as u32);
 }
 
 fn bytes_of(value: Option<&HeaderValue>) -> Option<&[u8]> {

@@ -28,10 +28,13 @@ mod check;
 mod choice;
 mod chunked;
 mod clock;
+mod compress;
 mod credentials;
+mod dial;
 mod downstream;
 mod error;
 mod exchange;
+mod files;
 mod forward;
 mod forward_auth;
 pub mod forwarded;
@@ -45,11 +48,13 @@ pub mod listener;
 mod logged;
 mod memory;
 mod observation;
+mod ongoing;
 mod page;
 mod parcel;
 mod path;
 mod places;
 mod refusals;
+mod route;
 mod shield;
 mod slots;
 mod tcp;
@@ -70,10 +75,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::admission::Admission;
+use self::forwarded::Believed;
 use self::limits::Limits;
 use self::listener::{BindError, Held, listen};
 use self::tls::Certificates;
-use self::worker::{Command, Spoken, Start};
+use self::worker::{Command, Entrance, Spoken, Start};
+use crate::edge::addresses::AddressSet;
 use crate::model::id::ServiceName;
 use crate::model::network::Network;
 use crate::routing::live::Live;
@@ -95,6 +102,12 @@ pub struct Settings {
     pub tls: Option<Arc<Certificates>>,
     /// Whose word about the client is taken: `X-Forwarded-*` and `X-Request-ID`.
     pub trusted_proxies: Vec<Network>,
+    /// Which of their fields says who the client is.
+    pub client_header: Believed,
+    /// Those of the addresses on which each connection begins with a preamble.
+    pub preambles: Vec<SocketAddr>,
+    /// Whom [`Limits::connections_per_address`] does not count, beside trusted proxies.
+    pub connections_exempt: AddressSet,
     /// What clients may do.
     pub limits: Limits,
     /// Whether responses say which revision answered, in `X-Switchback-Revision`.
@@ -168,7 +181,8 @@ pub fn take_over(
                     socket: socket.try_clone().map_err(failed)?,
                 });
                 if let Some(worker) = listeners.get_mut(index % workers) {
-                    worker.push((socket, spoken.clone()));
+                    let preamble = settings.preambles.contains(address);
+                    worker.push((socket, Entrance { spoken: spoken.clone(), preamble }));
                 }
             }
         }

@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 
-use super::exchange::Route;
+use super::route::Route;
 use crate::analysis::scorecard::{Row, Whose};
 use crate::model::weight::Side;
 use crate::routing::endpoint::EndpointId;

@@ -3,11 +3,13 @@
 use std::rc::Rc;
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TE,
+    TRANSFER_ENCODING,
 };
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 use http_body::Body as _;
+use hyper::ext::Protocol;
 
 use super::body::RequestBody;
 use super::exchange::Exchange;
@@ -44,6 +46,8 @@ pub struct Added {
     pub proto: Option<&'static str>,
     /// `X-Forwarded-Host`; `None` where a trusted peer's passes.
     pub host: Option<HeaderValue>,
+    /// `Forwarded`, for instances that are told by that too.
+    pub forwarded: Option<HeaderValue>,
     /// `X-Request-ID`
     pub request_id: HeaderValue,
     /// `traceparent`; `None` where the client's passes.
@@ -55,6 +59,7 @@ impl Added {
     #[inline]
     pub fn replaces(&self, name: &str) -> bool {
         match name.len() {
+            9 => name == "forwarded" && self.forwarded.is_some(),
             11 => name == "traceparent" && self.traceparent.is_some(),
             12 => name == "x-request-id",
             15 => name == "x-forwarded-for",
@@ -73,6 +78,9 @@ impl Added {
         }
         if let Some(host) = &self.host {
             act(X_FORWARDED_HOST, host.as_bytes());
+        }
+        if let Some(forwarded) = &self.forwarded {
+            act(FORWARDED, forwarded.as_bytes());
         }
         act(X_REQUEST_ID, self.request_id.as_bytes());
         if let Some(traceparent) = &self.traceparent {
@@ -230,6 +238,12 @@ fn http2(request: &mut Request<RequestBody>, asked: Asked) {
         headers.remove(TE);
     }
     headers.remove(CONNECTION);
+    if asked.websocket {
+        // RFC 8441, 5.1.
+        headers.remove(SEC_WEBSOCKET_KEY);
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+    }
     let authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(Scheme::HTTP);

@@ -11,8 +11,8 @@ use http::StatusCode;
 use super::choice::Choice;
 use super::clock::TICK;
 use super::error::Failure;
-use super::exchange::Route;
 use super::parcel::{Head, Parcel};
+use super::route::Route;
 use super::worker::Worker;
 use crate::routing::settings::Shield;
 

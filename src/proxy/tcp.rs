@@ -21,22 +21,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::admission::Admitted;
-use super::exchange::{Exchange, JUDGED_AFTER, Patience, Route, Stage};
+use super::downstream::preamble::greet;
+use super::exchange::{Exchange, JUDGED_AFTER, Patience, Stage};
 use super::observation::{Kind, Part, Subject};
-use super::upstream::connect;
-use super::worker::{Ongoing, Worker, limit};
+use super::ongoing::Ongoing;
+use super::route::Route;
+use super::upstream::{announce, connect};
+use super::worker::{Worker, limit};
 use crate::model::id::ServiceName;
+use crate::model::preamble::Ends;
 use crate::model::weight::Side;
 use crate::routing::endpoint::Claim;
 use crate::routing::settings::Affinity;
 use crate::routing::split::Ticket;
-use crate::telemetry::traffic::Count;
+use crate::telemetry::traffic::{Count, Reason};
 
 /// Bytes per direction and connection.
 const BUFFER: usize = 16 * 1024;
 
 /// Counts a connection's end, and whether it was a panic.
-struct Life(Rc<Worker>, #[expect(dead_code, reason = "held for its end")] Admitted);
+struct Life(Rc<Worker>, Admitted);
 
 impl Drop for Life {
     fn drop(&mut self) {
@@ -49,7 +53,13 @@ impl Drop for Life {
 }
 
 /// Serves a connection to a service in a task of its own.
-pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, service: &ServiceName) {
+pub fn spawn(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: &ServiceName,
+    preamble: bool,
+) {
     worker.count(Count::Accepted);
     let admitted = match worker.accepted(peer) {
         Ok(admitted) => admitted,
@@ -63,13 +73,36 @@ pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, service: 
     let _ = stream.set_nodelay(true);
     let (worker, service) = (Rc::clone(worker), service.clone());
     tokio::task::spawn_local(async move {
-        let life = Life(worker, admitted);
-        serve(&life.0, stream, peer, &service).await;
+        let (mut stream, mut life) = (stream, Life(worker, admitted));
+        let mut ends = (peer, None);
+        if preamble {
+            let worker = Rc::clone(&life.0);
+            let within = worker.settings.limits.handshake;
+            let greeting = greet(&worker, &mut stream, peer, &mut life.1);
+            let refused = match tokio::time::timeout(within, greeting).await {
+                Ok(Ok(said)) => {
+                    ends = said;
+                    None
+                }
+                Ok(Err(reason)) => Some(reason),
+                Err(_) => Some(Some(Reason::HandshakeTime)),
+            };
+            if let Some(reason) = refused {
+                reason.into_iter().for_each(|reason| worker.refuse(reason, peer));
+                return;
+            }
+        }
+        serve(&life.0, stream, ends, &service).await;
         drop(life);
     });
 }
 
-async fn serve(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, name: &ServiceName) {
+async fn serve(
+    worker: &Rc<Worker>,
+    client: TcpStream,
+    (peer, to): (SocketAddr, Option<SocketAddr>),
+    name: &ServiceName,
+) {
     let arrived = Instant::now();
     let table = worker.table();
     let Some(service) = table.services.iter().position(|service| service.name == *name) else {
@@ -82,14 +115,16 @@ async fn serve(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, name: &
     let idle = limit(settings.idle_timeout);
     let patience =
         Patience { response: idle, overdue: idle, idle, upload: idle, upload_rate: 0, write: idle };
-    let exchange = Exchange::new(worker.clock.clone(), patience, arrived, Weak::new());
+    let exchange = Exchange::new(worker.clock.clone(), patience, arrived, Weak::new(), peer.ip());
     let ongoing = Ongoing::new(worker, exchange);
     let exchange = Rc::clone(ongoing.exchange());
     let (side, session) = draw(worker, &route, peer.ip());
     let part = Part { side, is_fresh: false };
     let subject = Subject { exception: None, session, path: None };
     exchange.observe(route.clone(), part, worker.index, subject);
-    let Some((claim, upstream)) = dial(worker, &route, side, &exchange).await else {
+    let to = || to.or_else(|| client.local_addr().ok());
+    let ends = if route.table.announces { to().map(|to| (peer, to)) } else { None };
+    let Some((claim, upstream)) = dial(worker, &route, side, &exchange, ends).await else {
         exchange.fault();
         worker.count(Count::Synthetic);
         reset(&client);
@@ -136,6 +171,7 @@ async fn dial(
     route: &Route,
     side: Side,
     exchange: &Exchange,
+    ends: Option<Ends>,
 ) -> Option<(Claim, TcpStream)> {
     let settings = &route.service().settings;
     let mut tried = Vec::new();
@@ -152,7 +188,9 @@ async fn dial(
             worker.count(Count::Rescued);
             continue;
         };
-        if let Ok(stream) = connect(claim.endpoint(), settings.connect_timeout).await {
+        if let Ok(mut stream) = connect(claim.endpoint(), settings.connect_timeout).await
+            && announce(&mut stream, claim.endpoint(), ends).await.is_ok()
+        {
             worker.count(Count::UpstreamConnects);
             return Some((claim, stream));
         }

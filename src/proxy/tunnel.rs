@@ -9,13 +9,31 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::HeaderValue;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
 use super::exchange::{Exchange, Stage};
 use super::logged::Entry;
-use super::worker::Ongoing;
+use super::ongoing::Ongoing;
+
+/// What bytes go over on the instance's side.
+pub type Carrier = Either<TcpStream, TokioIo<Upgraded>>;
+
+/// What a server makes of a WebSocket's key (RFC 6455, 4.2.2).
+pub fn accept(key: &HeaderValue) -> Option<HeaderValue> {
+    const MAGIC: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let said = [key.as_bytes(), MAGIC].concat();
+    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, &said);
+    HeaderValue::try_from(STANDARD.encode(digest)).ok()
+}
 
 /// Bytes per direction. WebSocket messages are small; 16 KiB is one TLS record.
 const BUFFER: usize = 16 * 1024;
@@ -23,8 +41,8 @@ const BUFFER: usize = 16 * 1024;
 /// The upstream's half of a tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// The connection that answered 101.
-    pub stream: TcpStream,
+    /// The connection that answered 101, or the stream that became one.
+    pub stream: Carrier,
     /// What was read behind the 101.
     pub behind: Bytes,
     /// The exchange, with the claim.
@@ -59,7 +77,7 @@ where
 
 /// The upstream's stream, telling the exchange when bytes move.
 struct Watched {
-    stream: TcpStream,
+    stream: Carrier,
     exchange: Rc<Exchange>,
 }
 
@@ -96,5 +114,17 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_answered_as_the_standard_says() {
+        // RFC 6455, 1.3.
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept(&key).expect("a value"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -5,25 +5,30 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpListener;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Settings;
 use super::admission::{Admission, Admitted, Pressure};
 use super::clock::{Clock, TICK, Tick, ticks};
+use super::compress;
 use super::credentials::Credentials;
 use super::downstream::{self, Downstream, Secure};
-use super::exchange::{Exchange, Held, Snapshot};
+use super::exchange::Exchange;
+use super::files::OpenFiles;
 use super::forwarded::is_trusted;
 use super::ids::{Mint, Names};
 use super::memory;
 use super::places::Places;
 use super::refusals::Refusals;
+use super::route::Snapshot;
 use super::slots::Slots;
 use super::tcp;
 use super::upstream::Upstreams;
@@ -43,6 +48,10 @@ const DATE: usize = 29;
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Of the files that a process may have open, those that are held back for connections to instances: an
+/// eighth, and at most so many.
+const RESERVED_FILES: u64 = 512;
 
 /// Requests that may wait on one worker for the end of a maintenance; more are answered at once.
 const WAITING: usize = 1_000;
@@ -79,6 +88,15 @@ pub enum Spoken {
     Tcp(ServiceName),
 }
 
+/// How a listener is entered.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// What is spoken on it.
+    pub spoken: Spoken,
+    /// Whether each connection begins with a preamble.
+    pub preamble: bool,
+}
+
 /// What a worker starts with.
 #[derive(Debug)]
 pub struct Start {
@@ -95,7 +113,7 @@ pub struct Start {
     /// Where it counts.
     pub traffic: Arc<Traffic>,
     /// Its own listening sockets.
-    pub listeners: Vec<(std::net::TcpListener, Spoken)>,
+    pub listeners: Vec<(std::net::TcpListener, Entrance)>,
     /// What is asked of it.
     pub commands: watch::Receiver<Command>,
 }
@@ -119,6 +137,10 @@ pub struct Worker {
     pub lines: Option<Lines>,
     /// Places for requests that wait for the end of a maintenance.
     pub waiting: Places,
+    /// Places for bodies that are made smaller.
+    pub encoders: Places,
+    /// The files that it has open.
+    pub files: OpenFiles,
     /// What it knows of passwords.
     pub credentials: Credentials,
     traffic: Arc<Traffic>,
@@ -126,9 +148,13 @@ pub struct Worker {
     table: RefCell<Snapshot>,
     random: RefCell<fastrand::Rng>,
     mint: RefCell<Mint>,
-    exchanges: RefCell<Slots<Rc<Exchange>>>,
+    /// What is on its way.
+    pub exchanges: RefCell<Slots<Rc<Exchange>>>,
     connections: RefCell<Slots<Rc<Downstream>>>,
     refusals: RefCell<Refusals>,
+    told_of_accept: Cell<Option<Tick>>,
+    /// Files beyond which there is no room for clients.
+    most_files: Cell<u64>,
     date: Cell<[u8; DATE]>,
     /// Connections from their accept to their end.
     open: Cell<usize>,
@@ -154,6 +180,8 @@ impl Worker {
             upstreams: Upstreams::new(clock.clone()),
             clock,
             waiting: Places::new(WAITING),
+            encoders: Places::new(compress::MOST),
+            files: OpenFiles::default(),
             credentials: Credentials::new(std::array::from_fn(|_| fastrand::u64(..))),
             lines: start.settings.log.as_ref().map(AccessLog::lines),
             traffic: Arc::clone(&start.traffic),
@@ -164,6 +192,8 @@ impl Worker {
             exchanges: RefCell::default(),
             connections: RefCell::default(),
             refusals: RefCell::default(),
+            told_of_accept: Cell::default(),
+            most_files: Cell::new(u64::MAX),
             date: Cell::new(date()),
             open: Cell::new(0),
             draining: Cell::new(false),
@@ -253,10 +283,20 @@ impl Worker {
 
     /// A connection was accepted: it is admitted, or the reason why not.
     pub fn accepted(&self, peer: SocketAddr) -> Result<Admitted, Reason> {
-        let exempt = is_trusted(&self.settings.trusted_proxies, peer.ip());
-        let admitted = self.admission.admit(peer.ip(), exempt)?;
+        let admitted = self.admission.admit(peer.ip(), self.is_exempt(peer))?;
         self.open.set(self.open.get() + 1);
         Ok(admitted)
+    }
+
+    /// A connection that was admitted is another client's than it seemed.
+    pub fn counts_for(&self, admitted: &mut Admitted, client: SocketAddr) -> Result<(), Reason> {
+        if self.is_exempt(client) { Ok(()) } else { admitted.count_for(client.ip()) }
+    }
+
+    /// Whether a client's connections are not counted by its address: proxies speak for many.
+    fn is_exempt(&self, peer: SocketAddr) -> bool {
+        is_trusted(&self.settings.trusted_proxies, peer.ip())
+            || self.settings.connections_exempt.contains(peer.ip())
     }
 
     /// How pressed for memory the process is.
@@ -305,6 +345,40 @@ impl Worker {
             for connection in self.connections.borrow().iter() {
                 connection.tick(self.pressure.get());
             }
+            self.look_at_files();
+            self.files.tick(self.clock.now(), limit(self.settings.limits.write_stall));
+        }
+    }
+
+    /// A connection could not be accepted. When there are no more files, who only waits is let go: its
+    /// file is of more use to who wants something.
+    fn accept_failed(&self, error: &std::io::Error) {
+        self.count(Count::AcceptFailures);
+        let now = self.clock.now();
+        if self.told_of_accept.get().is_none_or(|told| now - told >= REFUSAL_TICKS) {
+            self.told_of_accept.set(Some(now));
+            tracing::warn!(%error, "connections cannot be accepted");
+        }
+        let code = rustix::io::Errno::from_io_error(error);
+        if matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)) {
+            self.make_room();
+        }
+    }
+
+    /// Whether a new file's number says that few are left: the lowest that is free is given out.
+    fn is_short_of_files(&self, number: RawFd) -> bool {
+        u64::try_from(number).is_ok_and(|number| number >= self.most_files.get())
+    }
+
+    /// Files that may be open before some are held back for connections to instances.
+    fn look_at_files(&self) {
+        let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        self.most_files.set(most - (most / 8).min(RESERVED_FILES));
+    }
+
+    fn make_room(&self) {
+        for connection in self.connections.borrow().iter() {
+            connection.spare();
         }
     }
 
@@ -315,55 +389,6 @@ impl Worker {
         for connection in self.connections.borrow().iter() {
             connection.wake();
         }
-    }
-}
-
-/// An exchange in the worker's list. Dropped before it is complete, it was abandoned.
-#[derive(Debug)]
-pub struct Ongoing {
-    worker: Rc<Worker>,
-    exchange: Rc<Exchange>,
-    slot: usize,
-}
-
-impl Ongoing {
-    /// Puts an exchange into the worker's list.
-    pub fn new(worker: &Rc<Worker>, exchange: Exchange) -> Self {
-        let exchange = Rc::new(exchange);
-        let slot = worker.exchanges.borrow_mut().insert(Rc::clone(&exchange));
-        Self { worker: Rc::clone(worker), exchange, slot }
-    }
-
-    /// The exchange.
-    #[inline]
-    pub fn exchange(&self) -> &Rc<Exchange> {
-        &self.exchange
-    }
-
-    /// The upstream's last byte is here: the outcome is recorded, the connection and the claim are
-    /// given back.
-    pub fn complete(self) {
-        if let Some(held) = self.exchange.held.take() {
-            self.complete_with(held);
-        } else {
-            self.exchange.complete();
-        }
-    }
-
-    /// Like [`Self::complete`], of an answer that was here as a whole.
-    pub fn complete_with(self, held: Held) {
-        self.exchange.complete();
-        if let Some(connection) = held.connection {
-            connection.give_back(&self.worker, held.claim.endpoint());
-        }
-    }
-}
-
-impl Drop for Ongoing {
-    fn drop(&mut self) {
-        self.worker.exchanges.borrow_mut().remove(self.slot);
-        self.exchange.abandon();
-        drop(self.exchange.held.take());
     }
 }
 
@@ -378,13 +403,13 @@ pub fn run(start: Start) -> std::io::Result<()> {
 
 async fn serve(
     worker: Rc<Worker>,
-    listeners: Vec<(std::net::TcpListener, Spoken)>,
+    listeners: Vec<(std::net::TcpListener, Entrance)>,
     mut commands: watch::Receiver<Command>,
 ) -> std::io::Result<()> {
     let mut accepting = tokio::task::JoinSet::new();
-    for (listener, spoken) in listeners {
+    for (listener, entrance) in listeners {
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn_local(accept(Rc::clone(&worker), listener, spoken));
+        accepting.spawn_local(accept(Rc::clone(&worker), listener, entrance));
     }
     let ticking = Rc::clone(&worker);
     tokio::task::spawn_local(async move {
@@ -419,7 +444,22 @@ async fn serve(
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, spoken: Spoken) {
+fn enter(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    spoken: &Spoken,
+    preamble: bool,
+) {
+    match spoken {
+        Spoken::Http => downstream::spawn(worker, stream, peer, None, preamble),
+        Spoken::Https(secure) => downstream::spawn(worker, stream, peer, Some(secure), preamble),
+        Spoken::Tcp(service) => tcp::spawn(worker, stream, peer, service, preamble),
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Entrance) {
+    let Entrance { spoken, preamble } = entrance;
     loop {
         if worker.handed_over.get() {
             break;
@@ -430,13 +470,17 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, spoken: Spoken) {
             () = worker.drain_began() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match &spoken {
-                Spoken::Http => downstream::spawn(&worker, stream, peer, None),
-                Spoken::Https(secure) => downstream::spawn(&worker, stream, peer, Some(secure)),
-                Spoken::Tcp(service) => tcp::spawn(&worker, stream, peer, service),
-            },
+            Ok((stream, peer)) if worker.is_short_of_files(stream.as_raw_fd()) => {
+                worker.make_room();
+                enter(&worker, stream, peer, &spoken, preamble);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Ok((stream, peer)) => enter(&worker, stream, peer, &spoken, preamble),
             // One bad connection or too many files must not end the loop.
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            Err(error) => {
+                worker.accept_failed(&error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
     drop(listener);

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::model::id::InstanceId;
-use crate::model::revision::UpstreamProtocol;
+use crate::model::preamble::Preamble;
+use crate::model::revision::{Speech, UpstreamProtocol};
 
 /// The number of an endpoint, never used twice in the life of a process. Connections belong to this
 /// number and not to an address, because Docker gives addresses out again.
@@ -28,6 +29,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: UpstreamProtocol,
+    /// What each connection to it begins with.
+    pub preamble: Preamble,
     healthy: AtomicBool,
     draining: AtomicBool,
     cut: AtomicBool,
@@ -42,13 +45,15 @@ impl Endpoint {
         id: EndpointId,
         instance: InstanceId,
         address: SocketAddr,
-        protocol: UpstreamProtocol,
+        speech: impl Into<Speech>,
     ) -> Arc<Self> {
+        let Speech { protocol, preamble } = speech.into();
         Arc::new(Self {
             id,
             instance,
             address,
             protocol,
+            preamble,
             healthy: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             cut: AtomicBool::new(false),

@@ -36,6 +36,8 @@ pub struct ServiceSettings {
     pub shield_body: usize,
     /// What is asked of the other revision when one says 404.
     pub assets: Assets,
+    /// Whether instances are told by `Forwarded` too who sent a request.
+    pub forwarded: bool,
     /// Whether cleartext requests are sent to https. A policy, where there is one, says it itself.
     pub to_https: bool,
 }
@@ -70,6 +72,7 @@ impl Default for ServiceSettings {
             shield_budget: Weight::from_basis_points(2_000).unwrap_or(Weight::ZERO),
             shield_body: 64 * 1024,
             assets: Assets::default(),
+            forwarded: false,
             to_https: false,
         }
     }

@@ -28,6 +28,8 @@ pub struct RoutingTable {
     pub generation: u64,
     /// Services in no particular order; routes point into this.
     pub services: Vec<ServiceEntry>,
+    /// Whether an instance of any of them is told who is at the other end of a connection.
+    pub announces: bool,
     exact: Hosts,
     wildcard: Hosts,
     any: Paths,
@@ -71,6 +73,13 @@ impl ServiceEntry {
             Side::Stable => self.stable.as_ref(),
             Side::Canary => self.canary.as_ref(),
         }
+    }
+
+    fn announces(&self) -> bool {
+        let fresh = self.fresh.as_ref().map(|fresh| &fresh.side);
+        let sides = [self.stable.as_ref(), self.canary.as_ref(), self.warm.as_ref(), fresh];
+        let mut endpoints = sides.into_iter().flatten().flat_map(|side| &side.pool.endpoints);
+        endpoints.any(|endpoint| !endpoint.preamble.is_none())
     }
 
     /// A side, or the part of stable that the canary is compared with.
@@ -268,6 +277,7 @@ impl RoutingTable {
         let mut table = Self { generation, ..Self::default() };
         for (index, (service, routes)) in services.into_iter().enumerate() {
             table.names.insert(service.name.as_str().into(), index);
+            table.announces |= service.announces();
             table.services.push(service);
             for route in routes {
                 match &route.host {

@@ -129,6 +129,7 @@ mod tests {
             port: 0,
             env: std::collections::BTreeMap::new(),
             protocol: UpstreamProtocol::Http1,
+            preamble: Default::default(),
             probe: ProbeSpec {
                 kind: ProbeKind::Auto,
                 interval: Duration::from_secs(1),

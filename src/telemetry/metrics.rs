@@ -67,6 +67,7 @@ metrics! {
     STALE Counter "rollout_stale_events_total" "Completions that came for an attempt that is over.";
     INSTANCE_UP Gauge "instance_up" "1 when an instance is healthy, by service, revision and instance.";
     ACCEPTED Counter "connections_accepted_total" "Connections accepted from visitors.";
+    ACCEPT_FAILURES Counter "accept_failures_total" "Times that a connection could not be accepted, for want of files or memory.";
     OPEN Gauge "connections_open" "Connections from visitors that are open.";
     TLS_HANDSHAKES Counter "tls_handshakes_total" "TLS handshakes, by result.";
     TLS_RESUMED Counter "tls_resumed_total" "TLS handshakes that resumed an earlier session, by a ticket.";
@@ -190,8 +191,9 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 17] = [
+        let counters: [(&Metric, Labels<'_>, Count); 18] = [
             (&ACCEPTED, &[], Count::Accepted),
+            (&ACCEPT_FAILURES, &[], Count::AcceptFailures),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
             (&TLS_HANDSHAKES, &failed, Count::TlsFailures),
             (&TLS_RESUMED, &[], Count::TlsResumed),

@@ -12,6 +12,8 @@ pub enum Count {
     Accepted,
     /// Downstream connections that ended.
     Closed,
+    /// Times that a connection could not be accepted.
+    AcceptFailures,
     /// TLS handshakes completed.
     TlsHandshakes,
     /// TLS handshakes that resumed an earlier session.
@@ -95,11 +97,13 @@ pub enum Reason {
     Memory,
     /// A flood of HTTP/2 frames.
     Flood,
+    /// What a connection was to begin with is not there, or may not be said by this peer.
+    Preamble,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Malformed,
         Self::Framing,
         Self::Coding,
@@ -122,6 +126,7 @@ impl Reason {
         Self::AddressConnections,
         Self::Memory,
         Self::Flood,
+        Self::Preamble,
     ];
 
     /// Its name in metrics and logs.
@@ -150,6 +155,7 @@ impl Reason {
             Self::AddressConnections => "address_connections",
             Self::Memory => "memory",
             Self::Flood => "flood",
+            Self::Preamble => "preamble",
         }
     }
 }

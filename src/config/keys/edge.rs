@@ -1,7 +1,7 @@
 //! The keys of what is done to requests, of a service and of its routes.
 
 use super::Shape::{
-    Choice, Duration, Integer, Map, Patterns, Size, Switch, Table, Text, TextOrList,
+    Choice, Duration, Integer, Map, Patterns, Size, Switch, SwitchOrList, Table, Text, TextOrList,
 };
 use super::{Key, key};
 
@@ -18,6 +18,25 @@ pub(super) const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Ke
 
 /// `[[service.NAME.route]]`.
 pub const ROUTE: &[Key] = &joined::<{ ROUTE_OWN.len() + RULES.len() }>(ROUTE_OWN, RULES);
+
+/// What a service has of it.
+pub(super) const OF_SERVICE: &[Key] = &joined::<{ TOLD.len() + RULES.len() }>(TOLD, RULES);
+
+/// What a service's instances are told about its clients.
+const TOLD: &[Key] = &[
+    key(
+        "proxy_protocol",
+        Choice(&["off", "v1", "v2"]),
+        r#""off""#,
+        "Tells instances who the client is by a PROXY protocol header before each connection; each request then has a connection of its own.",
+    ),
+    key(
+        "forwarded",
+        Switch,
+        "false",
+        "Tells instances who the client is by Forwarded (RFC 7239) too, beside X-Forwarded-*.",
+    ),
+];
 
 /// Keys that a service and each of its routes have.
 pub(super) const RULES: &[Key] = &[
@@ -102,6 +121,12 @@ pub(super) const RULES: &[Key] = &[
         TextOrList,
         "[]",
         "Fields of its answer that the request goes on with, in place of the client's.",
+    ),
+    key(
+        "compress",
+        SwitchOrList,
+        "false",
+        "Whether pages, scripts and the like are made smaller for clients that take that: true, or the codings in the order of your preference, [\"zstd\", \"br\", \"gzip\"]. Not for pages that show a secret beside what was asked (BREACH).",
     ),
     key(
         "error_pages",
@@ -195,6 +220,14 @@ pub(super) const ROUTE_OWN: &[Key] = &[
         Text,
         "",
         "Where to send the client: \"https://new.example.com{uri}\". The status is 308 unless `status` says otherwise.",
+    ),
+    key("files", Text, "", "Directory whose files are answers, by the path of the request."),
+    key("index", Text, r#""index.html""#, "The file that stands for a directory."),
+    key(
+        "missing",
+        Text,
+        r#""404""#,
+        "What becomes of requests for a file that is not there: \"404\", \"app\" asks the app, \"/index.html\" is sent instead.",
     ),
     key("respond", Text, "", "Text to answer with, without asking the app; the status is 200."),
     key(

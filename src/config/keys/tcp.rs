@@ -46,6 +46,12 @@ pub const TCP: &[Key] = &[
     same("user"),
     same("labels"),
     key(
+        "proxy_protocol",
+        Choice(&["off", "v1", "v2"]),
+        r#""off""#,
+        "Tells instances who the client is by a PROXY protocol header before each connection.",
+    ),
+    key(
         "probe",
         Table(PROBE),
         "",

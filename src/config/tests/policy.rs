@@ -170,3 +170,66 @@ fn trusted_proxies_have_names_and_files() {
     assert!(is_trusted("104.16.1.1") && is_trusted("2606:4700::1") && is_trusted("203.0.113.1"));
     assert!(!is_trusted("10.0.0.1"));
 }
+
+#[test]
+fn who_clients_are_is_said_in_words() {
+    let listen = |text: &str| read(&format!("[listen]\n{text}{WEB}")).listen;
+    assert_eq!(read(WEB).listen.client_header, "x-forwarded-for");
+    let addresses = ["0.0.0.0:80", "0.0.0.0:443"].map(|text| text.parse().expect("an address"));
+    let is_on =
+        |listen: &crate::config::Listen| addresses.map(|at| listen.proxy_protocol.is_on(at));
+    assert_eq!(is_on(&read(WEB).listen), [false, false]);
+    let some = listen(
+        "trusted_proxies = \"private\"\nclient_header = \"CF-Connecting-IP\"\n\
+         proxy_protocol = \"0.0.0.0:80\"\nconnections_exempt = \"loopback\"\n",
+    );
+    assert_eq!(some.client_header, "cf-connecting-ip");
+    assert_eq!(is_on(&some), [true, false]);
+    assert!(some.connections_exempt.contains([127, 0, 0, 1].into()));
+    let all = listen("trusted_proxies = \"private\"\nproxy_protocol = \"all\"\n");
+    assert_eq!(is_on(&all), [true, true]);
+    let told = read(&format!("{WEB}proxy_protocol = \"v2\"\nforwarded = true\n"));
+    assert_eq!(told.services[0].template.preamble, crate::model::preamble::Preamble::V2);
+    assert!(told.services[0].settings.forwarded && !read(WEB).services[0].settings.forwarded);
+}
+
+#[test]
+fn files_and_codings_are_read() {
+    use crate::edge::coding::Coding;
+    use crate::edge::files::{Files, Missing};
+    let spec = policy(
+        r#"
+        compress = true
+        [[service.web.route]]
+        path = "/assets"
+        files = "public"
+        missing = "/index.html"
+        compress = ["br", "gzip"]
+        [[service.web.route]]
+        path = "/old"
+        files = "/srv/old"
+        index = "start.htm"
+        missing = "app"
+        service = "web"
+        compress = false
+        "#,
+    );
+    assert_eq!(spec.base.compress, Coding::ALL);
+    let acts: Vec<_> = spec.routes.iter().map(|route| route.rules.act.clone()).collect();
+    let files = |root: &str, index: &str, missing| {
+        Act::Files(std::sync::Arc::new(Files { root: root.into(), index: index.into(), missing }))
+    };
+    assert_eq!(
+        acts,
+        [
+            files("conf/public", "index.html", Missing::File("index.html".into())),
+            files("/srv/old", "start.htm", Missing::App),
+        ]
+    );
+    assert_eq!(spec.routes[0].rules.compress, [Coding::Brotli, Coding::Gzip]);
+    assert!(spec.routes[1].rules.compress.is_empty());
+    let variables = [("SWITCHBACK_SERVICE_WEB_COMPRESS", "true")];
+    assert_eq!(parsed(WEB, &variables, &[]).config.services[0].policy.base.compress.len(), 3);
+    let flags = parsed(WEB, &[], &["service.web.compress=gzip,br"]);
+    assert_eq!(flags.config.services[0].policy.base.compress, [Coding::Gzip, Coding::Brotli]);
+}

@@ -332,7 +332,7 @@ impl Archivist {
                     healthy
                 }
                 _ => {
-                    let found = prober::probe(instance, &spec.probe, spec.protocol).await;
+                    let found = prober::probe(instance, &spec.probe, spec.speech()).await;
                     diagnosis = found.diagnosis.to_string();
                     found.healthy
                 }

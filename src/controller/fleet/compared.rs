@@ -8,7 +8,7 @@ use super::Fleet;
 use crate::analysis::scorecard::Sample;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
-use crate::model::revision::UpstreamProtocol;
+use crate::model::revision::Speech;
 use crate::model::weight::Weight;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 
@@ -67,11 +67,11 @@ impl Fleet {
         name: &ServiceName,
         revision: RevisionId,
         instance: &Instance,
-        protocol: UpstreamProtocol,
+        speech: Speech,
     ) {
         self.last_endpoint += 1;
         let id = EndpointId(self.last_endpoint);
-        let endpoint = Endpoint::new(id, instance.id.clone(), instance.address, protocol);
+        let endpoint = Endpoint::new(id, instance.id.clone(), instance.address, speech);
         if let Some(deployment) = self.services.get_mut(name) {
             deployment.fresh = Some(Group::new(revision, vec![endpoint], self.workers));
         }

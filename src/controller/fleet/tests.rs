@@ -18,7 +18,7 @@ fn a_revision_is_returned_to_while_its_former_instances_drain() {
         let side = table.services[0].stable.as_ref().unwrap();
         (side.revision, side.pool.endpoints[0].instance.clone(), Arc::clone(&side.scorecard))
     };
-    let http1 = UpstreamProtocol::Http1;
+    let http1 = crate::model::revision::UpstreamProtocol::Http1.into();
     fleet.set_service(&web, Vec::new(), ServiceSettings::default(), Spec::default());
     fleet.place(&web, Side::Stable, one, &[instance(1)], http1);
     fleet.place(&web, Side::Canary, two, &[instance(2)], http1);

@@ -1,4 +1,8 @@
 //! HTTP/2 with a client: hyper speaks it; here are its limits, the drain, and the end.
+//!
+//! Interim answers (103) of instances end here: hyper's server takes one response per request and has no
+//! way to send another before it, although the library below it has (`h2`'s `send_informational`). RFC
+//! 9110, 15.2 lets a proxy leave them out for clients that it cannot tell them.
 
 use std::rc::Rc;
 use std::task::Poll;

@@ -1,8 +1,8 @@
 //! A client's connection: from accept to close.
 //!
 //! ```text
-//! accept ─▶ TLS handshake, or a look at the first bytes ─▶ HTTP/1.1 ─▶ tunnel
-//!            (both under one deadline)                  └▶ HTTP/2
+//! accept ─▶ preamble ─▶ TLS handshake, or a look at the first bytes ─▶ HTTP/1.1 ─▶ tunnel
+//!                  (all under one deadline)                          └▶ HTTP/2
 //! ```
 //!
 //! HTTP/1.1 is read and written here ([`persistent`] and what it uses); HTTP/2 is hyper's, beside a gauge
@@ -17,6 +17,7 @@ mod head;
 mod http2;
 mod opening;
 mod persistent;
+pub mod preamble;
 mod reply;
 pub mod stream;
 pub mod upload;
@@ -83,6 +84,8 @@ pub enum Doom {
 pub struct Downstream {
     /// Whom we talk to: the client, or a proxy before us.
     pub peer: SocketAddr,
+    /// The address that the client connected to, where an instance is told.
+    pub local: Option<SocketAddr>,
     /// Its address as a header value.
     pub peer_value: HeaderValue,
     /// Whether what it says about the client is believed.
@@ -116,7 +119,7 @@ pub struct Downstream {
     waker: RefCell<Option<Waker>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Deadlines {
     keep_alive: Tick,
     header_read: Tick,
@@ -133,13 +136,28 @@ impl Deadlines {
             requests: if multiplexed { limits.requests_http2 } else { limits.requests_http1 },
         }
     }
+
+    /// Pressed for memory, nobody may idle for long, nor take long over what was begun.
+    fn under(self, pressure: Pressure) -> Self {
+        if pressure == Pressure::None {
+            return self;
+        }
+        Self {
+            keep_alive: self.keep_alive / 8,
+            header_read: self.header_read / 2,
+            write_stall: self.write_stall / 2,
+            ..self
+        }
+    }
 }
 
 impl Downstream {
     fn new(worker: &Worker, peer: SocketAddr, opened: &Opened) -> Rc<Self> {
         let multiplexed = opened.multiplexed;
+        let local = || worker.table().announces.then(|| opened.local()).flatten();
         Rc::new(Self {
             peer,
+            local: opened.announced.or_else(local),
             peer_value: address_value(peer.ip()),
             trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
             secure: matches!(opened.transport, Transport::Tls(_)),
@@ -229,21 +247,18 @@ impl Downstream {
     pub fn tick(&self, pressure: Pressure) {
         let now = self.clock.now();
         let quiet = now.saturating_sub(self.since.get());
-        // Pressed for memory, nobody may idle for long.
-        let share = if pressure == Pressure::None { 1 } else { 8 };
+        let limits = self.limits.under(pressure);
         let incomplete = self.gauge.as_ref().and_then(|gauge| gauge.borrow().incomplete_since());
         let doom = match self.phase.get() {
             _ if incomplete
-                .is_some_and(|since| now.saturating_sub(since) >= self.limits.header_read) =>
+                .is_some_and(|since| now.saturating_sub(since) >= limits.header_read) =>
             {
                 Doom::Head
             }
-            Phase::Idle if quiet >= self.limits.keep_alive / share || self.is_old() => Doom::Idle,
-            Phase::Head if quiet >= self.limits.header_read => Doom::Head,
+            Phase::Idle if quiet >= limits.keep_alive || self.is_old() => Doom::Idle,
+            Phase::Head if quiet >= limits.header_read => Doom::Head,
             _ => match self.blocked.get() {
-                Some(since) if now.saturating_sub(since) >= self.limits.write_stall => {
-                    Doom::Stalled
-                }
+                Some(since) if now.saturating_sub(since) >= limits.write_stall => Doom::Stalled,
                 _ => {
                     if self.is_quiet() && !self.multiplexed && !self.parked.get() {
                         self.wake();
@@ -254,6 +269,14 @@ impl Downstream {
         };
         self.doom.set(Some(doom));
         self.wake();
+    }
+
+    /// Ends it if nothing was said for a while: what it holds is needed elsewhere.
+    pub fn spare(&self) {
+        if self.is_quiet() {
+            self.doom.set(Some(Doom::Idle));
+            self.wake();
+        }
     }
 
     /// Whether more is done for this client than its streams account for: those that were reset may
@@ -296,7 +319,7 @@ fn old_age(worker: &Worker) -> Tick {
 struct Life {
     worker: Rc<Worker>,
     slot: Option<usize>,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 impl Drop for Life {
@@ -310,7 +333,13 @@ impl Drop for Life {
 }
 
 /// Serves a connection in a task of its own.
-pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: Option<&Secure>) {
+pub fn spawn(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    secure: Option<&Secure>,
+    preamble: bool,
+) {
     worker.count(Count::Accepted);
     let admitted = match worker.accepted(peer) {
         Ok(admitted) => admitted,
@@ -322,30 +351,64 @@ pub fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, secure: O
     };
     // A refusal costs latency at most.
     let _ = stream.set_nodelay(true);
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, secure.cloned(), admitted));
+    tokio::task::spawn_local(serve(
+        Rc::clone(worker),
+        stream,
+        peer,
+        (secure.cloned(), preamble),
+        admitted,
+    ));
 }
 
 async fn serve(
     worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    secure: Option<Secure>,
+    mut stream: TcpStream,
+    mut peer: SocketAddr,
+    (secure, preamble): (Option<Secure>, bool),
     admitted: Admitted,
 ) {
-    let mut life = Life { worker: Rc::clone(&worker), slot: None, _admitted: admitted };
-    let opening = Box::pin(open(&worker, stream, secure));
+    let mut life = Life { worker: Rc::clone(&worker), slot: None, admitted };
+    let opening = Box::pin(async {
+        let mut announced = None;
+        if preamble {
+            match preamble::greet(&worker, &mut stream, peer, &mut life.admitted).await {
+                Ok((client, to)) => (peer, announced) = (client, to),
+                Err(reason) => {
+                    reason.into_iter().for_each(|reason| worker.refuse(reason, peer));
+                    return None;
+                }
+            }
+        }
+        open(&worker, stream, secure, announced).await
+    });
     let opened = tokio::time::timeout(worker.settings.limits.handshake, opening).await;
     if opened.is_err() {
         worker.refuse(Reason::HandshakeTime, peer);
     }
     let Ok(Some(opened)) = opened else { return };
     let connection = Downstream::new(&worker, peer, &opened);
-    let Opened { transport, multiplexed } = opened;
+    let Opened { transport, multiplexed, .. } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
     let io = Io::new(transport, Rc::clone(&connection));
     if multiplexed {
         Box::pin(http2::serve(&worker, &connection, TokioIo::new(io))).await;
     } else {
         persistent::serve(&worker, &connection, io).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_pressure_clients_have_less_time() {
+        let usual = Deadlines::of(&Limits::default(), false);
+        assert_eq!(usual.under(Pressure::None), usual);
+        let pressed = usual.under(Pressure::High);
+        assert_eq!(pressed.keep_alive, usual.keep_alive / 8);
+        assert_eq!(pressed.header_read, usual.header_read / 2);
+        assert_eq!(pressed.write_stall, usual.write_stall / 2);
+        assert_eq!(pressed.requests, usual.requests);
     }
 }

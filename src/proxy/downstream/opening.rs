@@ -1,6 +1,7 @@
 //! From an accepted connection to one that may be served: the TLS handshake, or a look at the first
 //! bytes.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,9 +23,20 @@ pub(super) struct Opened {
     pub(super) transport: Transport,
     /// Whether it speaks HTTP/2.
     pub(super) multiplexed: bool,
+    /// Where the client connected to, by the word of whoever forwards its bytes.
+    pub(super) announced: Option<SocketAddr>,
 }
 
 impl Opened {
+    /// Our own end of it.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        let stream = match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        stream.local_addr().ok()
+    }
+
     pub(super) fn certificate(&self) -> Option<Rc<ClientCertificate>> {
         match &self.transport {
             Transport::Plain(_) => None,
@@ -38,6 +50,7 @@ pub(super) async fn open(
     worker: &Worker,
     stream: TcpStream,
     secure: Option<Secure>,
+    announced: Option<SocketAddr>,
 ) -> Option<Opened> {
     let Some(certificates) = secure else {
         let multiplexed = tokio::select! {
@@ -45,7 +58,7 @@ pub(super) async fn open(
             sniffed = sniff(&stream) => sniffed?,
             () = worker.closing_began() => return None,
         };
-        return Some(Opened { transport: Transport::Plain(stream), multiplexed });
+        return Some(Opened { transport: Transport::Plain(stream), multiplexed, announced });
     };
     match certificates.accept(stream).await {
         Ok(stream) => {
@@ -60,7 +73,7 @@ pub(super) async fn open(
                 return None;
             }
             let multiplexed = protocol == Some(b"h2".as_slice());
-            Some(Opened { transport: Transport::Tls(Box::new(stream)), multiplexed })
+            Some(Opened { transport: Transport::Tls(Box::new(stream)), multiplexed, announced })
         }
         Err(_) => {
             worker.count(Count::TlsFailures);

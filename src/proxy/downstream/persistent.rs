@@ -33,6 +33,7 @@ use crate::proxy::body::ResponseBody;
 use crate::proxy::check;
 use crate::proxy::chunked::{write_end, write_size};
 use crate::proxy::handler;
+use crate::proxy::logged;
 use crate::proxy::tunnel;
 use crate::proxy::worker::Worker;
 use crate::telemetry::traffic::Reason;
@@ -389,7 +390,9 @@ async fn park(worker: &Worker, connection: &Downstream, io: &Io) -> Option<Ended
 async fn refuse(worker: &Worker, connection: &Downstream, io: &mut Io, reason: Reason) {
     worker.refuse(reason, connection.peer);
     let mut answer = Vec::new();
-    write_refusal(check::status(reason), &worker.date(), &mut answer);
+    let status = check::status(reason);
+    write_refusal(status, &worker.date(), &mut answer);
+    logged::refused(worker, connection, status);
     if matches!(tokio::time::timeout(LINGER, io.write_all(&answer)).await, Ok(Ok(()))) {
         close(io, true).await;
     }

@@ -39,7 +39,7 @@ fn config(text: &str) -> Config {
     parse(&input).unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
-fn policy(text: &str) -> Option<Arc<Policy>> {
+pub fn policy(text: &str) -> Option<Arc<Policy>> {
     let spec = config(text).services[0].policy.clone();
     (!spec.is_empty())
         .then(|| Arc::new(Policy::new(spec, None, &Default::default(), Instant::now())))

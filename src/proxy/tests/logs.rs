@@ -111,6 +111,28 @@ async fn what_goes_wrong_is_written_too() {
 }
 
 #[tokio::test]
+async fn what_is_no_request_is_written_too() {
+    let written = Written::new(saying("x").await, 0.0).await;
+    let mut client = Client::new(written.rig.http()).await;
+    // Two requests, and then what is none.
+    client
+        .send("GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\nGET /3\n")
+        .await;
+    let all = client.read_to_end().await;
+    assert_eq!(all.matches("HTTP/1.1 ").count(), 3, "{all}");
+    let mut two = http2(written.rig.http()).await;
+    let mut request = post("/4", "x");
+    request.headers_mut().insert("host", "elsewhere".parse().expect("a value"));
+    two.send_request(request).await.expect_err("a reset");
+    let lines = written.lines(4).await;
+    let told: Vec<_> = lines.iter().map(|line| (&line["path"], &line["status"])).collect();
+    let expected = [("/1", 200), ("/2", 200), ("-", 400), ("/4", 400)];
+    for ((path, status), (expected, code)) in told.iter().zip(expected) {
+        assert_eq!((path.as_str(), status.as_u64()), (Some(expected), Some(code)), "{lines:?}");
+    }
+}
+
+#[tokio::test]
 async fn who_gives_up_is_499() {
     let silent = origin(|mut stream, _| async move {
         let _ = read_message(&mut stream, &mut Vec::new()).await;

@@ -3,10 +3,12 @@
 pub(crate) mod support;
 
 mod advisories;
+mod announced;
 mod basics;
 mod counting;
 mod edge;
 mod failures;
+mod files;
 mod gate;
 mod killed;
 mod life;
@@ -19,4 +21,5 @@ mod rules;
 mod secure;
 mod shield;
 mod sides;
+mod smaller;
 mod streams;

@@ -64,7 +64,10 @@ fn rig(stable: SideEntry, canary: Option<SideEntry>, percent: f64) -> Rig {
 }
 
 async fn dial(rig: &Rig) -> TcpStream {
-    TcpStream::connect(rig.proxy.addresses().tcp[0]).await.expect("a connection")
+    // In one call: a reset right behind it must not look like no connection at all.
+    let stream = std::net::TcpStream::connect(rig.proxy.addresses().tcp[0]).expect("a connection");
+    stream.set_nonblocking(true).expect("no blocking");
+    TcpStream::from_std(stream).expect("a connection")
 }
 
 /// All that comes until the end; an error is a reset.

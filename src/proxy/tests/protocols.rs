@@ -411,3 +411,76 @@ async fn refused(client: &mut Http2) -> bool {
     }
     false
 }
+
+/// An instance that echoes WebSockets on streams of HTTP/2 and, when asked for `/no`, refuses them.
+async fn echoing_streams(takes: bool) -> std::net::SocketAddr {
+    let listener = TcpListener::bind(any()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+                let protocol = request.extensions().get::<hyper::ext::Protocol>();
+                let is_one = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+                let status = match request.uri().path() {
+                    "/ws" if is_one && request.method() == http::Method::CONNECT => 200,
+                    _ => 403,
+                };
+                assert!(request.headers().get("sec-websocket-key").is_none());
+                tokio::spawn(async move {
+                    if let Ok(stream) = hyper::upgrade::on(request).await {
+                        use tokio_tungstenite::tungstenite::protocol::Role;
+                        let role = Role::Server;
+                        let stream = TokioIo::new(stream);
+                        let mut socket =
+                            tokio_tungstenite::WebSocketStream::from_raw_socket(stream, role, None)
+                                .await;
+                        while let Some(Ok(message)) = socket.next().await {
+                            if message.is_text() && socket.send(message).await.is_err() {
+                                break;
+                            }
+                        }
+                    }
+                });
+                let answer = Response::builder().status(status);
+                Ok::<_, hyper::Error>(answer.body(Full::<Bytes>::default()).expect("sound"))
+            });
+            let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            if takes {
+                server.enable_connect_protocol();
+            }
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn websockets_reach_instances_that_speak_http2() {
+    let target = endpoint_of(echoing_streams(true).await, UpstreamProtocol::H2c);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    for number in 0..3 {
+        let url = format!("ws://{}/ws", rig.http());
+        // The client checks the answer to its key.
+        let (mut socket, head) = tokio_tungstenite::connect_async(url).await.expect("a WebSocket");
+        assert_eq!(head.status(), 101);
+        socket.send(Message::text(format!("hello {number}"))).await.expect("to send");
+        let said = socket.next().await.expect("a message").expect("sound");
+        assert_eq!(said, Message::text(format!("hello {number}")));
+        assert_eq!(target.in_flight(), 1);
+        socket.close(None).await.expect("to close");
+        drop(socket);
+        until(|| target.in_flight() == 0).await;
+    }
+    assert_eq!(rig.total(Count::Tunnels), 3);
+    let refused = tokio_tungstenite::connect_async(format!("ws://{}/no", rig.http())).await;
+    assert!(refused.expect_err("403").to_string().contains("403"));
+    // One that takes none is at fault, and says so at once.
+    let deaf = endpoint_of(echoing_streams(false).await, UpstreamProtocol::H2c);
+    let service = ServiceSettings {
+        connect_timeout: std::time::Duration::from_millis(200),
+        ..ServiceSettings::default()
+    };
+    let rig = Rig::with(side(1, &[deaf]), None, 0.0, service, settings());
+    let refused = tokio_tungstenite::connect_async(format!("ws://{}/ws", rig.http())).await;
+    assert!(refused.expect_err("502").to_string().contains("502"));
+}

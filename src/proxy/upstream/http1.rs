@@ -115,6 +115,12 @@ impl Connection {
         })
     }
 
+    /// It takes one request: it was begun in the name of one client.
+    pub fn once(mut self: Box<Self>) -> Box<Self> {
+        self.keep_alive = false;
+        self
+    }
+
     /// Whether it can take a request.
     pub fn is_ready(&self) -> bool {
         self.keep_alive && self.is_end() && !self.is_sending() && self.read.is_empty()

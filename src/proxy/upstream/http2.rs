@@ -3,7 +3,10 @@
 //! A task of its own drives it. It ends when the peer ends it, when its endpoint is cut, and when
 //! the last handle on it is gone.
 
+use std::cell::Cell;
 use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
 
 use http::Response;
 use hyper::body::Incoming;
@@ -23,6 +26,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// Bytes that an upstream may send ahead on all streams together.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// How often a peer's settings are looked for.
+const SETTINGS_PAUSE: Duration = Duration::from_millis(2);
+
 /// Spawns on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Local;
@@ -37,6 +43,8 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
 #[derive(Debug, Clone)]
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
+    /// The peer has said so in its settings.
+    takes_websockets: Rc<Cell<bool>>,
     task: AbortHandle,
 }
 
@@ -50,16 +58,37 @@ impl Multiplexed {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::Broken(Broken::Http2(error)))?;
+        let takes_websockets = Rc::new(Cell::new(false));
+        let said = Rc::clone(&takes_websockets);
+        let mut driver = Box::pin(driver);
         let task = tokio::task::spawn_local(async move {
             // An error reaches each request through its own stream.
-            let _ = driver.await;
+            let _ = std::future::poll_fn(|context| {
+                let polled = driver.as_mut().poll(context);
+                said.set(driver.is_extended_connect_protocol_enabled());
+                polled
+            })
+            .await;
         });
-        Ok(Self { sender, task: task.abort_handle() })
+        Ok(Self { sender, takes_websockets, task: task.abort_handle() })
     }
 
     /// Whether it takes no more requests.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether the peer takes WebSockets on streams (RFC 8441, 3). It says so in its first frame, which
+    /// a new connection may still wait for.
+    pub async fn takes_websockets(&self, within: Duration) -> bool {
+        let until = tokio::time::Instant::now() + within;
+        while !self.takes_websockets.get() {
+            if self.sender.is_closed() || tokio::time::Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(SETTINGS_PAUSE).await;
+        }
+        true
     }
 
     /// Ends it, whatever it carries.

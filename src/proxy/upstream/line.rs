@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::Frame;
+use hyper::upgrade::Upgraded;
 use tokio::task::AbortHandle;
 
 use super::Broken;
@@ -23,6 +24,8 @@ pub enum Line {
     Own(Box<Connection>),
     /// Still sending, in a task of its own.
     Shared(Shared),
+    /// A stream of HTTP/2 that has become a WebSocket's: nothing but a tunnel is made of it.
+    Stream(Box<Upgraded>),
 }
 
 impl Line {
@@ -37,6 +40,7 @@ impl Line {
                 Some(connection) => connection.poll_frame(context),
                 None => Poll::Ready(Some(Err(Broken::Upload))),
             },
+            Self::Stream(_) => Poll::Ready(None),
         }
     }
 
@@ -47,6 +51,7 @@ impl Line {
             Self::Shared(shared) => {
                 shared.wire.connection.borrow().as_ref().is_none_or(|c| c.is_end())
             }
+            Self::Stream(_) => true,
         }
     }
 
@@ -54,6 +59,7 @@ impl Line {
     pub fn give_back(self, worker: &Worker, endpoint: &Arc<Endpoint>) {
         match self {
             Self::Own(connection) => worker.upstreams.give_back(endpoint, connection),
+            Self::Stream(_) => {}
             Self::Shared(shared) => {
                 shared.wire.answered.set(true);
                 let sent = {

@@ -16,6 +16,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -25,6 +26,7 @@ use super::clock::{Clock, Tick, ticks};
 use super::error::Failure;
 use super::exchange::Fired;
 use super::parcel::Parcel;
+use crate::model::preamble::Ends;
 use crate::routing::endpoint::{Endpoint, EndpointId};
 
 /// How long a connection may idle. Below the keep-alive of common servers (gunicorn 2 to 5 s, Node
@@ -210,6 +212,21 @@ impl Upstreams {
         });
         cut
     }
+}
+
+/// Tells an endpoint that wants to know who is at the other end of a new connection.
+pub async fn announce(
+    stream: &mut TcpStream,
+    endpoint: &Endpoint,
+    ends: Option<Ends>,
+) -> Result<(), Failure> {
+    if endpoint.preamble.is_none() {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    endpoint.preamble.write(ends, &mut bytes);
+    // There is room for some hundred bytes in a socket that nothing was written to.
+    stream.write_all(&bytes).await.map_err(Failure::Connect)
 }
 
 /// A TCP connection to an endpoint, made in time or not at all.
