@@ -10,6 +10,7 @@
 mod adopted;
 mod affinity;
 mod archives;
+mod audited;
 mod bad_days;
 mod bad_revisions;
 mod carried;
@@ -26,7 +27,10 @@ mod keeping;
 mod kept_images;
 mod labels;
 mod maintenance;
+mod monitoring;
+mod notified;
 mod operators;
+mod outside;
 mod own_health;
 mod policies;
 mod promotions;

@@ -19,6 +19,7 @@ mod journal;
 mod keeper;
 mod labels;
 mod maintenance;
+mod outside;
 mod owner;
 mod perform;
 mod prepare;

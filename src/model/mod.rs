@@ -11,4 +11,5 @@ pub mod moment;
 pub mod network;
 pub mod progress;
 pub mod revision;
+pub mod webhook;
 pub mod weight;

@@ -9,6 +9,7 @@ pub mod http;
 pub mod line;
 pub mod load;
 pub mod process;
+pub mod receiver;
 pub mod registry;
 pub mod sample;
 
