@@ -122,7 +122,7 @@ const ROOMS: [Room; 20] = [
             "admin",
             "config",
             "controller::status",
-            "controller::driver::Leave",
+            "controller::closing::Leave",
             "controller::archivist",
             "rollout",
             "analysis::verdict",
