@@ -18,9 +18,10 @@ use crate::certificates::keeper;
 use crate::config::{Config, FileText, RotateEvery};
 use crate::controller::closing::Leave;
 use crate::controller::driver::Reload;
-use crate::controller::handle::Handle;
+use crate::controller::handle::{Handle, Refused};
 use crate::controller::runtimes::Runtimes;
 use crate::model::id::ServiceName;
+use crate::notify::Notifier;
 use crate::proxy;
 use crate::proxy::tls::{Certificates, TlsError};
 use crate::routing::live::Live;
@@ -33,6 +34,7 @@ use crate::store::redb::{FILE, RedbStore};
 use crate::store::{Store as _, StoreError, imported};
 use crate::telemetry::access_log::line::{self as log_line, Hidden};
 use crate::telemetry::access_log::{self, AccessLog, Destination, Every};
+use crate::telemetry::audit::Entry;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
@@ -170,6 +172,25 @@ impl House {
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         self.control.admin.listen()
+    }
+
+    /// Reads the configuration again, because a signal said so; that is written down.
+    pub async fn reload(&self) -> Result<String, Refused> {
+        let result = self.control.handle.reload().await;
+        let (outcome, detail) = match &result {
+            Ok(said) => ("done", said.clone()),
+            Err(refused) => ("refused", refused.to_string()),
+        };
+        let entry = Entry {
+            verb: "reload".to_owned(),
+            who: "somebody who may signal this process".to_owned(),
+            from: "a signal (HUP)".to_owned(),
+            outcome: outcome.to_owned(),
+            detail: Some(detail).filter(|detail| !detail.is_empty()),
+            ..Entry::default()
+        };
+        self.control.audit.write(entry).await;
+        result
     }
 
     /// Opens the access log anew; whether there is one in a file.
@@ -344,6 +365,7 @@ fn reload(
     read: Arc<Read>,
     certificates: Option<keeper::Handle>,
     text: Arc<Mutex<FileText>>,
+    notifier: Arc<OnceLock<Notifier>>,
 ) -> Reload {
     Box::new(move || {
         let config = read()?;
@@ -370,6 +392,9 @@ fn reload(
             if !same {
                 said.push(needs);
             }
+        }
+        if let Some(notifier) = notifier.get() {
+            notifier.configure(config.notify.clone());
         }
         *text.lock().unwrap_or_else(PoisonError::into_inner) = config.text;
         Ok((config.services, said.join(", ")))

@@ -22,6 +22,8 @@ pub mod certificates;
 pub mod controller;
 pub mod nginx;
 
+pub mod notify;
+
 pub mod admin;
 pub mod cli;
 

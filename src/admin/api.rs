@@ -4,23 +4,25 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body;
+use super::caller::{Caller, says};
+use super::extract::by;
+pub(super) use super::extract::{Asked, By, Named, no_service};
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{events, gates, health, keeping, metrics, openapi, work};
+use super::{audit, events, gates, health, keeping, links, metrics, openapi, work};
 use crate::controller::archivist::Archivist;
 use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
@@ -30,7 +32,9 @@ use crate::controller::status::{
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::progress::Listener;
 use crate::model::weight::Weight;
+use crate::notify::Notifier;
 use crate::rollout::command::Command;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
@@ -46,6 +50,8 @@ pub(super) struct AppState {
     pub(super) archivist: Option<Archivist>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) rare: Option<Rare>,
+    pub(super) notifier: Option<Notifier>,
+    pub(super) audit: Option<Audit>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -85,6 +91,10 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/checkpoints/remove", post(keeping::remove))
         .route("/clean", post(keeping::clean))
         .route("/state", get(keeping::state))
+        .route("/freeze", post(gates::freeze_all))
+        .route("/unfreeze", post(gates::unfreeze_all))
+        .route("/notify/test", post(links::test))
+        .route("/audit", get(audit::audit))
         .route("/events", get(events::events));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -92,8 +102,10 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/api/openapi.json", get(openapi::openapi))
         .nest("/api/v1", api)
+        .route("/links/{token}", get(links::show).post(links::act))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(state.clone(), audit::layer))
         .layer(DefaultBodyLimit::max(body::LIMIT))
         .layer(middleware::from_fn_with_state(guard, guard::layer))
         .with_state(state)
@@ -114,53 +126,16 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(Kind::Method, format!("{path} {instead}, not with {method}"))
 }
 
-/// A service that exists, by its name in the path.
-pub(super) struct Named(pub(super) ServiceName);
-
-impl FromRequestParts<AppState> for Named {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))?;
-        let services = state.handle.services();
-        if services.iter().any(|service| service.service == name)
-            && let Ok(name) = ServiceName::new(&name)
-        {
-            return Ok(Self(name));
-        }
-        let names: Vec<&str> = services.iter().map(|service| service.service.as_str()).collect();
-        Err(Problem::new(Kind::NotFound, no_service(&name, &names)))
-    }
-}
-
-fn no_service(name: &str, names: &[&str]) -> String {
-    if names.is_empty() {
-        return format!("there is no service {name:?}: none is configured");
-    }
-    match body::nearest(name, names.iter().copied()) {
-        Some(near) => format!("there is no service {name:?}: did you mean {near:?}?"),
-        None => format!("there is no service {name:?}: there are {}", names.join(", ")),
-    }
-}
-
-/// The query of a request, or what is wrong with it.
-pub(super) struct Asked<T>(pub(super) T);
-
-impl<T: serde::de::DeserializeOwned> FromRequestParts<AppState> for Asked<T> {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
-        Query::try_from_uri(&parts.uri)
-            .map(|Query(query)| Self(query))
-            .map_err(|rejection| Problem::new(Kind::Malformed, rejection.body_text()))
-    }
-}
-
 /// The daemon as a whole.
 #[utoipa::path(get, path = "/api/v1/daemon", tag = "daemon",
     responses((status = 200, body = DaemonStatus)))]
 pub(super) async fn daemon(State(state): State<AppState>) -> Json<DaemonStatus> {
-    Json(DaemonStatus::clone(&state.handle.daemon()))
+    let mut daemon = DaemonStatus::clone(&state.handle.daemon());
+    daemon.notify = state.notifier.as_ref().map(Notifier::status).unwrap_or_default();
+    daemon.disk_free = state.audit.as_ref().and_then(Audit::free);
+    let audit = state.audit.as_ref().and_then(Audit::trouble);
+    daemon.notes.extend(audit);
+    Json(daemon)
 }
 
 /// What a change answers where there is nothing else to say.
@@ -209,6 +184,7 @@ pub(super) async fn service(
 pub(super) async fn deploy(
     State(state): State<AppState>,
     Named(name): Named,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -225,7 +201,9 @@ pub(super) async fn deploy(
         "by",
         "override_freeze",
     ];
-    let request: DeployRequest = body::read(&FIELDS, body)?;
+    let mut request: DeployRequest = body::read(&FIELDS, body)?;
+    // What the kernel knows of who asks stands beside what they say.
+    request.by = Some(by(caller, request.by.as_deref().or(says(&headers).as_deref())));
     let sources = [
         ("image", request.image.is_some()),
         ("tag", request.tag.is_some()),
@@ -251,11 +229,18 @@ fn accepted(accepted: DeployAccepted) -> Response {
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/rollouts/{}", accepted.rollout)) {
         headers.insert(header::LOCATION, location);
     }
-    (StatusCode::ACCEPTED, headers, Json(accepted)).into_response()
+    let outcome: audit::Outcome =
+        Ok(serde_json::json!({ "rollout": accepted.rollout, "revision": accepted.revision }));
+    (StatusCode::ACCEPTED, headers, Extension(outcome), Json(accepted)).into_response()
 }
 
-async fn command(state: AppState, name: ServiceName, command: Command) -> Answer<ServiceStatus> {
-    Ok(Json(state.handle.command(name, command).await?))
+async fn command(
+    state: AppState,
+    name: ServiceName,
+    By(by): By,
+    command: Command,
+) -> Answer<ServiceStatus> {
+    Ok(Json(state.handle.command_by(name, command, Some(by)).await?))
 }
 
 /// A body in which nothing can be said.
@@ -279,10 +264,11 @@ pub(super) struct PromoteRequest {
 pub(super) async fn promote(
     State(state): State<AppState>,
     Named(name): Named,
+    by: By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let PromoteRequest { full } = body::read(&["full"], body)?;
-    command(state, name, Command::Promote { full }).await
+    command(state, name, by, Command::Promote { full }).await
 }
 
 /// Takes the canary back.
@@ -293,10 +279,11 @@ pub(super) async fn promote(
 pub(super) async fn abort(
     State(state): State<AppState>,
     Named(name): Named,
+    by: By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let Nothing {} = body::read(&[], body)?;
-    command(state, name, Command::Abort).await
+    command(state, name, by, Command::Abort).await
 }
 
 /// Stays at the weight that the canary has.
@@ -307,10 +294,11 @@ pub(super) async fn abort(
 pub(super) async fn pause(
     State(state): State<AppState>,
     Named(name): Named,
+    by: By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let Nothing {} = body::read(&[], body)?;
-    command(state, name, Command::Pause).await
+    command(state, name, by, Command::Pause).await
 }
 
 /// Goes on after a pause.
@@ -321,10 +309,11 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(state): State<AppState>,
     Named(name): Named,
+    by: By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let Nothing {} = body::read(&[], body)?;
-    command(state, name, Command::Resume).await
+    command(state, name, by, Command::Resume).await
 }
 
 /// A weight set by hand.
@@ -346,6 +335,7 @@ pub(super) struct WeightRequest {
 pub(super) async fn weight(
     State(state): State<AppState>,
     Named(name): Named,
+    by: By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let WeightRequest { canary } = body::read(&["canary"], body)?;
@@ -354,7 +344,7 @@ pub(super) async fn weight(
         canary.ok_or_else(|| invalid("`canary` is missing: send {\"canary\": 12.5}".to_owned()))?;
     let weight =
         Weight::from_percent(percent).map_err(|error| invalid(format!("`canary`: {error}")))?;
-    command(state, name, Command::Weight(weight)).await
+    command(state, name, by, Command::Weight(weight)).await
 }
 
 /// Keeps visitors from a service, or lets them in again.

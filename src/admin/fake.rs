@@ -57,6 +57,8 @@ impl Fake {
             token: token.map(str::to_owned),
             rare: None,
             archivist: None,
+            notifier: None,
+            audit: None,
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -89,6 +91,8 @@ pub(crate) fn driver() -> (Levers, Handle) {
         reload_refused: false,
         stopping: false,
         certificates: Vec::new(),
+        notify: Vec::new(),
+        disk_free: None,
     }));
     let (events, _) = broadcast::channel(16);
     let recent = Arc::new(Mutex::new(VecDeque::new()));
@@ -179,7 +183,7 @@ impl Levers {
                     self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());
                 }
-                Ask::Command(name, command, answer) => {
+                Ask::Command(name, command, _, answer) => {
                     self.note(format!("{command:?} {name}"));
                     let _ = answer.send(refused.map_or_else(|| Ok(self.obey(command)), Err));
                 }
@@ -377,6 +381,10 @@ pub(crate) fn baking() -> ServiceStatus {
         seconds_left: Some(130.4),
         notes: Vec::new(),
         maintenance: None,
+        freeze: None,
+        confirm: None,
+        webhooks: Vec::new(),
+        gated: false,
         routes: vec!["app.example.com".to_owned()],
         generation: 7,
     }
@@ -407,6 +415,7 @@ pub(crate) fn idle() -> ServiceStatus {
 /// Rollout 12 of `web`, under way or ended in some way.
 pub(crate) fn record(rollout: u64, outcome: Option<&str>) -> RolloutRecord {
     RolloutRecord {
+        by: None,
         rollout,
         service: "web".to_owned(),
         from: Some(3),

@@ -5,11 +5,12 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::api::{Answer, AppState, Body, Named};
+use super::api::{Answer, AppState, Body, By, Done, Named};
 use super::body;
 use super::problem::{Kind, Problem};
 use crate::controller::handle::Say;
 use crate::controller::status::ServiceStatus;
+use crate::model::id::ServiceName;
 
 /// Who says it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -31,6 +32,59 @@ pub(super) struct FreezeRequest {
     by: Option<String>,
 }
 
+/// Lets no deploy of any service begin. Answers how many that are.
+#[utoipa::path(post, path = "/api/v1/freeze", tag = "services", request_body = FreezeRequest,
+    responses((status = 200, body = Done), (status = 422, body = Problem)))]
+pub(super) async fn freeze_all(
+    State(state): State<AppState>,
+    By(who): By,
+    body: Body,
+) -> Answer<Done> {
+    let FreezeRequest { reason, until, by: _ } = body::read(&["reason", "until", "by"], body)?;
+    let reason = needed(reason)?;
+    let all = |name| Say::Freeze { reason: reason.clone(), until: until.clone(), by: name };
+    let count = say_all(&state, |_| true, || all(Some(who.clone()))).await?;
+    Ok(Json(Done { message: format!("no deploy begins of any of {count} services") }))
+}
+
+/// Lets deploys of all services begin again.
+#[utoipa::path(post, path = "/api/v1/unfreeze", tag = "services", request_body = ByRequest,
+    responses((status = 200, body = Done), (status = 409, body = Problem)))]
+pub(super) async fn unfreeze_all(
+    State(state): State<AppState>,
+    By(who): By,
+    body: Body,
+) -> Answer<Done> {
+    let ByRequest { by: _ } = body::read(&["by"], body)?;
+    let frozen = |service: &ServiceStatus| service.freeze.is_some();
+    let count = say_all(&state, frozen, || Say::Unfreeze { by: Some(who.clone()) }).await?;
+    if count == 0 {
+        return Err(Problem::new(Kind::Conflict, "no service is frozen"));
+    }
+    Ok(Json(Done { message: format!("deploys of {count} services are allowed again") }))
+}
+
+async fn say_all(
+    state: &AppState,
+    of: impl Fn(&ServiceStatus) -> bool,
+    say: impl Fn() -> Say,
+) -> Result<usize, Problem> {
+    let mut count = 0;
+    for service in state.handle.services().iter().filter(|service| of(service)) {
+        let Ok(name) = ServiceName::new(&service.service) else { continue };
+        state.handle.say(name, say()).await?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn needed(reason: Option<String>) -> Result<String, Problem> {
+    reason.filter(|reason| !reason.trim().is_empty()).ok_or_else(|| {
+        let detail = "`reason` is missing: say why nobody may deploy";
+        Problem::new(Kind::Invalid, detail).with_field("reason")
+    })
+}
+
 /// Says that the last promotion stands, where `confirm_within` asks for it.
 #[utoipa::path(post, path = "/api/v1/services/{service}/confirm", tag = "rollouts",
     params(("service" = String, Path, description = "Its name")),
@@ -40,9 +94,11 @@ pub(super) struct FreezeRequest {
 pub(super) async fn confirm(
     State(state): State<AppState>,
     Named(name): Named,
+    By(who): By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let ByRequest { by } = body::read(&["by"], body)?;
+    let by = Some(by.unwrap_or(who));
     Ok(Json(state.handle.say(name, Say::Confirm { by }).await?))
 }
 
@@ -55,13 +111,11 @@ pub(super) async fn confirm(
 pub(super) async fn freeze(
     State(state): State<AppState>,
     Named(name): Named,
+    By(who): By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let FreezeRequest { reason, until, by } = body::read(&["reason", "until", "by"], body)?;
-    let Some(reason) = reason.filter(|reason| !reason.trim().is_empty()) else {
-        let detail = "`reason` is missing: say why nobody may deploy";
-        return Err(Problem::new(Kind::Invalid, detail.to_owned()).with_field("reason"));
-    };
+    let (reason, by) = (needed(reason)?, Some(by.unwrap_or(who)));
     Ok(Json(state.handle.say(name, Say::Freeze { reason, until, by }).await?))
 }
 
@@ -74,8 +128,10 @@ pub(super) async fn freeze(
 pub(super) async fn unfreeze(
     State(state): State<AppState>,
     Named(name): Named,
+    By(who): By,
     body: Body,
 ) -> Answer<ServiceStatus> {
     let ByRequest { by } = body::read(&["by"], body)?;
+    let by = Some(by.unwrap_or(who));
     Ok(Json(state.handle.say(name, Say::Unfreeze { by }).await?))
 }

@@ -13,8 +13,9 @@ use super::api::AppState;
 use crate::analysis::scorecard::Sample;
 use crate::analysis::verdict::Finding;
 use crate::controller::handle::ServiceCounts;
-use crate::controller::status::{DaemonStatus, ServiceStatus, SideStatus};
+use crate::controller::status::{DaemonStatus, NotifyStatus, ServiceStatus, SideStatus};
 use crate::model::weight::Side;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::{self as names, Page};
 
 /// The media type of a page.
@@ -42,6 +43,12 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     let counts = state.handle.scorecards().await;
     let mut page = Page::new();
     daemon(&mut page, &state.handle.daemon());
+    if let Some(notifier) = &state.notifier {
+        recipients(&mut page, &notifier.status());
+    }
+    if let Some(free) = state.audit.as_ref().and_then(Audit::free) {
+        page.add(&names::DISK_FREE, &[], free);
+    }
     requests(&mut page, &counts);
     for status in state.handle.services().iter() {
         service(&mut page, status);
@@ -73,6 +80,14 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
     }
 }
 
+fn recipients(page: &mut Page, recipients: &[NotifyStatus]) {
+    for one in recipients {
+        let labels = [("recipient", one.name.as_str())];
+        page.add(&names::NOTIFY_UP, &labels, u8::from(one.trouble.is_none()));
+        page.add(&names::NOTIFY_WAITING, &labels, one.waiting);
+    }
+}
+
 /// Two sides of one service that have the same revision and name are one series.
 fn requests(page: &mut Page, counts: &[ServiceCounts]) {
     let mut merged = BTreeMap::new();
@@ -91,6 +106,9 @@ fn service(page: &mut Page, status: &ServiceStatus) {
     if let Some(step) = status.step {
         page.add(&names::STEP, &[service], step);
     }
+    page.add(&names::FROZEN, &[service], u8::from(status.freeze.is_some()));
+    page.add(&names::GATED, &[service], u8::from(status.gated));
+    page.add(&names::UNCONFIRMED, &[service], u8::from(status.confirm.is_some()));
     let shield = status.shield.unwrap_or_default();
     page.add(&names::SHIELDED, &[service, ("result", "sent")], shield.shielded_total);
     page.add(&names::SHIELDED, &[service, ("result", "refused")], shield.refused_total);

@@ -8,14 +8,18 @@
 //! (connections, bodies, headers and the memory of events are limited).
 
 mod api;
+mod audit;
 mod body;
+mod caller;
 mod events;
+mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
 mod gates;
 mod guard;
 mod health;
 mod keeping;
+mod links;
 mod metrics;
 mod openapi;
 pub mod problem;
@@ -35,6 +39,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::controller::archivist::Archivist;
 use crate::controller::handle::Handle;
+use crate::notify::Notifier;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
@@ -56,7 +62,13 @@ pub struct Settings {
     pub rare: Option<Rare>,
     /// Who archives checkpoints.
     pub archivist: Option<Archivist>,
+    /// Who tells people what happens.
+    pub notifier: Option<Notifier>,
+    /// Where changes are written down.
+    pub audit: Option<Audit>,
 }
+
+pub use links::Tested;
 
 /// Why the API cannot be served. Each display says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +216,8 @@ pub async fn serve(
         archivist,
         traffic,
         rare: settings.rare,
+        notifier: settings.notifier,
+        audit: settings.audit,
         shutdown: shutdown.clone(),
     };
     let tasks = TaskTracker::new();

@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, events, gates, health, keeping, metrics, problem};
+use super::{api, audit, events, gates, health, keeping, links, metrics, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,6 +35,10 @@ use super::{api, events, gates, health, keeping, metrics, problem};
         gates::confirm,
         gates::freeze,
         gates::unfreeze,
+        gates::freeze_all,
+        gates::unfreeze_all,
+        links::test,
+        audit::audit,
         api::rollouts,
         api::rollout,
         api::forecast,

@@ -141,6 +141,8 @@ impl IntoResponse for Problem {
         // Six fields of text serialise always.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
+        let outcome: super::audit::Outcome = Err(self.detail);
+        response.extensions_mut().insert(outcome);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::caller::Caller;
 
 /// Connections at a time on one listener: a dashboard holds six per browser tab, so this is some
 /// forty tabs, and a small part of the usual 1,024 descriptors.
@@ -34,22 +36,24 @@ pub(super) trait Listen: Send + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// The next connection.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>> + Send;
 }
 
 impl Listen for TcpListener {
     type Stream = tokio::net::TcpStream;
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        let (stream, _) = Self::accept(self).await?;
+    async fn accept(&self) -> io::Result<(Self::Stream, Caller)> {
+        let (stream, address) = Self::accept(self).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok((stream, Caller::Remote(address)))
     }
 }
 
 impl Listen for UnixListener {
     type Stream = tokio::net::UnixStream;
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        Self::accept(self).await.map(|(stream, _)| stream)
+    async fn accept(&self) -> io::Result<(Self::Stream, Caller)> {
+        let (stream, _) = Self::accept(self).await?;
+        let caller = Caller::local(&stream);
+        Ok((stream, caller))
     }
 }
 
@@ -74,7 +78,7 @@ impl Acceptor {
                 // The semaphore is never closed.
                 let permit = self.permits.clone().acquire_owned().await.ok()?;
                 match listener.accept().await {
-                    Ok(stream) => Some((stream, permit)),
+                    Ok(accepted) => Some((accepted, permit)),
                     Err(error) => {
                         tracing::warn!(%error, "the admin API could not accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -86,8 +90,9 @@ impl Acceptor {
                 () = self.shutdown.cancelled() => return,
                 accepted = next => accepted,
             };
-            let Some((stream, permit)) = accepted else { continue };
-            let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+            let Some(((stream, caller), permit)) = accepted else { continue };
+            let router = self.router.clone().layer(Extension(caller));
+            let shutdown = self.shutdown.clone();
             self.tasks.spawn(async move {
                 converse(stream, router, shutdown).await;
                 drop(permit);

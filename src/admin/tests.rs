@@ -281,6 +281,8 @@ async fn sockets_are_neither_stolen_nor_left() {
         let (_, handle) = driver();
         let token = token.map(str::to_owned);
         let settings = Settings {
+            notifier: None,
+            audit: None,
             socket: Some(socket.to_owned()),
             listen,
             token,

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::audit::Later;
 use super::problem::Problem;
 use crate::model::progress::Listener;
 
@@ -47,11 +49,20 @@ where
         // A reader that is slow or gone misses this one.
         let _ = progress.try_send(json!({ "progress": now }).to_string());
     }));
+    let (ends, later) = Later::new();
     tokio::spawn(async move {
-        let last = match work.await {
-            Ok(done) => json!({ "done": done }),
-            Err(problem) => json!({ "problem": problem }),
+        let (last, outcome) = match work.await {
+            Ok(done) => {
+                let done = json!({ "done": done });
+                (done.clone(), Ok(done.get("done").cloned().unwrap_or_default()))
+            }
+            Err(problem) => {
+                let why = problem.detail.clone();
+                (json!({ "problem": problem }), Err(why))
+            }
         };
+        // Nobody may want to know.
+        let _ = ends.send(outcome);
         // Nobody may be there to hear it.
         let _ = told.send(last.to_string()).await;
     });
@@ -63,5 +74,5 @@ where
         };
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(line + "\n")), hears))
     });
-    ([(header::CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response()
+    ([(header::CONTENT_TYPE, LINES)], Extension(later), Body::from_stream(lines)).into_response()
 }

@@ -19,12 +19,14 @@ use crate::controller::archivist::Archivist;
 use crate::controller::closing::Leave;
 use crate::controller::driver::{Driver, Parts};
 use crate::controller::handle::Handle;
+use crate::notify::{self, Notifier};
 use crate::proxy;
 use crate::proxy::tls::Certificates;
 use crate::routing::live::Live;
 use crate::store::redb::RedbStore;
 use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError};
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
@@ -32,6 +34,9 @@ use crate::telemetry::traffic::Traffic;
 /// milliseconds, on a busy machine within some hundred.
 const LOCKED: Duration = Duration::from_secs(3);
 const LOCKED_LOOK: Duration = Duration::from_millis(20);
+
+/// How long messages that were queued last may take when the daemon stops or changes hands.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Lists of containers that may wait: each holds all, so the last one counts.
 const LABELLED: usize = 4;
@@ -59,12 +64,18 @@ pub struct Prepared {
     store: std::thread::JoinHandle<()>,
     shutdown: CancellationToken,
     archivist: Archivist,
+    notify: notify::Parts,
+    /// Set when it has begun, for reloads.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 /// A running control plane.
 pub struct Control {
     /// How the driver is spoken to.
     pub handle: Handle,
+    /// Where what is done to this daemon is written down.
+    pub audit: Audit,
+    notifier: Notifier,
     pub admin: admin::Admin,
     runtime: Background,
     driver: JoinHandle<Driver>,
@@ -129,6 +140,9 @@ impl Ground {
         if let Some(keeper) = &certificates {
             self.certificates.get_or_init(|| Arc::clone(keeper.tls()));
         }
+        let links = everything.links.take();
+        let notify_writer = writer.clone();
+        let notifier = Arc::new(OnceLock::new());
         let (driver, handle) = Driver::new(Parts {
             live: self.live.clone(),
             workers: self.workers,
@@ -146,12 +160,22 @@ impl Ground {
                 Arc::clone(&self.read),
                 certificates,
                 Arc::clone(&self.text),
+                Arc::clone(&notifier),
             ),
             services,
             shutdown: shutdown.clone(),
             alone: self.alone.clone(),
         });
-        Ok(Prepared { driver, handle, store, shutdown, archivist })
+        let admin = &self.config.admin;
+        let notify = notify::Parts {
+            handle: handle.clone(),
+            recipients: self.config.notify.clone(),
+            links: admin.public_url.clone().map(|url| (url, admin.link_expiry)),
+            record: links,
+            writer: notify_writer,
+            audit: Audit::new(dir.join("audit"), self.config.state.audit_keep),
+        };
+        Ok(Prepared { driver, handle, store, shutdown, archivist, notify, notifier })
     }
 }
 
@@ -163,7 +187,7 @@ impl Prepared {
         addresses: &proxy::Addresses,
         held: admin::Held,
     ) -> Result<Control, OpenError> {
-        let Self { mut driver, handle, store, shutdown, archivist } = self;
+        let Self { mut driver, handle, store, shutdown, archivist, notify, notifier: told } = self;
         let of = |scheme: &'static str, list: &[std::net::SocketAddr]| {
             list.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>()
         };
@@ -172,6 +196,10 @@ impl Prepared {
         listen.extend(of("tcp", &addresses.tcp));
         driver.listens(listen);
         let admin_stop = CancellationToken::new();
+        let audit = notify.audit.clone();
+        // Follows from before the driver runs, so that nothing is missed.
+        let notifier = Notifier::start(notify, shutdown.clone());
+        let _first = told.set(notifier.clone());
         let config = &ground.config;
         let settings = admin::Settings {
             socket: Some(config.admin.socket.clone()),
@@ -179,6 +207,8 @@ impl Prepared {
             token: config.admin.token.clone(),
             rare: ground.rare.clone(),
             archivist: Some(archivist),
+            notifier: Some(notifier.clone()),
+            audit: Some(audit.clone()),
         };
         let traffic = Arc::clone(&ground.traffic);
         let admin =
@@ -191,13 +221,14 @@ impl Prepared {
             .map_err(|source| OpenError::System { what: "the driver's thread", source })?;
         let driver = runtime.spawn(driver.run());
         let runtime = Background(Some(runtime));
-        Ok(Control { handle, admin, runtime, driver, admin_stop, shutdown, store })
+        Ok(Control { handle, audit, notifier, admin, runtime, driver, admin_stop, shutdown, store })
     }
 }
 
 impl Control {
     /// Stops the driver, and what is not left behind.
     pub async fn close(self, leave: Leave) {
+        self.notifier.flush(FLUSH).await;
         self.shutdown.cancel();
         if let Ok(driver) = self.driver.await
             && let Some(runtime) = &self.runtime.0
@@ -206,7 +237,7 @@ impl Control {
         }
         self.admin_stop.cancel();
         self.admin.closed().await;
-        drop((self.runtime, self.handle));
+        drop((self.runtime, self.handle, self.notifier));
         // The store's thread ends when the last writer is gone, and with it the lock on the state.
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
     }
@@ -217,10 +248,11 @@ impl Control {
         self.admin_stop.cancel();
         // What is asked at this moment is still answered.
         let held = self.admin.left().await;
+        self.notifier.flush(FLUSH).await;
         self.shutdown.cancel();
         let driver = self.driver.await;
         let services = driver.as_ref().map(Driver::configured).unwrap_or_default();
-        drop((self.runtime, driver, self.handle));
+        drop((self.runtime, driver, self.handle, self.notifier));
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
         (services, held)
     }

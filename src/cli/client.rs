@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::exit::Exit;
 use super::stream::{self, Events};
 use super::trouble::Trouble;
+use crate::admin::Tested;
 use crate::controller::archivist::BuildPlan;
 use crate::controller::status::{
     DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
@@ -29,6 +30,7 @@ use crate::controller::status::{
 use crate::model::id::ServiceName;
 use crate::model::progress::Progress;
 use crate::model::weight::Weight;
+use crate::telemetry::audit::Entry;
 
 /// Where a daemon answers that was told nothing else.
 pub const DEFAULT_HOST: &str = "unix:///run/switchback/admin.sock";
@@ -281,6 +283,24 @@ impl Client {
         self.get(&format!("/api/v1/services/{service}/logs?lines={lines}{revision}")).await
     }
 
+    /// Freezes or unfreezes all services; says what was done.
+    pub async fn for_all(&self, verb: &str, body: &impl Serialize) -> Result<String, Trouble> {
+        let done: Done = self.post(&format!("/api/v1/{verb}"), body).await?;
+        Ok(done.message)
+    }
+
+    /// Entries of the audit log, oldest first.
+    pub async fn audit(&self, query: &[(&str, String)]) -> Result<Vec<Entry>, Trouble> {
+        let pairs: Vec<String> =
+            query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        self.get(&format!("/api/v1/audit?{}", pairs.join("&"))).await
+    }
+
+    /// Sends those who are told what happens a test.
+    pub async fn notify_test(&self, name: Option<&str>) -> Result<Vec<Tested>, Trouble> {
+        self.post("/api/v1/notify/test", &serde_json::json!({ "name": name })).await
+    }
+
     /// Reads the configuration again; answers what changed.
     pub async fn reload(&self) -> Result<String, Trouble> {
         let done: Done = self.post("/api/v1/reload", &serde_json::json!({})).await?;
@@ -400,6 +420,9 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
+        if let Some(by) = super::gates::whoami().filter(|by| !by.contains(char::is_control)) {
+            request = request.header("switchback-by", by);
+        }
         if within == FOREVER {
             request = request.header(header::ACCEPT, "application/x-ndjson");
         }
@@ -447,6 +470,14 @@ impl Client {
             ),
         )
     }
+}
+
+/// Text in a query: what is not plain goes as its bytes in hexadecimal.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 enum Either {

@@ -253,6 +253,12 @@ impl Console {
         self.live
     }
 
+    /// Whether it cannot show Unicode.
+    #[must_use]
+    pub fn is_ascii(&self) -> bool {
+        self.signs.arrow.is_ascii()
+    }
+
     /// The signs that this console can show.
     #[must_use]
     pub fn signs(&self) -> Signs {

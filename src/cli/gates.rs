@@ -31,23 +31,37 @@ pub async fn confirm(client: &Client, console: &mut Console, service: &str) -> E
 pub async fn freeze(
     client: &Client,
     console: &mut Console,
-    service: &str,
+    service: Option<&str>,
     reason: &str,
     until: Option<String>,
 ) -> Exit {
+    let body = json!({ "reason": reason, "until": until, "by": whoami() });
+    let Some(service) = service else {
+        return for_all(client, console, "freeze", &body).await;
+    };
     let done = format!("{service}: no deploy begins until `switchback unfreeze {service}`");
     let done = match &until {
         Some(until) => format!("{service}: no deploy begins until {until}"),
         None => done,
     };
-    let body = json!({ "reason": reason, "until": until, "by": whoami() });
     say(client, console, service, "freeze", body, done).await
 }
 
 /// Lets deploys begin again.
-pub async fn unfreeze(client: &Client, console: &mut Console, service: &str) -> Exit {
+pub async fn unfreeze(client: &Client, console: &mut Console, service: Option<&str>) -> Exit {
+    let Some(service) = service else {
+        return for_all(client, console, "unfreeze", &json!({ "by": whoami() })).await;
+    };
     let done = format!("{service}: deploys are allowed again");
     say(client, console, service, "unfreeze", json!({ "by": whoami() }), done).await
+}
+
+async fn for_all(client: &Client, console: &mut Console, verb: &str, body: &Value) -> Exit {
+    let said = client.for_all(verb, body).await.map(|message| {
+        console.data(message);
+        Exit::Done
+    });
+    trouble::ended(console, said)
 }
 
 async fn say(

@@ -3,12 +3,13 @@
 use super::act::{self, Act};
 use super::args::daemon::{self as args, Daemon};
 use super::args::keeping::{State, StateVerb};
+use super::args::watching::{Notify, NotifyVerb};
 use super::client::{Client, DEFAULT_HOST};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::{
-    checkpoint, demo, deploy, events, gates, history, logs, reload, run, source, state, status,
-    tester,
+    audit, checkpoint, demo, deploy, doctor, events, gates, history, logs, reload, run, source,
+    state, status, tester, top,
 };
 use crate::config::load::{environment, load, locate};
 
@@ -122,11 +123,13 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             gates::confirm(&client(args.client)?, console, args.service.0.as_str()).await
         }
         Daemon::Freeze(args) => {
-            let (name, until) = (args.service.0.to_string(), args.until);
-            gates::freeze(&client(args.client)?, console, &name, &args.reason, until).await
+            let (service, until) = (args.service.map(|one| one.0.to_string()), args.until);
+            let client = client(args.client)?;
+            gates::freeze(&client, console, service.as_deref(), &args.reason, until).await
         }
         Daemon::Unfreeze(args) => {
-            gates::unfreeze(&client(args.client)?, console, args.service.0.as_str()).await
+            let service = args.service.map(|one| one.0.to_string());
+            gates::unfreeze(&client(args.client)?, console, service.as_deref()).await
         }
         Daemon::Rollback(args) => {
             let options = act::Rollback {
@@ -171,12 +174,51 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             let options = events::Options { service: None, follow: args.follow, json };
             events::run(&client(args.client)?, console, options).await
         }
+        Daemon::Top(args) => {
+            let options = status::Options {
+                service: args.service.map(|service| service.0.to_string()),
+                watch: false,
+                json: args.output.is_json(),
+            };
+            top::run(&client(args.client)?, console, options).await
+        }
+        Daemon::Doctor(args) => {
+            let (file, json) = (args.client.config.clone(), args.output.is_json());
+            // A file that is bad is a finding here, and the usual socket is asked.
+            let mut place = args.client.clone();
+            let client = match client(args.client) {
+                Ok(client) => client,
+                Err(_) => {
+                    place.config = None;
+                    self::client(place)?
+                }
+            };
+            doctor::run(&client, console, file.as_deref(), json).await
+        }
+        Daemon::Audit(args) => {
+            let options = audit::Options {
+                service: args.service.map(|service| service.0.to_string()),
+                verb: args.verb,
+                by: args.by,
+                since: args.since,
+                limit: args.limit,
+                json: args.output.is_json(),
+            };
+            audit::run(&client(args.client)?, console, options).await
+        }
+        Daemon::Notify(Notify { verb: NotifyVerb::Test(args) }) => {
+            let json = args.output.is_json();
+            audit::notify_test(&client(args.client)?, console, args.name.as_deref(), json).await
+        }
         Daemon::Logs(args) => {
             let options = logs::Options {
                 service: Some(args.service.0.to_string()),
                 revision: args.revision.map(|revision| revision.0),
+                instance: args.instance,
+                grep: args.grep,
                 lines: args.lines,
-                json: false,
+                follow: args.follow,
+                json: args.output.is_json(),
             };
             logs::run(&client(args.client)?, console, options).await
         }

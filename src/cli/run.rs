@@ -92,7 +92,7 @@ async fn serve(mut house: House) -> Exit {
     tell_systemd(&[NotifyState::Ready]);
     loop {
         tokio::select! {
-            _ = hup.recv() => match house.handle().reload().await {
+            _ = hup.recv() => match house.reload().await {
                 Ok(said) => tracing::info!("reloaded: {said}"),
                 Err(error) => tracing::error!("not reloaded, the running configuration stays: {error}"),
             },

@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use super::client::Client;
 use super::console::{Console, Line, Look, Signs};
 use super::exit::Exit;
+use super::stream::Told;
 use super::trouble::{self, Trouble};
-use super::{figures, live, watch};
+use super::{figures, live, sheet, watch};
 use crate::controller::status::{DaemonStatus, ServiceStatus, SideStatus};
 use crate::model::certificate::CertificateStatus;
 
@@ -69,8 +70,30 @@ async fn once(client: &Client, console: &mut Console, options: &Options) -> Resu
         for line in page(&seen, console.signs(), Timestamp::now()) {
             console.data(line);
         }
+        if options.service.is_none() {
+            foot(client, console, &seen).await?;
+        }
     }
     standing(client, &seen, options).await
+}
+
+/// The daemon itself, what went wrong lately, and what was done last.
+async fn foot(client: &Client, console: &mut Console, seen: &Seen) -> Result<(), Trouble> {
+    // Neither is needed to say how services stand.
+    let limit = [("limit", sheet::SHOWN.to_string())];
+    let done = client.audit(&limit).await.unwrap_or_default();
+    let mut events = Vec::new();
+    let mut stream = client.events(Some(0), &[], false).await?;
+    while let Ok(Some(told)) = stream.next().await {
+        if let Told::Event(event) = told {
+            events.push(*event);
+        }
+    }
+    console.data(Line::new());
+    for line in sheet::lines(&seen.daemon, &events, &done, console.signs(), Timestamp::now()) {
+        console.data(line);
+    }
+    Ok(())
 }
 
 /// How it stands, as an exit code.
@@ -177,6 +200,16 @@ fn page(seen: &Seen, signs: Signs, now: Timestamp) -> Vec<Line> {
     if seen.daemon.stopping {
         lines.push(Line::new().and(Look::Unsure, "! ").plain("the daemon is stopping"));
     }
+    for one in &seen.daemon.notify {
+        if let Some(trouble) = &one.trouble {
+            let since = one.since.as_deref().unwrap_or_default();
+            let text = format!(
+                "[notify.{}] takes no messages since {since}: {trouble} ({} wait)",
+                one.name, one.waiting
+            );
+            lines.push(Line::new().and(Look::Unsure, "! ").plain(&text));
+        }
+    }
     lines.extend(certificates(&seen.daemon.certificates));
     if seen.services.is_empty() {
         lines.push(Line::from(
@@ -211,7 +244,7 @@ fn certificates(all: &[CertificateStatus]) -> Option<Line> {
 }
 
 /// One service: a header, the two sides in numbers, the tree of instances, the verdict, the notes.
-fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Vec<Line> {
+pub(super) fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Vec<Line> {
     let mut lines = vec![header(service, signs, now)];
     if !service.routes.is_empty() {
         lines.push(Line::new().and(Look::Faint, "  from     ").plain(&service.routes.join(", ")));
@@ -243,6 +276,13 @@ fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Vec<L
     }
     if let Some(verdict) = service.verdict.as_ref().filter(|_| service.canary.is_some()) {
         lines.extend(live::checks(verdict, signs, 2));
+    }
+    for one in &service.webhooks {
+        let look = if one.state == "yes" { Look::Good } else { Look::Unsure };
+        let said = one.said.as_ref().map_or_else(String::new, |said| format!(": {said}"));
+        let text = format!("{} ({}) ", one.name, one.kind);
+        let line = Line::new().and(Look::Faint, "  webhook  ").plain(&text).and(look, &one.state);
+        lines.push(line.plain(&format!("{said}, asked {} times", one.calls)));
     }
     if let Some(shield) = service.shield.filter(|shield| shield.shielded + shield.refused > 0) {
         let sent = format!("{} failures of the canary went to stable", shield.shielded);

@@ -26,6 +26,8 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// After so long without an event a pipe is told how things stand: some CI systems end a job that says
 /// nothing for ten minutes, and people wonder sooner.
 const QUIET_FOR: Duration = Duration::from_secs(60);
+/// The same where nothing is new: within what CI systems bear.
+const SILENT_FOR: Duration = Duration::from_secs(5 * 60);
 /// The pause between two attempts.
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 
@@ -94,6 +96,8 @@ pub async fn to_the_end(
         began: None,
         highest: 0.0,
         said: Instant::now(),
+        silence: QUIET_FOR,
+        stood: String::new(),
     };
     let ended = tokio::select! {
         ended = watch.until_over(console) => Some(ended),
@@ -132,6 +136,10 @@ struct Watch<'a> {
     highest: f64,
     /// When something was last said.
     said: Instant,
+    /// How long nothing may be said.
+    silence: Duration,
+    /// How things stood when that was last said.
+    stood: String,
 }
 
 impl Watch<'_> {
@@ -180,7 +188,7 @@ impl Watch<'_> {
                             _ => {}
                         }
                     }
-                    if !self.live && !self.json && self.said.elapsed() >= QUIET_FOR {
+                    if !self.live && !self.json && self.said.elapsed() >= self.silence {
                         self.standing(console).await;
                     }
                     if self.live
@@ -205,7 +213,12 @@ impl Watch<'_> {
         let verdict = status.verdict.as_ref().map(|verdict| verdict.sentence.as_str());
         let missing = verdict.filter(|text| !text.is_empty()).unwrap_or("no verdict yet");
         let (service, standing) = (&status.service, live::standing(&status));
-        console.talk(format!("{service}: still {standing}: {missing}"));
+        let text = format!("{service}: still {standing}: {missing}");
+        // What is left of the time is no news.
+        let news = text.split(", at most ").next().unwrap_or(&text).to_owned() + missing;
+        self.silence = if self.stood == news { SILENT_FOR } else { QUIET_FOR };
+        self.stood = news;
+        console.talk(text);
     }
 
     /// Tells what the record has and the stream did not bring.

@@ -39,6 +39,7 @@ pub(super) fn read(top: &Section<'_>, base: &Path, file: ReadFile<'_>) -> Config
         },
         log: read_log(&top.inner("log")),
         access_log: super::access_log::read(&top.inner("access_log"), base),
+        notify: Vec::new(),
         services: Vec::new(),
         text: FileText::default(),
     }
@@ -56,7 +57,7 @@ fn read_state(section: &Section<'_>, base: &Path) -> State {
     let dir = path(section, "dir", base);
     let named = section.text("checkpoints").map(|found| found.path(base));
     let checkpoints = named.unwrap_or_else(|| dir.join("checkpoints"));
-    State { dir, checkpoints }
+    State { dir, checkpoints, audit_keep: section.time_limit("audit_keep") }
 }
 
 fn values<T>(found: Vec<Found<T>>) -> Vec<T> {
@@ -183,7 +184,19 @@ fn read_admin(section: &Section<'_>, base: &Path) -> Admin {
                 .help("add a token of at least 16 characters, best by SWITCHBACK_ADMIN_TOKEN, or listen on 127.0.0.1"),
         );
     }
-    Admin { socket: path(section, "socket", base), listen: values(listen), token }
+    let public_url = section.parsed("public_url", "an address", |text| {
+        match super::notify::is_url(text) && !text.contains(['?', '#']) {
+            true => Ok(text.trim_end_matches('/').to_owned()),
+            false => Err("expected for example \"https://ops.example.com\"".to_owned()),
+        }
+    });
+    Admin {
+        socket: path(section, "socket", base),
+        listen: values(listen),
+        token,
+        public_url: public_url.map(|found| found.value),
+        link_expiry: section.time_limit("link_expiry"),
+    }
 }
 
 fn is_loopback(address: SocketAddr) -> bool {

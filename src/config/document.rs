@@ -193,7 +193,7 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
     }
     let mut found = Vec::new();
     walk(&[], TOP, &mut found);
-    for (name, keys) in [("service", SERVICE), ("tcp", TCP)] {
+    for (name, keys) in [("service", SERVICE), ("tcp", TCP), ("notify", keys::NOTIFY)] {
         for entry in table.table(name).iter().flat_map(|services| &services.entries) {
             walk(&[name.to_owned(), entry.key.clone()], keys, &mut found);
         }

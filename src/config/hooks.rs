@@ -70,6 +70,7 @@ pub(super) fn read_gates(section: &Section<'_>, steps: Steps) -> Plan {
         },
         confirm_within: section.duration("confirm_within").value,
         smoke: read_smoke(section),
+        webhooks: super::notify::read_webhooks(section),
         steps,
         ..Plan::default()
     }

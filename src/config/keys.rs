@@ -5,18 +5,22 @@
 pub mod edge;
 
 mod engine;
+mod find;
+mod notify;
 mod tcp;
 mod tls;
 
-pub use engine::{LOG, RUNTIME};
+pub use engine::{ADMIN, LOG, RUNTIME};
+pub use find::{find, nearest};
+pub use notify::{NOTIFY, WEBHOOK};
 pub use tcp::TCP;
 pub use tls::{ACME, CERTIFICATE, TLS};
 
 use super::listen_keys::LISTEN;
 use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
-    Address, Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size,
-    Statuses, Switch, Table, Tables, Text, TextOrList,
+    Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size, Statuses,
+    Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -122,6 +126,7 @@ pub const TOP: &[Key] = &[
         "Certificates by themselves, from Let's Encrypt or another authority; `email` is enough.",
     ),
     key("admin", Table(ADMIN), "", "The operator's window: API, metrics, dashboard."),
+    key("notify", Named(NOTIFY), "", "Who is told what happens, each under a name."),
     key("state", Table(keeping::STATE), "", "What must survive a restart."),
     key("runtime", Table(RUNTIME), "", "What launches instances."),
     key("log", Table(LOG), "", "What is logged, and how."),
@@ -143,23 +148,6 @@ pub const TOP: &[Key] = &[
         "",
         "Services that speak no HTTP: plain TCP, with the same split, drain and rollouts by connection.",
     ),
-];
-
-/// `[admin]`.
-pub const ADMIN: &[Key] = &[
-    key(
-        "socket",
-        Text,
-        r#""/run/switchback/admin.sock""#,
-        "Unix socket of the admin API, with mode 0660.",
-    ),
-    key(
-        "listen",
-        Address,
-        r#""127.0.0.1:9900""#,
-        "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
-    ),
-    key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
 ];
 
 /// `[service.NAME]`.
@@ -218,6 +206,12 @@ const SERVICE_OWN: &[Key] = &[
     key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
     key("probe", Table(PROBE), "", "How the health of an instance is asked."),
+    key(
+        "webhook",
+        Tables(WEBHOOK),
+        "",
+        "Programs elsewhere that have a say in its rollouts: 2xx is yes.",
+    ),
     key(
         "smoke",
         Tables(SMOKE),
@@ -453,48 +447,6 @@ const SERVICE_OWN: &[Key] = &[
         "Requests that are treated otherwise; the first route that fits decides, and says only what differs.",
     ),
 ];
-
-/// Finds a key by its path, `listen.http` or `service.web.probe.path`; names of services are taken
-/// as they come.
-#[must_use]
-pub fn find(path: &str) -> Option<&'static Key> {
-    let mut keys = TOP;
-    let mut parts = path.split('.');
-    loop {
-        let name = parts.next()?;
-        let key = keys.iter().find(|key| key.name == name)?;
-        if let Named(_) = key.shape
-            && parts.next().is_none()
-        {
-            return Some(key);
-        }
-        let rest = parts.clone().next().is_some();
-        match key.shape.keys() {
-            _ if !rest => return Some(key),
-            Some(inner) => keys = inner,
-            None => return None,
-        }
-    }
-}
-
-/// The nearest of some names to what was typed, if any is near enough to be meant.
-#[must_use]
-pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let typed = typed.to_ascii_lowercase().replace('-', "_");
-    let likeness = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        // 0.8 is the usual border at which `hosst` is near `host` and `foo` is near nothing; one
-        // slip of the finger is near however short the name.
-        let likeness = strsim::jaro_winkler(&typed, &name);
-        let slip = name.len() > 2 && strsim::damerau_levenshtein(&typed, &name) == 1;
-        if slip { likeness.max(0.9) } else { likeness }
-    };
-    names
-        .map(|name| (likeness(name), name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
-}
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@ pub mod labels;
 mod listen_keys;
 pub mod load;
 mod networks;
+pub mod notify;
 mod policy;
 pub mod problem;
 pub mod raw;
@@ -77,6 +78,8 @@ pub struct Config {
     pub acme: Option<Acme>,
     /// The operator's window.
     pub admin: Admin,
+    /// Who is told what happens.
+    pub notify: Vec<notify::Notify>,
     /// What must survive a restart.
     pub state: State,
     /// What launches instances.
@@ -198,6 +201,10 @@ pub struct Admin {
     pub listen: Vec<SocketAddr>,
     /// The token that TCP clients must send. Secret.
     pub token: Option<String>,
+    /// Where people reach links from outside, without a slash at its end.
+    pub public_url: Option<String>,
+    /// How long a link can be used.
+    pub link_expiry: Duration,
 }
 
 impl std::fmt::Debug for Admin {
@@ -206,6 +213,8 @@ impl std::fmt::Debug for Admin {
             .field("socket", &self.socket)
             .field("listen", &self.listen)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("public_url", &self.public_url)
+            .field("link_expiry", &self.link_expiry)
             .finish()
     }
 }
@@ -217,6 +226,8 @@ pub struct State {
     pub dir: PathBuf,
     /// Where checkpoints are archived.
     pub checkpoints: PathBuf,
+    /// How long the audit log goes back.
+    pub audit_keep: Duration,
 }
 
 /// `[runtime]`.
@@ -358,6 +369,7 @@ fn meaning(document: &Document, input: &Input<'_>, report: &Report) -> Config {
     };
     let read = service::read(document, context, report);
     cross::check(&config, &top, &read);
+    config.notify = notify::read(document, base, input.read, report);
     config.text = FileText(input.text.into());
     config.services = read.into_iter().map(|read| read.service).collect();
     config

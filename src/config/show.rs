@@ -104,6 +104,9 @@ fn show(value: &Value, shape: Shape) -> String {
         Value::Table(table) => {
             let part = |key: &str, node: &Node| match shape {
                 Shape::Secrets => format!("{} = \"{MASK}\"", bare(key)),
+                Shape::Tables(keys) => {
+                    format!("{} = {}", bare(key), show(&node.value, within(keys, key)))
+                }
                 _ => format!("{} = {}", bare(key), show(&node.value, shape)),
             };
             let parts: Vec<String> =
@@ -111,6 +114,11 @@ fn show(value: &Value, shape: Shape) -> String {
             if parts.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", parts.join(", ")) }
         }
     }
+}
+
+/// What a key of a table in a list takes.
+fn within(keys: &'static [Key], name: &str) -> Shape {
+    keys.iter().find(|key| key.name == name).map_or(Shape::Text, |key| key.shape)
 }
 
 /// A key, in quotes where it needs them.
@@ -140,7 +148,7 @@ pub fn json(document: &Document) -> Json {
                 }
                 value
             }
-            Shape::Named(_) if table.is_none() && key.name == "tcp" => continue,
+            Shape::Named(_) if table.is_none() && key.name != "service" => continue,
             Shape::Named(keys) => {
                 let services = table.iter().flat_map(|services| &services.entries);
                 let shown = services.filter_map(|entry| match &entry.node.value {
@@ -189,7 +197,12 @@ pub(super) fn json_value(value: &Value, shape: Shape) -> Json {
         Value::List(nodes) => nodes.iter().map(|node| json_value(&node.value, shape)).collect(),
         Value::Table(table) => {
             let pairs = table.entries.iter();
-            Json::Object(pairs.map(|e| (e.key.clone(), json_value(&e.node.value, shape))).collect())
+            let of = |key: &str| match shape {
+                Shape::Tables(keys) => within(keys, key),
+                other => other,
+            };
+            let shown = |e: &raw::Entry| (e.key.clone(), json_value(&e.node.value, of(&e.key)));
+            Json::Object(pairs.map(shown).collect())
         }
     }
 }

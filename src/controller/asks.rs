@@ -37,7 +37,7 @@ impl Driver {
                 let _ = answer.send(self.export());
             }
             Ask::Tell(name, sentence) => self.tell(&name, Kind::Note, sentence),
-            Ask::Command(name, command, answer) => match self.command(&name, command) {
+            Ask::Command(name, command, by, answer) => match self.command(&name, command, by) {
                 Ok(()) => self.answer_when_written(&name, Waiting::Command(answer)),
                 Err(refused) => {
                     let _ = answer.send(Err(refused));
@@ -187,6 +187,7 @@ impl Driver {
             fresh: Fresh::None,
             recorder: None,
             epoch: 0,
+            outside: Default::default(),
             waiting: answer
                 .map(|answer| (attempt, Waiting::Rollout(answer, accepted)))
                 .into_iter()
@@ -211,14 +212,20 @@ impl Driver {
         }
     }
 
-    pub(super) fn command(&mut self, name: &ServiceName, command: Command) -> Result<(), Refused> {
+    pub(super) fn command(
+        &mut self,
+        name: &ServiceName,
+        command: Command,
+        by: Option<String>,
+    ) -> Result<(), Refused> {
         let service = self.known(name)?;
         let Some(active) = &service.active else {
             return Err(Refused::Conflict {
                 sentence: format!(
-                    "cannot {} {name}: no rollout is under way; begin one with `switchback deploy \
+                    "cannot {}{} {name}: no rollout is under way; begin one with `switchback deploy \
                      {name}`",
-                    command.verb()
+                    command.verb(),
+                    if matches!(command, Command::Weight(_)) { " of" } else { "" }
                 ),
                 phase: "idle".to_owned(),
             });
@@ -227,7 +234,8 @@ impl Driver {
             phase: refusal.phase.to_owned(),
             sentence: refusal.to_string(),
         })?;
-        self.tell(name, Kind::Note, format!("a person said: {}", spoken(command)));
+        let by = by.unwrap_or_else(|| "a person".to_owned());
+        self.tell(name, Kind::Note, format!("{by} said: {}", spoken(command)));
         self.step(name, Event::Command(command));
         Ok(())
     }

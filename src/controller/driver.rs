@@ -168,6 +168,8 @@ impl Driver {
             notes: Vec::new(),
             stopping: false,
             certificates: Vec::new(),
+            notify: Vec::new(),
+            disk_free: None,
         };
         let last_event = parts
             .everything
@@ -279,12 +281,12 @@ impl Driver {
     pub(super) fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            let there_are = if names.is_empty() {
-                "the configuration has none".to_owned()
-            } else {
-                format!("there are: {}", names.join(", "))
+            let there_are = match names.as_slice() {
+                [] => "the configuration has none".to_owned(),
+                [only] => format!("the only one is {only}"),
+                names => format!("there are {}", names.join(", ")),
             };
-            Refused::NotFound(format!("there is no service {name}; {there_are}"))
+            Refused::NotFound(format!("there is no service {name}: {there_are}"))
         })
     }
 
@@ -358,6 +360,10 @@ impl Driver {
                 self.hooked(&name, rollout, moment, &ran);
                 return;
             }
+            Completion::Outside(answer) => {
+                self.answered_outside(&name, rollout, attempt, answer);
+                return;
+            }
             Completion::Fresh { revision, result } => {
                 self.fresh_launched(&name, rollout, revision, result);
                 return;
@@ -409,6 +415,7 @@ impl Driver {
             Completion::Relaunched { .. }
             | Completion::Retired { .. }
             | Completion::Fresh { .. }
+            | Completion::Outside(_)
             | Completion::Hooked { .. } => {}
         }
     }

@@ -55,6 +55,8 @@ pub enum Completion {
     Retired { revision: RevisionId },
     /// The smoke tests are done; what failed.
     Smoked { failure: Option<String> },
+    /// Programs elsewhere were asked.
+    Outside(super::outside::Answer),
     /// A hook has run.
     Hooked { moment: HookMoment, ran: Ran },
     /// One more instance of stable was launched, to compare the canary with, or not.

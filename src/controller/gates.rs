@@ -7,7 +7,7 @@ use super::driver::Driver;
 use super::handle::{Refused, Say};
 use super::journal::Kind;
 use super::service::Service;
-use super::status::{DeployRequest, ServiceStatus};
+use super::status::{ConfirmStatus, DeployRequest, FreezeStatus, ServiceStatus};
 use crate::model::id::ServiceName;
 use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::store::records::{Confirm, Freeze};
@@ -93,6 +93,9 @@ impl Driver {
     }
 }
 
+/// What the sentence in a rollout's record begins with that says who asked for it.
+pub(super) const DEPLOYED_BY: &str = "deployed by ";
+
 /// Who asked for a deploy, and past what: for the rollout's record.
 pub(super) fn who(service: &Service, request: &DeployRequest) -> Option<String> {
     let freeze = service.record.freeze.as_ref();
@@ -101,7 +104,7 @@ pub(super) fn who(service: &Service, request: &DeployRequest) -> Option<String> 
         .map(|freeze| format!(", past the freeze ({})", freeze.reason));
     (request.by.is_some() || past.is_some()).then(|| {
         let by = request.by.as_deref().unwrap_or("somebody");
-        format!("deployed by {by}{}", past.unwrap_or_default())
+        format!("{DEPLOYED_BY}{by}{}", past.unwrap_or_default())
     })
 }
 
@@ -130,6 +133,26 @@ pub(super) fn notes(service: &Service, notes: &mut Vec<String>) {
              {revision}"
         ));
     }
+}
+
+/// The freeze that holds, for the outside.
+pub(super) fn freeze_status(service: &Service) -> Option<FreezeStatus> {
+    let freeze = service.record.freeze.as_ref().filter(|freeze| freeze.holds(wall()))?;
+    Some(FreezeStatus {
+        reason: freeze.reason.clone(),
+        by: freeze.by.clone(),
+        until: freeze.until.map(text),
+    })
+}
+
+/// The promotion that waits to be confirmed, for the outside.
+pub(super) fn confirm_status(service: &Service) -> Option<ConfirmStatus> {
+    let confirm = service.record.confirm.as_ref()?;
+    Some(ConfirmStatus {
+        revision: confirm.revision.0,
+        former: confirm.former.0,
+        until: text(confirm.until),
+    })
 }
 
 fn freeze_sentence(name: &ServiceName, freeze: &Freeze) -> String {

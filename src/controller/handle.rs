@@ -62,8 +62,8 @@ pub enum Ask {
     Export(oneshot::Sender<Exported>),
     /// Write a sentence about a service into the journal.
     Tell(ServiceName, String),
-    /// Say something to the rollout under way.
-    Command(ServiceName, Command, oneshot::Sender<Result<ServiceStatus, Refused>>),
+    /// Say something to the rollout under way; who says so, as far as that is known.
+    Command(ServiceName, Command, Option<String>, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Say something that concerns no rollout under way.
     Say(ServiceName, Say, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
@@ -272,7 +272,17 @@ impl Handle {
         service: ServiceName,
         command: Command,
     ) -> Result<ServiceStatus, Refused> {
-        self.ask(|answer| Ask::Command(service, command, answer)).await?
+        self.command_by(service, command, None).await
+    }
+
+    /// The same, and who says it.
+    pub async fn command_by(
+        &self,
+        service: ServiceName,
+        command: Command,
+        by: Option<String>,
+    ) -> Result<ServiceStatus, Refused> {
+        self.ask(|answer| Ask::Command(service, command, by, answer)).await?
     }
 
     /// Says something that concerns no rollout under way.

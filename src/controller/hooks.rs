@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::executor::{Completion, Executor};
 use super::journal::{Happening, Kind};
+use super::outside::Asking;
 use crate::model::hook::{Hook, HookMoment, HookPlace, SMOKE_PAUSE, Smoke, SmokeAct};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Speech};
+use crate::model::webhook::WebhookKind;
 use crate::prober::smoke;
 use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::event::Attempt;
@@ -29,6 +31,7 @@ use crate::runtime::Runtime;
 use crate::runtime::hook::{Ran, run_here};
 use crate::store::Change;
 use crate::store::records::PendingHook;
+use crate::telemetry::metrics;
 
 /// A hook about to run.
 pub(super) struct HookRun {
@@ -82,6 +85,7 @@ pub(super) struct SmokeRun {
     pub(super) speech: Speech,
     pub(super) host: Option<String>,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) outside: Vec<Asking>,
 }
 
 impl SmokeRun {
@@ -93,7 +97,7 @@ impl SmokeRun {
                 result?;
             }
         }
-        Ok(())
+        join_all(self.outside.iter().map(Asking::passed)).await.into_iter().collect()
     }
 
     async fn persist(&self, test: &Smoke, instance: &Instance) -> Result<(), String> {
@@ -236,6 +240,9 @@ impl Driver {
         ran: &Ran,
     ) {
         let hook = moment.as_str();
+        let result = if ran.failure.is_none() { "done" } else { "failed" };
+        let labels = [("service", name.as_str()), ("hook", hook), ("result", result)];
+        metrics::count(&metrics::HOOKS, &labels);
         let mut message = match &ran.failure {
             None => format!("{hook}: done"),
             Some(why) => format!("{hook} failed: {why}"),
@@ -284,6 +291,7 @@ impl Driver {
             speech: revision.spec.speech(),
             host,
             env: self.hook_env(name, rollout.id, rollout.canary),
+            outside: self.askings(name, WebhookKind::PreRollout),
         };
         let (id, attempt) = (rollout.id, rollout.attempt);
         let cancel = CancellationToken::new();

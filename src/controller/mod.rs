@@ -20,6 +20,7 @@ mod journal;
 mod keeper;
 mod labels;
 mod maintenance;
+mod outside;
 mod owner;
 mod perform;
 mod prepare;

@@ -115,7 +115,10 @@ impl Driver {
         }
     }
 
-    fn launch(&mut self, name: &ServiceName) {
+    pub(super) fn launch(&mut self, name: &ServiceName) {
+        if self.waits_outside(name) {
+            return;
+        }
         let before = self.hook_before(name);
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
@@ -272,6 +275,7 @@ impl Driver {
         if served {
             self.tell_shielded(name);
         }
+        self.ask_outside(name);
         if ends {
             self.end_fresh(name);
         }

@@ -150,7 +150,7 @@ impl Driver {
                 }
                 Ok(spec)
             };
-            let spec = ready.await;
+            let spec = Box::pin(ready).await;
             let _ =
                 prepared.send(Prepared { service, spec, plan, kind, origin, notes, answer }).await;
         });

@@ -111,6 +111,7 @@ impl Driver {
                 fresh: Fresh::None,
                 recorder: None,
                 epoch: 0,
+                outside: Default::default(),
                 waiting: Vec::new(),
             });
         }
@@ -145,6 +146,7 @@ impl Driver {
         for name in &names {
             self.recover_hooks(name);
             self.recover_rollout(name, &found);
+            self.ask_outside(name);
             self.start_if_new(name);
         }
         self.look_for_latecomers();

@@ -13,7 +13,7 @@ use crate::model::moment::Moment;
 use crate::model::revision::Origin;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
-use crate::rollout::phase::{Cause, Phase};
+use crate::rollout::phase::{Cause, PauseReason, Phase};
 use crate::routing::budget::Shielded;
 use crate::store::records::{RecordedEvent, RolloutEntry};
 
@@ -73,6 +73,13 @@ impl Driver {
             notes: notes_of(service, active, last),
             maintenance: record.maintenance.as_ref().map(|record| MaintenanceStatus {
                 queue_seconds: record.queue_millis as f64 / 1e3,
+            }),
+            freeze: super::gates::freeze_status(service),
+            confirm: super::gates::confirm_status(service),
+            webhooks: active.map(|active| active.outside.status()).unwrap_or_default(),
+            gated: active.is_some_and(|active| {
+                let reason = PauseReason::Gate;
+                matches!(&active.rollout.phase, Phase::Paused { reason: why, .. } if *why == reason)
             }),
             routes: super::settings::route_texts(&service.config),
             generation: self.fleet.generation(),
@@ -276,9 +283,10 @@ pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
             Cause::Inconclusive { .. } | Cause::GateClosed { .. } => "timed_out",
-            Cause::Regression { .. } | Cause::Lost { .. } | Cause::SmokeFailed { .. } => {
-                "rolled_back"
-            }
+            Cause::Regression { .. }
+            | Cause::Lost { .. }
+            | Cause::Vetoed { .. }
+            | Cause::SmokeFailed { .. } => "rolled_back",
         }),
         _ => None,
     }
@@ -300,6 +308,9 @@ pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord 
         image: image_of(service, checkpoint.canary),
         digest: digest_of(service, checkpoint.canary),
         origin: origin_of(service, checkpoint.canary),
+        by: entry.events.iter().find_map(|event| {
+            event.message.strip_prefix(super::gates::DEPLOYED_BY).map(str::to_owned)
+        }),
         kind: match checkpoint.kind {
             Kind::Canary => "canary".to_owned(),
             Kind::Direct => "direct".to_owned(),

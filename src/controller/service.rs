@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fresh::Fresh;
 use super::handle::Refused;
+use super::outside::Outside;
 use super::recorder::Recorder;
 use super::status::{DeployAccepted, ServiceStatus};
 use crate::analysis::judge::Judge;
@@ -104,6 +105,8 @@ pub struct Active {
     pub recorder: Option<Recorder>,
     /// The judge's step under way, counted from 1 over restarts; 0 before this process saw any.
     pub epoch: u64,
+    /// What programs elsewhere say about it.
+    pub outside: Outside,
     /// Who is answered when the checkpoint of this attempt is written, or was not.
     pub waiting: Vec<(Attempt, Waiting)>,
 }

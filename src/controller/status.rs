@@ -51,12 +51,86 @@ pub struct ServiceStatus {
     /// Visitors are kept from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<MaintenanceStatus>,
+    /// No deploy may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<FreezeStatus>,
+    /// A promotion waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<ConfirmStatus>,
+    /// Programs elsewhere that have a say in the rollout under way, and what they said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<WebhookStatus>,
+    /// Whether the rollout waits for somebody at a gate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gated: bool,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
     pub routes: Vec<String>,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// A time without deploys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FreezeStatus {
+    /// Why.
+    pub reason: String,
+    /// Who said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Until when, RFC 3339; for good when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// A promotion that is taken back when nobody confirms it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfirmStatus {
+    /// The revision that was promoted.
+    pub revision: u32,
+    /// The one that comes back.
+    pub former: u32,
+    /// Until when, RFC 3339.
+    pub until: String,
+}
+
+/// A program elsewhere that has a say in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookStatus {
+    /// Its name.
+    pub name: String,
+    /// Its type, as Flagger's.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `asking`, `yes`, `no` or `failed`.
+    pub state: String,
+    /// How often it was asked in this phase.
+    pub calls: u32,
+    /// What it last said, in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+}
+
+/// Somebody who is told what happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotifyStatus {
+    /// The name in the configuration.
+    pub name: String,
+    /// `telegram`, `slack`, `discord`, `teams`, `email` or `webhook`.
+    pub kind: String,
+    /// Messages that wait.
+    pub waiting: usize,
+    /// Messages that were taken since the daemon started.
+    pub sent: u64,
+    /// Messages that were given up.
+    pub lost: u64,
+    /// Why the last try failed; absent while all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Since when, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// Visitors are kept from a service.
@@ -221,6 +295,9 @@ pub struct RolloutRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub origin: Option<Origin>,
+    /// Who asked for it and from where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// `canary` or `direct`.
     pub kind: String,
     /// The phase it is in or ended in.
@@ -330,6 +407,12 @@ pub struct DaemonStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
     pub certificates: Vec<CertificateStatus>,
+    /// Who is told what happens, and whether they can be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<NotifyStatus>,
+    /// Bytes that are free where the state lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_free: Option<u64>,
     /// When the configuration that runs was read, RFC 3339.
     #[serde(default)]
     pub configured: String,

@@ -66,6 +66,11 @@ impl Driver {
         }
         let warm = service.record.warm.take_if(|warm| warm.placed.revision != revision);
         if let Some(warm) = warm {
+            let message = format!(
+                "revision {} makes room for revision {revision}: it is no longer kept warm",
+                warm.placed.revision
+            );
+            self.tell(name, JournalKind::Note, message);
             self.retire(name, warm.placed);
         }
     }
@@ -172,7 +177,7 @@ impl Driver {
             if to.is_some() && to != stable {
                 self.admit_new_rollout(service)?;
             }
-            self.command(name, Command::Abort)?;
+            self.command(name, Command::Abort, None)?;
             let revision = stable.map_or(0, |id| id.0);
             return Ok(WayBack::Abort(DeployAccepted {
                 rollout: id.0,

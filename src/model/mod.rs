@@ -12,4 +12,5 @@ pub mod network;
 pub mod preamble;
 pub mod progress;
 pub mod revision;
+pub mod webhook;
 pub mod weight;

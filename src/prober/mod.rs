@@ -9,6 +9,7 @@
 //! [`BODY_BYTES`]; every `false` carries a diagnosis; the first event is the first conclusion, so a
 //! new instance is neither healthy nor unhealthy until `rise` successes or `fall` failures in a row.
 
+pub mod call;
 mod diagnosis;
 mod question;
 pub mod smoke;

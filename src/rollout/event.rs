@@ -46,6 +46,11 @@ pub enum Event {
         /// How.
         sentence: String,
     },
+    /// A program elsewhere, which has a say, wants the canary taken back.
+    Vetoed {
+        /// Which, and why.
+        sentence: String,
+    },
     /// The canary's requests have finished or were cut.
     Drained {
         /// Of the phase that asked.

@@ -223,6 +223,10 @@ impl Rollout {
                 Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. },
                 Event::Lost { sentence },
             ) => self.roll_back(Cause::Lost { sentence }, now),
+            (
+                Phase::Launching | Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. },
+                Event::Vetoed { sentence },
+            ) => self.roll_back(Cause::Vetoed { sentence }, now),
             (Phase::Baking { step }, Event::Sampled(verdict)) => self.weigh(*step, &verdict, now),
             (Phase::Paused { step, reason, .. }, Event::Sampled(verdict)) => {
                 match (verdict.result, reason) {
@@ -461,7 +465,7 @@ impl Rollout {
 
     /// Whether smoke tests come before visitors: not for a kept revision that served before.
     fn is_smoked(&self) -> bool {
-        !self.plan.smoke.is_empty() && (self.kind == Kind::Canary || self.stable.is_none())
+        self.plan.is_tested() && (self.kind == Kind::Canary || self.stable.is_none())
     }
 
     fn is_silent(&self, now: Moment) -> bool {
@@ -483,9 +487,11 @@ impl Rollout {
             | Event::Switched { attempt }
             | Event::Saved { attempt }
             | Event::Unsaved { attempt, .. } => *attempt != self.attempt,
-            Event::Sampled(_) | Event::Lost { .. } | Event::Tick { .. } | Event::Command(_) => {
-                false
-            }
+            Event::Sampled(_)
+            | Event::Lost { .. }
+            | Event::Vetoed { .. }
+            | Event::Tick { .. }
+            | Event::Command(_) => false,
         }
     }
 }

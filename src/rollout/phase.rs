@@ -99,6 +99,11 @@ pub enum Cause {
         /// Which, and what was answered.
         sentence: String,
     },
+    /// A program elsewhere wanted it back.
+    Vetoed {
+        /// Which, and why.
+        sentence: String,
+    },
     /// A person aborted.
     Aborted,
     /// Nobody came to a gate in time, and the plan says to go back.
@@ -118,6 +123,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Regression { sentence }
             | Self::Lost { sentence }
+            | Self::Vetoed { sentence }
             | Self::GateClosed { sentence } => f.write_str(sentence),
             Self::LaunchFailed { sentence } => write!(f, "could not start: {sentence}"),
             Self::NeverHealthy { sentence } => write!(f, "never became healthy: {sentence}"),

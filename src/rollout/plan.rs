@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::criteria::Criteria;
 use crate::model::hook::{Hooks, Smoke};
 use crate::model::revision::duration_millis;
+use crate::model::webhook::{Webhook, WebhookKind};
 use crate::model::weight::{InvalidWeight, Weight};
 
 /// How a rollout is carried out. Changing the configuration does not change a rollout under way.
@@ -65,6 +66,9 @@ pub struct Plan {
     /// What is run around the rollout.
     #[serde(default)]
     pub hooks: Hooks,
+    /// Programs elsewhere that have a say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
 }
 
 impl Plan {
@@ -83,22 +87,52 @@ impl Plan {
     /// Whether a person must say so before the canary leaves this step: a gate lies at its weight, or
     /// between the step before and it.
     #[must_use]
-    pub fn is_gated(&self, step: usize) -> bool {
+    pub fn is_gated_by_a_person(&self, step: usize) -> bool {
         let before = step.checked_sub(1).map_or(Weight::ZERO, |before| self.steps.weight(before));
         self.gates.iter().any(|gate| *gate > before && *gate <= self.steps.weight(step))
+    }
+
+    /// Whether the canary does not leave this step before a person or a webhook says so.
+    #[must_use]
+    pub fn is_gated(&self, step: usize) -> bool {
+        self.is_gated_by_a_person(step) || self.webhook_gates(step).next().is_some()
+    }
+
+    /// Whether something must go well on the canary before its first visitor.
+    #[must_use]
+    pub fn is_tested(&self) -> bool {
+        !self.smoke.is_empty() || self.webhooks_of(WebhookKind::PreRollout).next().is_some()
+    }
+
+    /// The webhooks of a kind.
+    pub fn webhooks_of(&self, kind: WebhookKind) -> impl Iterator<Item = &Webhook> {
+        self.webhooks.iter().filter(move |webhook| webhook.kind == kind)
+    }
+
+    /// The webhooks that must say yes before the canary leaves a step.
+    pub fn webhook_gates(&self, step: usize) -> impl Iterator<Item = &Webhook> {
+        self.webhooks_of(if self.steps.is_last(step) {
+            WebhookKind::ConfirmPromotion
+        } else {
+            WebhookKind::ConfirmTrafficIncrease
+        })
     }
 
     /// How long launching may take, with the hook before it.
     #[must_use]
     pub fn launch_within(&self) -> Duration {
         let hook = self.hooks.before_deploy.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
-        self.launch_deadline.saturating_add(hook)
+        let confirmed = self.webhooks_of(WebhookKind::ConfirmRollout).map(|one| one.wait).max();
+        self.launch_deadline.saturating_add(hook).saturating_add(confirmed.unwrap_or_default())
     }
 
     /// How long the smoke tests may take: instances are tested at the same time, tests in order.
     #[must_use]
     pub fn smoke_within(&self) -> Duration {
-        let each = self.smoke.iter().map(Smoke::longest);
+        let asked = self.webhooks_of(WebhookKind::PreRollout).map(|webhook| {
+            webhook.timeout.saturating_add(webhook.interval).saturating_mul(webhook.failures)
+        });
+        let each = self.smoke.iter().map(Smoke::longest).chain(asked);
         each.fold(SMOKE_SLACK, Duration::saturating_add)
     }
 }
@@ -132,6 +166,7 @@ impl Default for Plan {
             confirm_within: Duration::ZERO,
             smoke: Vec::new(),
             hooks: Hooks::default(),
+            webhooks: Vec::new(),
         }
     }
 }

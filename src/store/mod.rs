@@ -11,8 +11,8 @@ pub mod writer;
 use std::path::PathBuf;
 
 use records::{
-    AccountRecord, ActiveRecord, AuthorityRecord, CertificateRecord, Exported, RolloutEntry,
-    ServiceRecord,
+    AccountRecord, ActiveRecord, AuthorityRecord, CertificateRecord, Exported, LinksRecord,
+    RolloutEntry, ServiceRecord,
 };
 
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -43,6 +43,8 @@ pub struct Everything {
     pub account: Option<AccountRecord>,
     /// The certificate authority of this machine.
     pub authority: Option<AuthorityRecord>,
+    /// The key of links in messages.
+    pub links: Option<LinksRecord>,
 }
 
 impl Everything {
@@ -91,6 +93,8 @@ pub enum Change {
     Account(Box<AccountRecord>),
     /// The certificate authority of this machine was made.
     Authority(Box<AuthorityRecord>),
+    /// A link was used, or their key was made.
+    Links(Box<LinksRecord>),
 }
 
 /// Why state could not be read or written. Each display says what to change.

@@ -192,6 +192,15 @@ pub struct AuthorityRecord {
     pub key: Hidden,
 }
 
+/// What links in messages are signed with, and which of them were used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinksRecord {
+    /// The key, base64url.
+    pub key: Hidden,
+    /// Links that were used, with the second since the Unix epoch at which they would expire.
+    pub used: std::collections::BTreeMap<String, u64>,
+}
+
 /// The format of an export.
 pub const EXPORT: u32 = 1;
 

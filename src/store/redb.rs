@@ -23,6 +23,7 @@ const TABLES: [Table; 7] = [META, SERVICES, REVISIONS, ACTIVE, HISTORY, CERTIFIC
 /// The keys in [`AUTHORITIES`].
 const ACCOUNT: &str = "account";
 const LOCAL: &str = "local";
+const LINKS: &str = "links";
 
 /// The format of the records. Raised when a record changes so that an older version cannot read it.
 const FORMAT: u64 = 1;
@@ -139,6 +140,7 @@ impl Store for RedbStore {
         everything.certificates = certificates.map(|(_, record)| record).collect();
         everything.account = self.one(AUTHORITIES, ACCOUNT)?;
         everything.authority = self.one(AUTHORITIES, LOCAL)?;
+        everything.links = self.one(AUTHORITIES, LINKS)?;
         Ok(everything)
     }
 
@@ -225,6 +227,7 @@ fn entry(change: &Change) -> Result<(Table, String, Option<Vec<u8>>), StoreError
         Change::DropCertificate(name) => (CERTIFICATES, name.clone(), None),
         Change::Account(record) => (AUTHORITIES, ACCOUNT.to_owned(), json(record)?),
         Change::Authority(record) => (AUTHORITIES, LOCAL.to_owned(), json(record)?),
+        Change::Links(record) => (AUTHORITIES, LINKS.to_owned(), json(record)?),
     })
 }
 

@@ -90,6 +90,18 @@ metrics! {
     RELOADED Gauge "config_last_reload_success" "1 when the last reload of the configuration succeeded.";
     RELOADED_AT Gauge "config_last_reload_success_timestamp_seconds" "When the configuration was last loaded.";
     RELOADS Counter "config_reloads_total" "Reloads of the configuration, by result.";
+    FROZEN Gauge "frozen" "1 while no deploy of a service may begin.";
+    GATED Gauge "gate_waiting" "1 while a rollout waits for somebody at a gate.";
+    UNCONFIRMED Gauge "confirm_waiting" "1 while a promotion waits to be confirmed.";
+    HOOKS Counter "hooks_total" "Hooks that ran around rollouts, by service, hook and result.";
+    WEBHOOKS Counter "webhook_calls_total" "Programs elsewhere that were asked about a rollout, by service, type and result.";
+    CHECKPOINTS Counter "checkpoints_total" "Checkpoints that were to be archived, by service and result.";
+    NOTIFICATIONS Counter "notifications_total" "Messages to people and programs: sent, failed (a try) and lost, by recipient and result.";
+    NOTIFY_WAITING Gauge "notifications_waiting" "Messages that a recipient has yet to take.";
+    NOTIFY_UP Gauge "notify_up" "0 while a recipient takes no messages.";
+    LINKS Counter "notify_links_total" "Links of messages that were used, by result.";
+    AUDITED Counter "audit_entries_total" "Entries of the audit log, by result.";
+    DISK_FREE Gauge "state_disk_free_bytes" "Bytes that are free where the state lies.";
     NOT_AFTER Gauge "tls_certificate_not_after_timestamp_seconds" "When a certificate expires, by its first name and by where it comes from: its file, acme or local.";
     CERTIFICATE_OK Gauge "tls_certificate_ok" "0 when a certificate could not be read, had or renewed, or is about to expire; else 1.";
     ORDERS Counter "acme_orders_total" "Certificates asked of the certificate authority, by result.";
@@ -273,6 +285,19 @@ fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// What is counted through the facade.
+const RARE: [&Metric; 9] = [
+    &ROLLOUTS,
+    &RELOADS,
+    &STALE,
+    &HOOKS,
+    &WEBHOOKS,
+    &CHECKPOINTS,
+    &NOTIFICATIONS,
+    &LINKS,
+    &AUDITED,
+];
+
 /// The counters of rare events, behind the `metrics` facade.
 #[derive(Clone)]
 pub struct Rare {
@@ -292,7 +317,7 @@ impl Rare {
         let recorder = PrometheusBuilder::new().build_recorder();
         let rare = Self { handle: recorder.handle() };
         metrics::set_global_recorder(recorder).ok()?;
-        for metric in [&ROLLOUTS, &RELOADS, &STALE] {
+        for metric in RARE {
             metrics::describe_counter!(metric.name, metric.help);
         }
         Some(rare)
@@ -310,7 +335,7 @@ impl Rare {
     }
 }
 
-/// Counts a rare event: one of [`ROLLOUTS`], [`RELOADS`], [`STALE`].
+/// Counts a rare event.
 pub fn count(metric: &'static Metric, labels: &[(&'static str, &str)]) {
     let labels: Vec<Label> =
         labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();

@@ -4,6 +4,7 @@
 //! Every metric name stands once, in one place. Nothing here decides.
 
 pub mod access_log;
+pub mod audit;
 pub mod logging;
 pub mod metrics;
 pub mod traffic;

@@ -370,6 +370,11 @@ impl Daemon {
         get(self.http, path, &[])
     }
 
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
+        self.read("/metrics").unwrap_or_default()
+    }
+
     /// Everything it launched that is there now: process ids of apps, or ids of containers.
     pub fn running(&self) -> Vec<String> {
         let mut found = match self.runs {

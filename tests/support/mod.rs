@@ -10,6 +10,7 @@ pub mod line;
 pub mod load;
 pub mod process;
 pub mod python;
+pub mod receiver;
 pub mod registry;
 pub mod sample;
 

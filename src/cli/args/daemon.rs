@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, Source, duration, freeze, keeping, maintenance, tester};
+use super::{Output, Source, duration, freeze, keeping, maintenance, tester, watching};
 use crate::cli::exit::EXIT_CODES;
 use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
@@ -59,12 +59,12 @@ pub enum Daemon {
     /// Says that a promotion stands, where `confirm_within` asks for it
     #[command(display_order = 38)]
     Confirm(OneService),
-    /// Lets no deploy of a service begin
+    /// Lets no deploy of a service begin, or of any (--all)
     #[command(display_order = 38)]
     Freeze(freeze::Freeze),
     /// Lets deploys of a service begin again
     #[command(display_order = 38)]
-    Unfreeze(OneService),
+    Unfreeze(freeze::Unfreeze),
     /// Keeps and restores checkpoints
     #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
     Checkpoint(keeping::Checkpoint),
@@ -85,7 +85,19 @@ pub enum Daemon {
     Events(Events),
     /// Shows the output of a service's instances
     #[command(display_order = 43)]
-    Logs(Logs),
+    Logs(watching::Logs),
+    /// Shows everything on the whole screen, live, with keys that act
+    #[command(display_order = 31, long_about = watching::TOP)]
+    Top(watching::Watching),
+    /// Says what would stop a deploy today, and how to mend it
+    #[command(display_order = 44, long_about = watching::DOCTOR)]
+    Doctor(watching::Doctor),
+    /// Lists what was done, by whom and from where
+    #[command(display_order = 42, long_about = watching::AUDIT)]
+    Audit(watching::Audit),
+    /// Tries those who are told what happens
+    #[command(display_order = 46, subcommand_required = true, arg_required_else_help = true)]
+    Notify(watching::Notify),
     /// Makes a cookie that lets its holder choose a side
     #[command(display_order = 45, long_about = tester::TESTER_COOKIE)]
     TesterCookie(tester::TesterCookie),
@@ -421,22 +433,6 @@ pub struct Events {
     pub client: Client,
 }
 
-/// `logs`
-#[derive(Debug, Args)]
-pub struct Logs {
-    /// The service
-    pub service: Service,
-    /// Only instances of this revision
-    #[arg(long, value_parser = revision)]
-    pub revision: Option<RevisionId>,
-    /// How many lines of each instance
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
-    pub lines: usize,
-    /// Where the daemon is.
-    #[command(flatten)]
-    pub client: Client,
-}
-
 /// `instance-shim`
 #[derive(Debug, Args)]
 pub struct InstanceShim {
@@ -464,7 +460,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     scalar::address(text)
 }
 
-fn revision(text: &str) -> Result<RevisionId, String> {
+pub(super) fn revision(text: &str) -> Result<RevisionId, String> {
     let number = text.parse().ok().filter(|number| *number > 0).map(RevisionId);
     number.ok_or_else(|| "expected the number of a revision, from 1 on".to_owned())
 }

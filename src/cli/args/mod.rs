@@ -10,6 +10,7 @@ pub mod keeping;
 pub mod maintenance;
 pub mod offline;
 pub mod tester;
+pub mod watching;
 
 use std::path::PathBuf;
 use std::time::Duration;

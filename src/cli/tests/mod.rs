@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was said on one stream.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Said(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Said {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -30,7 +30,7 @@ impl Write for Said {
 }
 
 impl Said {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().expect("unpoisoned")).into_owned()
     }
 
@@ -43,6 +43,12 @@ impl Said {
         let waited = tokio::time::timeout(PATIENCE, shown).await;
         assert!(waited.is_ok(), "{text:?} not in:\n{}", self.text());
     }
+}
+
+/// A console that is no terminal, and what it says on stdout and stderr.
+pub(super) fn written() -> (Console, Said, Said) {
+    let (out, err) = (Said::default(), Said::default());
+    (Console::over(Box::new(out.clone()), Box::new(err.clone()), false), out, err)
 }
 
 /// A person at a shell.

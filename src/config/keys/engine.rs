@@ -1,6 +1,6 @@
-//! The keys of `[runtime]` and `[log]`.
+//! The keys of `[admin]`, `[runtime]` and `[log]`.
 
-use super::Shape::{Choice, Text};
+use super::Shape::{Address, Choice, Duration, Secret, Text};
 use super::{Key, key};
 
 /// `[runtime]`.
@@ -33,4 +33,28 @@ pub const LOG: &[Key] = &[
         r#""info""#,
         "Levels, also per module: \"info,switchback::proxy=debug\". Also set by SWITCHBACK_LOG.",
     ),
+];
+
+/// `[admin]`.
+pub const ADMIN: &[Key] = &[
+    key(
+        "socket",
+        Text,
+        r#""/run/switchback/admin.sock""#,
+        "Unix socket of the admin API, with mode 0660.",
+    ),
+    key(
+        "listen",
+        Address,
+        r#""127.0.0.1:9900""#,
+        "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
+    ),
+    key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
+    key(
+        "public_url",
+        Text,
+        "",
+        "Where people reach the path /links of the admin API from outside; messages then have links to approve and to take back.",
+    ),
+    key("link_expiry", Duration, r#""1h""#, "How long such a link can be used, once."),
 ];

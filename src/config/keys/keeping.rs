@@ -18,6 +18,12 @@ pub const STATE: &[Key] = &[
         "",
         "Directory for the archives of checkpoints; `checkpoints` below `dir` when not written.",
     ),
+    key(
+        "audit_keep",
+        Duration,
+        r#""365d""#,
+        "How long the audit log (`audit` below `dir`) goes back, in whole months; `switchback audit` reads it.",
+    ),
 ];
 
 /// `[service.NAME.backup]`.

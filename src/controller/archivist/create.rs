@@ -16,6 +16,7 @@ use crate::controller::handle::Handle;
 use crate::model::id::ServiceName;
 use crate::model::progress::Listener;
 use crate::model::revision::{RevisionSpec, Source as Runs};
+use crate::telemetry::metrics;
 
 /// A part that shall be written.
 struct Wanted {
@@ -37,8 +38,13 @@ impl Archivist {
         automatic: bool,
         told: &Listener,
     ) -> Result<Listed, ArchiveTrouble> {
-        let _taken = self.take(&subject.config.name)?;
-        self.create_taken(subject, note, automatic, told).await
+        let name = subject.config.name.clone();
+        let _taken = self.take(&name)?;
+        let made = self.create_taken(subject, note, automatic, told).await;
+        let result = if made.is_ok() { "archived" } else { "failed" };
+        let labels = [("service", name.as_str()), ("result", result)];
+        metrics::count(&metrics::CHECKPOINTS, &labels);
+        made
     }
 
     /// Archives a checkpoint of what serves, because a person asks for it.
