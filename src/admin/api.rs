@@ -212,7 +212,7 @@ pub(super) async fn deploy(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 11] = [
+    const FIELDS: [&str; 12] = [
         "image",
         "tag",
         "command",
@@ -224,6 +224,7 @@ pub(super) async fn deploy(
         "bake",
         "by",
         "override_freeze",
+        "strategy",
     ];
     let request: DeployRequest = body::read(&FIELDS, body)?;
     let sources = [
@@ -439,6 +440,8 @@ pub(super) async fn rollout(
 pub(super) struct ForecastQuery {
     /// Other steps than those configured, as text.
     steps: Option<String>,
+    /// Another strategy than the one configured.
+    strategy: Option<String>,
 }
 
 /// What each step of a rollout would take now: canary requests, seconds, and what would be caught.
@@ -451,7 +454,9 @@ pub(super) async fn forecast(
     Named(name): Named,
     Asked(query): Asked<ForecastQuery>,
 ) -> Answer<Vec<StepForecast>> {
-    Ok(Json(state.handle.forecast(name, query.steps).await?))
+    let ForecastQuery { steps, strategy } = query;
+    let request = DeployRequest { steps, strategy, ..DeployRequest::default() };
+    Ok(Json(state.handle.forecast(name, request).await?))
 }
 
 /// Which output, and how much of it.

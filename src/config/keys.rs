@@ -5,18 +5,22 @@
 pub mod edge;
 
 mod engine;
+mod exchange;
+mod hardening;
 mod tcp;
 mod tls;
 
-pub use engine::{LOG, RUNTIME};
+pub use engine::{ADMIN, LOG, RUNTIME};
 pub use tcp::TCP;
 pub use tls::{ACME, CERTIFICATE, TLS};
 
+use self::exchange::EXCHANGE;
+use self::hardening::HARDENING;
 use super::listen_keys::LISTEN;
 use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
-    Address, Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size,
-    Statuses, Switch, Table, Tables, Text, TextOrList,
+    Choice, Duration, Integer, List, Map, Named, Optional, Secret, Secrets, Size, Statuses, Switch,
+    Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -143,26 +147,15 @@ pub const TOP: &[Key] = &[
     ),
 ];
 
-/// `[admin]`.
-pub const ADMIN: &[Key] = &[
-    key(
-        "socket",
-        Text,
-        r#""/run/switchback/admin.sock""#,
-        "Unix socket of the admin API, with mode 0660.",
-    ),
-    key(
-        "listen",
-        Address,
-        r#""127.0.0.1:9900""#,
-        "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
-    ),
-    key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
-];
-
 /// `[service.NAME]`.
 pub const SERVICE: &[Key] =
-    &edge::joined::<{ SERVICE_OWN.len() + edge::RULES.len() }>(SERVICE_OWN, edge::RULES);
+    &edge::joined::<{ SERVICE_MORE.len() + edge::RULES.len() }>(SERVICE_MORE, edge::RULES);
+
+const SERVICE_MORE: &[Key] =
+    &edge::joined::<{ SERVICE_RUNS.len() + EXCHANGE.len() }>(SERVICE_RUNS, EXCHANGE);
+
+const SERVICE_RUNS: &[Key] =
+    &edge::joined::<{ SERVICE_OWN.len() + HARDENING.len() }>(SERVICE_OWN, HARDENING);
 
 /// Keys that only a service has.
 const SERVICE_OWN: &[Key] = &[
@@ -210,10 +203,6 @@ const SERVICE_OWN: &[Key] = &[
         "[]",
         "Docker networks to join; instances are reached on the first. None is the default bridge.",
     ),
-    key("memory", Size, "0", "Memory limit of an instance; 0 is none."),
-    key("cpus", Number(1_024.0), "0", "CPU limit of an instance in cores; 0 is none."),
-    key("pids", Integer(0, 4_194_304), "0", "Process limit of an instance; 0 is none."),
-    key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
     key("probe", Table(PROBE), "", "How the health of an instance is asked."),
     key(

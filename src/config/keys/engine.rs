@@ -1,7 +1,24 @@
-//! The keys of `[runtime]` and `[log]`.
+//! The keys of `[admin]`, `[runtime]` and `[log]`.
 
-use super::Shape::{Choice, Text};
+use super::Shape::{Address, Choice, Secret, Text};
 use super::{Key, key};
+
+/// `[admin]`.
+pub const ADMIN: &[Key] = &[
+    key(
+        "socket",
+        Text,
+        r#""/run/switchback/admin.sock""#,
+        "Unix socket of the admin API, with mode 0660.",
+    ),
+    key(
+        "listen",
+        Address,
+        r#""127.0.0.1:9900""#,
+        "TCP address of the admin API, or \"off\". Beyond loopback it needs a token.",
+    ),
+    key("token", Secret, "", "Bearer token that TCP clients must send; at least 16 characters."),
+];
 
 /// `[runtime]`.
 pub const RUNTIME: &[Key] = &[
