@@ -19,6 +19,7 @@ mod demonstration;
 mod engine_gone;
 mod fits;
 mod fixed_addresses;
+mod fresh_baseline;
 mod gates;
 mod hardened;
 mod hooks;
