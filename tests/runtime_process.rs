@@ -435,7 +435,7 @@ async fn what_cannot_run_is_refused_in_one_sentence() {
     let error =
         runtime.launch(&shell("echo cannot bind >&2; exit 3"), &replica(0)).await.unwrap_err();
     assert_eq!(error.to_string(), "the instance exited with code 3 right after its start");
-    let RuntimeError::Ended { exit, logs } = error else { panic!() };
+    let RuntimeError::Ended { exit, logs, .. } = error else { panic!() };
     assert_eq!((exit.code, logs), (Some(3), vec!["cannot bind".to_owned()]));
     assert!(runtime.list().await.unwrap().is_empty(), "a failed launch leaves nothing");
 }

@@ -51,6 +51,7 @@ const ROOMS: [Room; 20] = [
         3,
         &[
             "rollout::plan",
+            "rollout::strategy",
             "routing::asset",
             "routing::settings",
             "routing::table",

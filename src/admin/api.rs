@@ -188,7 +188,7 @@ pub(super) async fn deploy(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    const FIELDS: [&str; 11] = [
+    const FIELDS: [&str; 12] = [
         "image",
         "tag",
         "command",
@@ -200,6 +200,7 @@ pub(super) async fn deploy(
         "bake",
         "by",
         "override_freeze",
+        "strategy",
     ];
     let mut request: DeployRequest = body::read(&FIELDS, body)?;
     // What the kernel knows of who asks stands beside what they say.
@@ -429,6 +430,8 @@ pub(super) async fn rollout(
 pub(super) struct ForecastQuery {
     /// Other steps than those configured, as text.
     steps: Option<String>,
+    /// Another strategy than the one configured.
+    strategy: Option<String>,
 }
 
 /// What each step of a rollout would take now: canary requests, seconds, and what would be caught.
@@ -441,7 +444,9 @@ pub(super) async fn forecast(
     Named(name): Named,
     Asked(query): Asked<ForecastQuery>,
 ) -> Answer<Vec<StepForecast>> {
-    Ok(Json(state.handle.forecast(name, query.steps).await?))
+    let ForecastQuery { steps, strategy } = query;
+    let request = DeployRequest { steps, strategy, ..DeployRequest::default() };
+    Ok(Json(state.handle.forecast(name, request).await?))
 }
 
 /// Which output, and how much of it.

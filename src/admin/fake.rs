@@ -19,6 +19,7 @@ use crate::controller::status::{
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
 use crate::rollout::command::Command;
+use crate::rollout::strategy::Strategy;
 use crate::telemetry::traffic::{Count, Traffic};
 
 /// The fake's levers.
@@ -160,7 +161,12 @@ impl Levers {
             let refused = self.refuse.lock().expect("unpoisoned").clone();
             let accept = || {
                 refused.clone().map_or(
-                    Ok(DeployAccepted { rollout: 12, revision: 4, same_image_as: None }),
+                    Ok(DeployAccepted {
+                        rollout: 12,
+                        revision: 4,
+                        same_image_as: None,
+                        strategy: Strategy::Canary,
+                    }),
                     Err,
                 )
             };
@@ -220,8 +226,9 @@ impl Levers {
                         .map(|_| MaintenanceStatus { queue_seconds: 30.0 });
                     let _ = answer.send(refused.map_or(Ok(status), Err));
                 }
-                Ask::Forecast(_, steps, answer) => {
-                    let weights = if steps.is_some() { vec![10.0] } else { vec![5.0, 25.0, 50.0] };
+                Ask::Forecast(_, request, answer) => {
+                    let weights =
+                        if request.steps.is_some() { vec![10.0] } else { vec![5.0, 25.0, 50.0] };
                     let step = |weight| StepForecast {
                         weight,
                         requests: Some(890),
@@ -369,6 +376,7 @@ pub(crate) fn baking() -> ServiceStatus {
         service: "web".to_owned(),
         phase: "baking".to_owned(),
         step: Some(2),
+        strategy: "canary".to_owned(),
         steps: vec![5.0, 25.0, 50.0, 100.0],
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),

@@ -263,11 +263,16 @@ impl Client {
     pub async fn forecast(
         &self,
         service: &str,
-        steps: Option<&str>,
+        request: &DeployRequest,
     ) -> Result<Vec<StepForecast>, Trouble> {
         // The only letters of steps that a query could misunderstand.
-        let steps = steps.map(|steps| steps.replace('%', "%25").replace(' ', "%20"));
-        let query = steps.map_or_else(String::new, |steps| format!("?steps={steps}"));
+        let given = [("steps", &request.steps), ("strategy", &request.strategy)];
+        let given = given.into_iter().filter_map(|(name, value)| {
+            let value = value.as_ref()?.replace('%', "%25").replace(' ', "%20");
+            Some(format!("{name}={value}"))
+        });
+        let given: Vec<String> = given.collect();
+        let query = if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) };
         self.get(&format!("/api/v1/services/{service}/forecast{query}")).await
     }
 

@@ -17,6 +17,7 @@ use crate::controller::status::{DeployRequest, ServiceStatus, StepForecast};
 use crate::model::revision::Origin;
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
+use crate::rollout::strategy::Strategy;
 
 /// What to deploy, and how.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +34,8 @@ pub struct Options {
     pub endpoints: Option<Vec<SocketAddr>>,
     /// Environment variables beside the configured ones.
     pub env: std::collections::BTreeMap<String, String>,
+    /// How the new revision takes the place of the old one, instead of what is configured.
+    pub strategy: Option<Strategy>,
     /// Steps instead of the configured ones.
     pub steps: Option<Steps>,
     /// The least time at a step instead of the configured one.
@@ -77,7 +80,11 @@ pub(super) async fn deploy(
         let forecast = match service.stable {
             // All traffic at once: there are no steps.
             None => Vec::new(),
-            Some(_) => client.forecast(&service.service, request.steps.as_deref()).await?,
+            Some(_) => client.forecast(&service.service, &request).await?,
+        };
+        let steps = match forecast.is_empty() {
+            true => steps,
+            false => forecast.iter().map(|step| step.weight).collect(),
         };
         return Ok(plan(console, &service, &request, &steps, &forecast, json));
     }
@@ -91,7 +98,7 @@ pub(super) async fn deploy(
     if json {
         console.json(&json!({
             "kind": "accepted", "service": name, "rollout": accepted.rollout, "revision": accepted.revision,
-            "same_image_as": accepted.same_image_as,
+            "same_image_as": accepted.same_image_as, "strategy": accepted.strategy,
         }));
     }
     if detach {
@@ -103,6 +110,7 @@ pub(super) async fn deploy(
     }
     if !json {
         let what = what(&service, &request);
+        let steps = way(accepted.strategy, &steps, console);
         let line = headline(name, from, accepted.revision, &what, &steps, console);
         console.talk(line.and(Look::Faint, &format!("   rollout {}", accepted.rollout)));
         if let Some(same) = accepted.same_image_as {
@@ -137,6 +145,7 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         env: options.env,
         origin: options.origin,
         no_checkpoint: options.no_checkpoint,
+        strategy: options.strategy.map(|strategy| strategy.to_string()),
         steps: options.steps.map(String::from),
         bake: options.bake.map(show_duration),
         by: options.by,
@@ -167,7 +176,7 @@ fn headline(
     from: Option<u32>,
     to: u32,
     what: &str,
-    steps: &[f64],
+    way: &str,
     console: &Console,
 ) -> Line {
     let arrow = console.signs().arrow;
@@ -175,9 +184,22 @@ fn headline(
     let Some(from) = from else {
         return line.plain(&format!("  first revision {to} ({what}): all traffic at once"));
     };
-    let steps: Vec<String> = steps.iter().map(|step| figures::percent(*step)).collect();
-    let steps = steps.join(&format!(" {arrow} "));
-    line.plain(&format!("  revision {from} {arrow} {to} ({what})  canary {steps}"))
+    line.plain(&format!("  revision {from} {arrow} {to} ({what})  {way}"))
+}
+
+/// How a revision takes the place of another: `canary 5% → 25% → 50% → 100%`.
+fn way(strategy: Strategy, steps: &[f64], console: &Console) -> String {
+    let arrow = console.signs().arrow;
+    let percents: Vec<String> = steps.iter().map(|step| figures::percent(*step)).collect();
+    let steps = percents.join(&format!(" {arrow} "));
+    match strategy {
+        Strategy::Canary => format!("canary {steps}"),
+        Strategy::BlueGreen => "blue-green: all at once when it is healthy".to_owned(),
+        Strategy::Rolling => "rolling: instance by instance".to_owned(),
+        Strategy::Recreate => {
+            "recreate: what serves stops, then it starts; visitors wait".to_owned()
+        }
+    }
 }
 
 /// What each step would take, as a table.
@@ -221,21 +243,23 @@ fn plan(
     let from = service.stable.as_ref().map(|stable| stable.revision);
     let what = what(service, request);
     let under_way = service.canary.is_some();
+    let configured = || service.strategy.parse().unwrap_or_default();
+    let strategy: Strategy =
+        request.strategy.as_ref().and_then(|text| text.parse().ok()).unwrap_or_else(configured);
     if json {
         console.json(&json!({
             "kind": "plan", "service": service.service, "from": from, "runs": what,
-            "steps": steps, "bake": request.bake, "possible_now": !under_way,
+            "strategy": strategy, "steps": steps, "bake": request.bake, "possible_now": !under_way,
             "forecast": forecast,
         }));
         return Exit::Done;
     }
     let arrow = console.signs().arrow;
-    let steps: Vec<String> = steps.iter().map(|step| figures::percent(*step)).collect();
     let name = &service.service;
     match from {
         Some(from) => {
             console.data(format!("{name}: revision {from} {arrow} a new one ({what})"));
-            console.data(format!("canary {}", steps.join(&format!(" {arrow} "))));
+            console.data(way(strategy, steps, console));
         }
         None => console
             .data(format!("{name}: the first revision ({what}), all traffic at once when healthy")),

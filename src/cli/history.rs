@@ -9,6 +9,9 @@ use super::{figures, live, watch};
 use crate::analysis::verdict::{Check, Finding};
 use crate::controller::status::RolloutRecord;
 
+/// What people see of a digest: as much as Docker's own tools show.
+const DIGEST_SHOWN: usize = "sha256:".len() + 12;
+
 /// Whose history, and how it is shown.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -60,9 +63,21 @@ fn row(record: &RolloutRecord, arrow: &str) -> Vec<(Look, String)> {
         (look, outcome),
         (Look::Plain, moment(&record.started)),
         (Look::Plain, took.map_or_else(String::new, figures::duration)),
-        (Look::Plain, record.image.clone()),
+        (Look::Plain, runs(record)),
         (Look::Plain, record.cause.clone().unwrap_or_default()),
     ]
+}
+
+/// What ran, and what that was under its name: `web:v2 sha256:0f3a…, 1b2c… of main`.
+fn runs(record: &RolloutRecord) -> String {
+    let mut text = record.image.clone();
+    if let Some(digest) = &record.digest {
+        text.push_str(&format!(" {}", digest.get(..DIGEST_SHOWN).unwrap_or(digest)));
+    }
+    if let Some(origin) = &record.origin {
+        text.push_str(&format!(", built from {origin}"));
+    }
+    text
 }
 
 fn outcome(record: &RolloutRecord) -> (String, Look) {
@@ -96,7 +111,8 @@ pub async fn explain(client: &Client, console: &mut Console, rollout: u64, json:
 
 fn explanation(record: &RolloutRecord, console: &Console) -> Vec<Line> {
     let signs = console.signs();
-    let RolloutRecord { rollout, service, to, image, kind, .. } = record;
+    let RolloutRecord { rollout, service, to, kind, .. } = record;
+    let image = runs(record);
     let revisions = match record.from {
         Some(from) => format!("revision {from} {} {to}", signs.arrow),
         None => format!("first revision {to}"),

@@ -51,6 +51,7 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
                 command: args.command,
                 endpoints: args.endpoints,
                 env: args.env.into_iter().collect(),
+                strategy: args.strategy,
                 steps: args.steps,
                 bake: args.bake,
                 by: gates::whoami(),

@@ -1,5 +1,6 @@
 //! Reads what only a container can be told.
 
+use super::hardening::read_hardening;
 use super::raw::Value;
 use super::reader::Section;
 use crate::model::revision::ContainerSpec;
@@ -39,6 +40,7 @@ pub(super) fn read_container(section: &Section<'_>) -> ContainerSpec {
             .map_or(0, |found| (found.value * 1_000.0).round() as u64),
         pids: section.integer("pids").map_or(0, |found| found.value),
         user: section.text("user").map(|found| found.value),
+        hardening: read_hardening(section),
         ..ContainerSpec::default()
     }
 }

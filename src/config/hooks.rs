@@ -1,5 +1,6 @@
 //! Reads what is run around a rollout: smoke tests and hooks.
 
+use super::exchange::read_strategy;
 use super::raw::Value;
 use super::reader::Section;
 use super::scalar;
@@ -55,6 +56,10 @@ pub(super) fn read_gates(section: &Section<'_>, steps: Steps) -> Plan {
         Value::Text(text) => text.parse::<Weight>().map_err(|error| error.to_string()),
         _ => Err("expected for example [\"50%\"]".to_owned()),
     });
+    let replicas = section.integer("replicas").map_or(1, |found| found.value);
+    let strategy = read_strategy(section);
+    let plan = Plan { strategy, steps, ..Plan::default() };
+    let steps = plan.clone().carried_out(u32::try_from(replicas).unwrap_or(1)).steps;
     for gate in gates.iter().filter(|gate| !steps.weights().contains(&gate.value)) {
         let place = gate.place.clone().unwrap_or_else(|| section.place.clone());
         let title = format!("the gate {} is no step", gate.value);
@@ -71,8 +76,7 @@ pub(super) fn read_gates(section: &Section<'_>, steps: Steps) -> Plan {
         confirm_within: section.duration("confirm_within").value,
         smoke: read_smoke(section),
         webhooks: super::notify::read_webhooks(section),
-        steps,
-        ..Plan::default()
+        ..plan
     }
 }
 

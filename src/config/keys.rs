@@ -5,7 +5,9 @@
 pub mod edge;
 
 mod engine;
+mod exchange;
 mod find;
+mod hardening;
 mod notify;
 mod tcp;
 mod tls;
@@ -16,11 +18,13 @@ pub use notify::{NOTIFY, WEBHOOK};
 pub use tcp::TCP;
 pub use tls::{ACME, CERTIFICATE, TLS};
 
+use self::exchange::EXCHANGE;
+use self::hardening::HARDENING;
 use super::listen_keys::LISTEN;
 use super::rollout_keys::{HOOK, PROBE, SMOKE};
 use Shape::{
-    Choice, Duration, Integer, List, Map, Named, Number, Optional, Secret, Secrets, Size, Statuses,
-    Switch, Table, Tables, Text, TextOrList,
+    Choice, Duration, Integer, List, Map, Named, Optional, Secret, Secrets, Size, Statuses, Switch,
+    Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -151,8 +155,16 @@ pub const TOP: &[Key] = &[
 ];
 
 /// `[service.NAME]`.
-pub const SERVICE: &[Key] =
-    &edge::joined::<{ SERVICE_OWN.len() + edge::OF_SERVICE.len() }>(SERVICE_OWN, edge::OF_SERVICE);
+pub const SERVICE: &[Key] = &edge::joined::<{ SERVICE_MORE.len() + edge::OF_SERVICE.len() }>(
+    SERVICE_MORE,
+    edge::OF_SERVICE,
+);
+
+const SERVICE_MORE: &[Key] =
+    &edge::joined::<{ SERVICE_RUNS.len() + EXCHANGE.len() }>(SERVICE_RUNS, EXCHANGE);
+
+const SERVICE_RUNS: &[Key] =
+    &edge::joined::<{ SERVICE_OWN.len() + HARDENING.len() }>(SERVICE_OWN, HARDENING);
 
 /// Keys that only a service has.
 const SERVICE_OWN: &[Key] = &[
@@ -200,10 +212,6 @@ const SERVICE_OWN: &[Key] = &[
         "[]",
         "Docker networks to join; instances are reached on the first. None is the default bridge.",
     ),
-    key("memory", Size, "0", "Memory limit of an instance; 0 is none."),
-    key("cpus", Number(1_024.0), "0", "CPU limit of an instance in cores; 0 is none."),
-    key("pids", Integer(0, 4_194_304), "0", "Process limit of an instance; 0 is none."),
-    key("user", Text, "", "User that an instance runs as, \"name\" or \"uid:gid\"."),
     key("labels", Map, "", "Labels of the containers."),
     key("probe", Table(PROBE), "", "How the health of an instance is asked."),
     key(

@@ -20,6 +20,8 @@ mod daemon;
 mod document;
 pub mod env_file;
 mod exceptions;
+mod exchange;
+mod hardening;
 mod hooks;
 pub mod image;
 pub mod keeping;

@@ -8,6 +8,7 @@ use super::container::read_container;
 use super::daemon::secret;
 use super::document::Document;
 use super::exceptions::{read_assets, read_exceptions};
+use super::exchange::{check_exchange, read_exchange};
 use super::hooks::{read_gates, read_hooks};
 use super::keys::{Key, SERVICE, TCP};
 use super::policy::{self, Context, ReadFile};
@@ -116,6 +117,7 @@ fn read_service(
         probe.kind = ProbeKind::Tcp;
     }
     let mut plan = read_plan(&section, probe.deadline);
+    read_exchange(&section, &mut plan);
     if settings.affinity != Affinity::None {
         // Users are assigned, not requests: the share of requests may differ from the split.
         plan.criteria.unit = Unit::Session;
@@ -129,6 +131,7 @@ fn read_service(
     let keeping = keeping::read_keeping(&section, &template.container.volumes);
     let build = keeping::read_build(&section);
     check_comparison(&section, &template, &plan);
+    check_exchange(&section, &template, &plan, is_http);
     let place = section.place.clone();
     let service =
         Service { name, routes, listen, settings, policy, template, plan, keeping, build };

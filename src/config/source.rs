@@ -11,8 +11,23 @@ use super::scalar;
 use crate::model::revision::Source;
 
 /// Keys that only one kind of source understands.
-const IMAGE_ONLY: [&str; 11] = [
-    "args", "volumes", "networks", "memory", "cpus", "pids", "user", "labels", "pull", "paths",
+const IMAGE_ONLY: [&str; 17] = [
+    "args",
+    "volumes",
+    "networks",
+    "memory",
+    "cpus",
+    "pids",
+    "user",
+    "capabilities",
+    "no_new_privileges",
+    "read_only",
+    "tmpfs",
+    "log_size",
+    "log_files",
+    "labels",
+    "pull",
+    "paths",
     "build",
 ];
 /// Keys without meaning for addresses that somebody else runs.

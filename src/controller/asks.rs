@@ -77,8 +77,8 @@ impl Driver {
                 let _ = answer.send(found.ok_or_else(none));
             }
             Ask::Logs(name, revision, lines, answer) => self.logs(&name, revision, lines, answer),
-            Ask::Forecast(name, steps, answer) => {
-                let _ = answer.send(self.foretell(&name, steps.as_deref()));
+            Ask::Forecast(name, request, answer) => {
+                let _ = answer.send(self.foretell(&name, &request));
             }
             Ask::Scorecards(answer) => {
                 let counts =
@@ -100,7 +100,7 @@ impl Driver {
             let at =
                 rollout.phase.step().map_or(String::new(), |_| format!(" at {}", rollout.weight));
             // Only what would be admitted now is advised.
-            let may = |command: Command| command.admit(&rollout.phase).is_ok();
+            let may = |command: Command| rollout.admit(command).is_ok();
             let mut ways = String::new();
             if may(Command::Abort) {
                 ways = format!(", or take it back with `switchback abort {name}`");
@@ -144,8 +144,9 @@ impl Driver {
             rollout: id.0,
             revision: revision.0,
             same_image_as: self.same_image(name, revision),
+            strategy: plan.strategy,
         };
-        self.make_room(name, revision);
+        let gone = self.make_room(name, revision);
         let (phase, instances) = match start {
             Start::Anew => (Phase::Launching, Vec::new()),
             Start::Asked(instances) => (Phase::Probing, instances),
@@ -153,6 +154,8 @@ impl Driver {
         };
         let Some(service) = self.services.get_mut(name) else { return };
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
+        let count = service.revisions.get(&revision).map_or(1, |r| r.spec.instances());
+        let plan = plan.carried_out(count);
         let checkpoint = Checkpoint {
             id,
             service: name.clone(),
@@ -196,6 +199,11 @@ impl Driver {
         // It may be the first that needs this one.
         self.watch_runtimes();
         self.entered(name);
+        if let Some(gone) = gone {
+            let message =
+                format!("revision {gone} was warm and stops: there is room for two revisions");
+            self.tell(name, Kind::Note, message);
+        }
         self.perform(name, effects);
     }
 
@@ -230,7 +238,7 @@ impl Driver {
                 phase: "idle".to_owned(),
             });
         };
-        command.admit(&active.rollout.phase).map_err(|refusal| Refused::Conflict {
+        active.rollout.admit(command).map_err(|refusal| Refused::Conflict {
             phase: refusal.phase.to_owned(),
             sentence: refusal.to_string(),
         })?;

@@ -336,6 +336,7 @@ impl Driver {
             self.weigh(name, now);
             self.look_for_lost(name);
             self.look_for_ready(name);
+            self.look_for_restored(name);
             let diagnosis = self
                 .services
                 .get(name)
@@ -354,6 +355,11 @@ impl Driver {
             }
             Completion::Retired { revision } => {
                 self.retired(&name, revision);
+                return;
+            }
+            Completion::Left { revision } => {
+                self.left(&name, revision);
+                self.step(&name, Event::Cleared { attempt });
                 return;
             }
             Completion::Hooked { moment, ran } => {
@@ -414,6 +420,7 @@ impl Driver {
             }
             Completion::Relaunched { .. }
             | Completion::Retired { .. }
+            | Completion::Left { .. }
             | Completion::Fresh { .. }
             | Completion::Outside(_)
             | Completion::Hooked { .. } => {}
@@ -450,6 +457,9 @@ impl Driver {
 impl Active {
     /// Whether the rollout is past the point where a canary instance's end means anything.
     pub(super) fn is_going_back(&self) -> bool {
-        matches!(self.rollout.phase, Phase::RollingBack { .. } | Phase::RolledBack { .. })
+        matches!(
+            self.rollout.phase,
+            Phase::RollingBack { .. } | Phase::Restoring { .. } | Phase::RolledBack { .. }
+        )
     }
 }

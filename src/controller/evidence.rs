@@ -5,7 +5,7 @@ use super::handle::Refused;
 use super::journal::Kind;
 use super::recorder::Recorder;
 use super::service::{Active, Service};
-use super::status::StepForecast;
+use super::status::{DeployRequest, StepForecast};
 use crate::analysis::forecast;
 use crate::analysis::judge::Judge;
 use crate::analysis::replay::{self, Opening, Record};
@@ -16,7 +16,6 @@ use crate::model::weight::{Side, Weight};
 use crate::rollout::event::Event;
 use crate::rollout::machine::Kind as RolloutKind;
 use crate::rollout::phase::Phase;
-use crate::rollout::plan::Steps;
 
 /// Routes that a verdict names: enough to see a pattern.
 const WORST: usize = 3;
@@ -46,9 +45,9 @@ impl Active {
         let phase = &self.rollout.phase;
         let ended = super::report::outcome_of(phase).unwrap_or("").to_owned();
         let sentence = match phase {
-            Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => {
-                Some(cause.to_string())
-            }
+            Phase::RolledBack { cause }
+            | Phase::Restoring { cause }
+            | Phase::RollingBack { cause, .. } => Some(cause.to_string()),
             _ => None,
         };
         recorder.end(&replay::Ending { ended, sentence });
@@ -64,9 +63,7 @@ impl Driver {
             rate.note(sample.requests(), now);
         }
         let Some(active) = &mut service.active else { return };
-        if !matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. })
-            || active.pending.is_some()
-        {
+        if !active.rollout.phase.is_weighed() || active.pending.is_some() {
             return;
         }
         let Some(judge) = &mut active.judge else { return };
@@ -192,15 +189,11 @@ impl Driver {
     pub(super) fn foretell(
         &self,
         name: &ServiceName,
-        steps: Option<&str>,
+        request: &DeployRequest,
     ) -> Result<Vec<StepForecast>, Refused> {
         let service = self.known(name)?;
-        let mut plan = service.config.plan.clone();
-        if let Some(steps) = steps {
-            plan.steps = steps
-                .parse::<Steps>()
-                .map_err(|error| Refused::Invalid(format!("steps {steps:?}: {error}")))?;
-        }
+        let plan = super::settings::plan_of(&service.config, request)?;
+        let plan = plan.carried_out(service.config.template.instances());
         let history = self.fleet.stable_history(name);
         let rate = service.rates.iter().map(super::service::Rate::per_second).sum::<f64>();
         // As if all that is known of stable had been seen at the present rate.

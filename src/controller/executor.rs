@@ -1,6 +1,7 @@
 //! Performs what takes time: launches, drains, stops. Each is a task whose completion comes back as
 //! a [`Done`], named by service, rollout and attempt; the driver drops those that are not current.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub enum Completion {
     Saved(Result<(), StoreError>),
     /// A replica of stable was launched again, or not.
     Relaunched { revision: RevisionId, replica: u32, result: Result<Instance, RuntimeError> },
+    /// Instances of stable that were given up are gone.
+    Left { revision: RevisionId },
     /// A former revision is gone.
     Retired { revision: RevisionId },
     /// The smoke tests are done; what failed.
@@ -105,8 +108,8 @@ impl Executor {
         });
     }
 
-    /// Runs the hook that comes first, then launches all replicas at once. When one fails, those that run are stopped again. Cancelling
-    /// `cancel` stops them too.
+    /// Runs the hook that comes first, then launches these replicas at once. When one fails, those
+    /// that run are stopped again. Cancelling `cancel` stops them too.
     pub fn launch(
         &self,
         runtime: Arc<dyn Runtime>,
@@ -114,7 +117,7 @@ impl Executor {
         ownership: Ownership,
         attempt: Attempt,
         cancel: CancellationToken,
-        before: Option<HookRun>,
+        (before, replicas): (Option<HookRun>, Range<u32>),
     ) {
         let (service, rollout) = (ownership.service.clone(), ownership.rollout);
         let (done, name) = (self.done.clone(), service.clone());
@@ -133,7 +136,7 @@ impl Executor {
                     return Completion::Launched { revision, result };
                 }
             }
-            let launches = (0..spec.instances()).map(|replica| {
+            let launches = replicas.map(|replica| {
                 let ownership = Ownership { replica, ..ownership.clone() };
                 let (runtime, spec) = (Arc::clone(&runtime), &spec);
                 async move { runtime.launch(spec, &ownership).await }
@@ -262,6 +265,27 @@ impl Executor {
             Completion::Retired { revision }
         };
         self.spawn(service, RolloutId(0), 0, work);
+    }
+
+    /// Drains instances of stable that were given up, and stops them.
+    pub fn leave(
+        &self,
+        asked: (ServiceName, RolloutId, Attempt),
+        runtime: Arc<dyn Runtime>,
+        revision: RevisionId,
+        endpoints: Vec<Arc<Endpoint>>,
+        instances: Vec<Instance>,
+        times: (Duration, Duration),
+    ) {
+        let (drain_deadline, grace) = times;
+        let this = self.clone();
+        let work = async move {
+            drained(&endpoints, drain_deadline, &this.alone).await;
+            join_all(instances.iter().map(|i| this.end(&runtime, &i.id, grace))).await;
+            Completion::Left { revision }
+        };
+        let (service, rollout, attempt) = asked;
+        self.spawn(service, rollout, attempt, work);
     }
 
     /// Stops an instance. Where that fails, because its engine is gone for now, it is tried again for

@@ -217,6 +217,31 @@ impl Fleet {
         self.publish();
     }
 
+    /// Takes all but the first `keep` endpoints of stable out of its pool, and publishes. They stay
+    /// aside until they are drained.
+    pub fn give_up(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+        keep: usize,
+    ) -> Vec<Arc<Endpoint>> {
+        let workers = self.workers;
+        let mut gone = Vec::new();
+        if let Some(deployment) = self.services.get_mut(name)
+            && let Some(stable) = &mut deployment.stable
+            && stable.pool.revision == revision
+        {
+            let mut kept = stable.pool.endpoints.to_vec();
+            gone = kept.split_off(keep.min(kept.len()));
+            stable.pool = Arc::new(Pool::new(revision, kept));
+            if !gone.is_empty() {
+                deployment.aside.insert(0, Group::new(revision, gone.clone(), workers));
+            }
+        }
+        self.publish();
+        gone
+    }
+
     /// Forgets a revision that has no requests any more.
     pub fn remove(&mut self, name: &ServiceName, revision: RevisionId) {
         if let Some(deployment) = self.services.get_mut(name) {
@@ -259,7 +284,7 @@ impl Fleet {
                 },
                 salt: deployment.salt.clone(),
                 overdue: deployment.overdue,
-                stable: deployment.stable.as_ref().map(Group::entry),
+                stable: deployment.stable.as_ref().filter(|group| group.serves()).map(Group::entry),
                 canary: deployment.canary.as_ref().map(Group::entry),
                 warm: deployment.aside.last().map(Group::entry),
                 budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),

@@ -132,7 +132,7 @@ impl Driver {
             return;
         };
         active.fresh = Fresh::Running(stable, instance.clone());
-        self.fleet.place_fresh(name, stable, &instance, spec.protocol);
+        self.fleet.place_fresh(name, stable, &instance, spec.speech());
         // It answered when the canary's traffic began, and is asked again in a moment.
         self.fleet.set_healthy(&instance.id, true);
         self.watch_instance(name, &instance, &spec);

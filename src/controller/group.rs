@@ -54,6 +54,11 @@ impl Group {
         total
     }
 
+    /// Whether it has any endpoint.
+    pub(super) fn serves(&self) -> bool {
+        !self.pool.endpoints.is_empty()
+    }
+
     pub(super) fn entry(&self) -> SideEntry {
         SideEntry {
             revision: self.pool.revision,

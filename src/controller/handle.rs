@@ -82,7 +82,7 @@ pub enum Ask {
         oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
     ),
     /// What each step of a rollout would take, with these steps or the configured ones.
-    Forecast(ServiceName, Option<String>, oneshot::Sender<Result<Vec<StepForecast>, Refused>>),
+    Forecast(ServiceName, Box<DeployRequest>, oneshot::Sender<Result<Vec<StepForecast>, Refused>>),
     /// Cumulative scorecards for `/metrics`.
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
     /// Read the configuration again.
@@ -338,13 +338,14 @@ impl Handle {
         self.ask(|answer| Ask::Logs(service, revision, lines, answer)).await?
     }
 
-    /// What each step of a rollout would take, with these steps or the configured ones.
+    /// What each step of a rollout would take, by the strategy and the steps of this request or the
+    /// configured ones.
     pub async fn forecast(
         &self,
         service: ServiceName,
-        steps: Option<String>,
+        request: DeployRequest,
     ) -> Result<Vec<StepForecast>, Refused> {
-        self.ask(|answer| Ask::Forecast(service, steps, answer)).await?
+        self.ask(|answer| Ask::Forecast(service, Box::new(request), answer)).await?
     }
 
     /// Cumulative scorecards for `/metrics`.

@@ -16,6 +16,7 @@ use super::driver::Driver;
 use super::executor::{Completion, Executor};
 use super::journal::{Happening, Kind};
 use super::outside::Asking;
+use crate::config::Service as ServiceConfig;
 use crate::model::hook::{Hook, HookMoment, HookPlace, SMOKE_PAUSE, Smoke, SmokeAct};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
@@ -26,7 +27,7 @@ use crate::rollout::checkpoint::Checkpoint;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Kind as RolloutKind;
 use crate::rollout::phase::{Cause, Phase};
-use crate::routing::table::HostPattern;
+use crate::routing::table::{HostPattern, Route};
 use crate::runtime::Runtime;
 use crate::runtime::hook::{Ran, run_here};
 use crate::store::Change;
@@ -89,8 +90,24 @@ pub(super) struct SmokeRun {
 }
 
 impl SmokeRun {
+    /// A service's tests for an instance that belongs to no rollout.
+    pub(super) fn beside(config: &ServiceConfig, instance: &Instance, spec: &RevisionSpec) -> Self {
+        Self {
+            tests: config.plan.smoke.clone(),
+            instances: vec![instance.clone()],
+            speech: spec.speech(),
+            host: first_host(&config.routes),
+            env: [
+                ("SWITCHBACK_SERVICE".to_owned(), config.name.to_string()),
+                ("SWITCHBACK_IMAGE".to_owned(), spec.source.to_string()),
+            ]
+            .into(),
+            outside: Vec::new(),
+        }
+    }
+
     /// Every test in order, each on all instances at the same time. The first that fails ends it.
-    async fn run(&self) -> Result<(), String> {
+    pub(super) async fn run(&self) -> Result<(), String> {
         for test in &self.tests {
             let tried = self.instances.iter().map(|instance| self.persist(test, instance));
             for result in join_all(tried).await {
@@ -137,6 +154,14 @@ impl SmokeRun {
             }
         }
     }
+}
+
+/// What its visitors call a service first.
+fn first_host(routes: &[Route]) -> Option<String> {
+    routes.iter().find_map(|route| match &route.host {
+        HostPattern::Exact(host) => Some(host.clone()),
+        HostPattern::Any | HostPattern::Below(_) => None,
+    })
 }
 
 impl Executor {
@@ -227,6 +252,11 @@ impl Driver {
     pub(super) fn recover_hooks(&mut self, name: &ServiceName) {
         let pending = self.services.get(name).map(|service| service.record.hooks.clone());
         for pending in pending.unwrap_or_default() {
+            let hook = pending.moment.as_str();
+            let message = format!(
+                "{hook} had not ended when the daemon did: it runs now, perhaps for the second time"
+            );
+            self.tell(name, Kind::Note, message);
             self.run_pending(name, pending);
         }
     }
@@ -281,13 +311,10 @@ impl Driver {
         let Some(active) = &service.active else { return };
         let rollout = &active.rollout;
         let Some(revision) = service.revisions.get(&rollout.canary) else { return };
-        let host = service.config.routes.iter().find_map(|route| match &route.host {
-            HostPattern::Exact(host) => Some(host.clone()),
-            HostPattern::Any | HostPattern::Below(_) => None,
-        });
+        let host = first_host(&service.config.routes);
         let run = SmokeRun {
             tests: rollout.plan.smoke.clone(),
-            instances: rollout.instances.clone(),
+            instances: rollout.newest().to_vec(),
             speech: revision.spec.speech(),
             host,
             env: self.hook_env(name, rollout.id, rollout.canary),

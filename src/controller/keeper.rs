@@ -17,7 +17,7 @@ use crate::model::revision::ProbeKind;
 use crate::model::revision::{RevisionSpec, Source};
 use crate::prober::{self, Target};
 use crate::rollout::event::Event;
-use crate::rollout::phase::Phase;
+use crate::routing::endpoint::Endpoint;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent, State};
 use crate::store::records::{Placed, Warm};
 
@@ -92,7 +92,7 @@ impl Driver {
     pub(super) fn look_for_ready(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         let Some(active) = &service.active else { return };
-        if active.rollout.phase != Phase::Probing || active.rollout.instances.is_empty() {
+        if !active.rollout.phase.probes() || active.rollout.instances.is_empty() {
             return;
         }
         let healthy =
@@ -109,17 +109,21 @@ impl Driver {
     pub(super) fn look_for_lost(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         let Some(active) = &service.active else { return };
-        if !matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. }) {
+        if !active.rollout.phase.is_weighed() {
             return;
         }
         let canary = self.fleet.endpoints(name, active.rollout.canary);
         let stable = active.rollout.stable.map(|id| self.fleet.endpoints(name, id));
         let stable_serves = stable.is_none_or(|endpoints| {
-            endpoints.iter().any(|e| e.is_healthy() && e.connect_failures() == 0)
+            // Where stable was stopped for it, there is nothing to compare with.
+            endpoints.is_empty()
+                || endpoints.iter().any(|e| e.is_healthy() && e.connect_failures() == 0)
         });
         if !stable_serves || canary.is_empty() {
             return;
         }
+        let rolls = active.rollout.rolls() && !active.rollout.phase.probes();
+        let is_given_up = |e: &Arc<Endpoint>| !e.is_healthy() && service.is_given_up(&e.instance);
         let sentence = if canary.iter().all(|e| e.connect_failures() >= CONNECTS_LOST) {
             let endpoint = &canary[0];
             format!(
@@ -127,7 +131,7 @@ impl Driver {
                 endpoint.connect_failures(),
                 endpoint.address
             )
-        } else if canary.iter().all(|e| !e.is_healthy() && service.is_given_up(&e.instance)) {
+        } else if rolls && canary.iter().any(is_given_up) || canary.iter().all(is_given_up) {
             let why = active.diagnosis.as_deref().unwrap_or("its probes fail");
             format!("the canary is not healthy any more: {why}")
         } else {
@@ -310,6 +314,7 @@ impl Driver {
             self.retire(name, warm.placed);
             self.save(name);
         }
+        self.fill(name, now);
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(stable) = &service.record.stable else { return };
         let Some(revision) = service.revisions.get(&stable.revision) else { return };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::driver::Driver;
 use super::handle::Refused;
 use super::journal::Kind;
+use super::service::Service;
 use super::status::{MaintenanceRequest, ServiceStatus};
 use crate::config::scalar;
 use crate::edge::rules::Maintenance;
@@ -16,6 +17,8 @@ use crate::store::records::MaintenanceRecord;
 
 /// The longest that visitors may be made to wait: browsers and proxies before us give up by then.
 const LONGEST: Duration = Duration::from_secs(300);
+/// How many of them wait on each worker at a time.
+const MOST: u32 = 1_000;
 
 impl Driver {
     pub(super) fn maintain(
@@ -32,12 +35,13 @@ impl Driver {
             return Err(Refused::Invalid(sentence.to_owned()));
         }
         self.known(name)?;
-        let maintenance = on.then(|| Maintenance { queue: queue.unwrap_or_default() });
+        let queue = queue.unwrap_or_default();
+        let maintenance = on.then_some(Maintenance { queue, most: MOST });
         let message = match maintenance {
-            Some(Maintenance { queue: Duration::ZERO }) => {
+            Some(Maintenance { queue: Duration::ZERO, .. }) => {
                 "maintenance begins: visitors are answered 503".to_owned()
             }
-            Some(Maintenance { queue }) => format!(
+            Some(Maintenance { queue, .. }) => format!(
                 "maintenance begins: visitors wait for up to {}, and are answered 503 then",
                 scalar::show_duration(queue)
             ),
@@ -48,7 +52,8 @@ impl Driver {
                 queue_millis: u64::try_from(maintenance.queue.as_millis()).unwrap_or(u64::MAX),
             });
         }
-        self.fleet.maintain(name, maintenance);
+        let kept_out = self.services.get(name).and_then(Service::kept_out);
+        self.fleet.maintain(name, kept_out);
         self.fleet.publish();
         self.tell(name, Kind::Note, message);
         self.save(name);
@@ -58,11 +63,9 @@ impl Driver {
     }
 }
 
-impl MaintenanceRecord {
-    /// What it means.
-    pub(super) fn meaning(&self) -> Maintenance {
-        Maintenance { queue: Duration::from_millis(self.queue_millis) }
-    }
+/// What is written down, as the data plane takes it.
+pub(super) fn meaning(record: &MaintenanceRecord) -> Maintenance {
+    Maintenance { queue: Duration::from_millis(record.queue_millis), most: MOST }
 }
 
 fn queue(text: &str) -> Result<Duration, String> {

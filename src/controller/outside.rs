@@ -201,13 +201,17 @@ impl Driver {
         };
         let rollout = &active.rollout;
         let phase = match &rollout.phase {
-            Phase::Launching => "Waiting",
-            Phase::Probing | Phase::Smoke | Phase::Baking { .. } => "Progressing",
+            Phase::Clearing | Phase::Launching => "Waiting",
+            Phase::Probing | Phase::Smoke | Phase::Baking { .. } | Phase::Growing { .. } => {
+                "Progressing"
+            }
             Phase::Paused { reason: PauseReason::Gate, .. } => "WaitingPromotion",
             Phase::Paused { .. } => "Waiting",
             Phase::Promoting => "Promoting",
             Phase::Promoted => "Succeeded",
-            Phase::RollingBack { .. } | Phase::RolledBack { .. } => "Failed",
+            Phase::RollingBack { .. } | Phase::Restoring { .. } | Phase::RolledBack { .. } => {
+                "Failed"
+            }
         };
         let image = super::report::image_of(service, rollout.canary);
         let failed = active.verdict.as_ref().map_or(0, |verdict| {

@@ -44,13 +44,22 @@ impl Driver {
                         return;
                     }
                 }
-                Effect::Launch => self.launch(name),
+                Effect::Launch => self.launch_in_room(name),
                 Effect::Probe => {
                     self.place_canary(name);
                     self.fleet.publish();
                     self.look_for_ready(name);
                 }
                 Effect::Smoke => self.smoke(name),
+                Effect::Queue(queues) => {
+                    let next = effects.as_slice().first();
+                    let follows = matches!(next, Some(Effect::Shift(_) | Effect::Switch));
+                    self.queue(name, queues, queues || !follows);
+                }
+                Effect::Clear => self.clear(name),
+                Effect::Release { taken, of } => self.release(name, taken, of),
+                // The keeper does, one after the other.
+                Effect::Restore => {}
                 Effect::Shift(weight) => self.shift(name, weight),
                 Effect::Drain => self.drain(name),
                 Effect::Stop => self.stop(name),
@@ -119,7 +128,7 @@ impl Driver {
         if self.waits_outside(name) {
             return;
         }
-        let before = self.hook_before(name);
+        let before = self.hook_before(name).filter(|_| self.begins(name));
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(active) = &mut service.active else { return };
         let Some(revision) = service.revisions.get(&active.rollout.canary) else { return };
@@ -133,8 +142,18 @@ impl Driver {
         active.launch = Some(cancel.clone());
         let runtime = self.runtimes.of(&revision.spec.source);
         let spec = revision.spec.clone();
-        self.executor.launch(runtime, spec, ownership, active.rollout.attempt, cancel, before);
+        let rollout = &active.rollout;
+        let all = if rollout.rolls() { rollout.wanted() } else { spec.instances() };
+        let there = u32::try_from(rollout.instances.len()).unwrap_or(all);
+        let attempt = rollout.attempt;
+        self.executor.launch(runtime, spec, ownership, attempt, cancel, (before, there..all));
         self.launch_fresh(name);
+    }
+
+    /// Whether the canary's first instances are being launched.
+    fn begins(&self, name: &ServiceName) -> bool {
+        let active = self.services.get(name).and_then(|service| service.active.as_ref());
+        active.is_some_and(|active| active.rollout.phase == Phase::Launching)
     }
 
     /// Puts the canary's instances into the fleet, at the weight it has, and begins to probe them.
@@ -221,7 +240,7 @@ impl Driver {
             Placed { revision: active.rollout.canary, instances: active.rollout.instances.clone() };
         let keep = active.rollout.plan.keep_warm;
         let confirm = super::gates::confirm(&active.rollout);
-        let former = service.record.stable.replace(canary);
+        let former = service.record.stable.replace(canary).filter(|f| !f.instances.is_empty());
         // What ended while it was warm is wanted back.
         let stable = service.record.stable.iter().flat_map(|placed| &placed.instances);
         let gone = stable.zip(0..).filter(|(i, _)| !service.watched.contains_key(&i.id));
@@ -234,6 +253,12 @@ impl Driver {
         let until = u64::try_from(now).unwrap_or(0)
             + u64::try_from(keep.as_millis()).unwrap_or(u64::MAX / 2);
         // What may come back by itself is there until then, and a little longer.
+        // What is left of one whose instances were given up cannot bear its traffic.
+        let is_whole = |placed: &Placed| {
+            let spec = service.revisions.get(&placed.revision).map(|revision| &revision.spec);
+            spec.is_none_or(|spec| placed.instances.len() >= spec.instances() as usize)
+        };
+        let until = if former.as_ref().is_none_or(is_whole) { until } else { 0 };
         let until = confirm.as_ref().map_or(until, |confirm| until.max(confirm.until + 60_000));
         service.record.confirm = confirm;
         service.record.warm = former.map(|placed| Warm { placed, until });

@@ -3,6 +3,7 @@
 use super::archivist::{ArchiveTrouble, Subject};
 use super::asks::DeployAnswer;
 use super::driver::Driver;
+use super::fit::{self, Serving};
 use super::handle::{Held, Refused};
 use super::journal::Kind;
 use super::service::Service;
@@ -63,6 +64,8 @@ pub(super) struct Prepared {
 pub(super) enum Unprepared {
     /// Its runtime cannot run it.
     Runtime(RuntimeError),
+    /// The machine has no room for it.
+    NoRoom(String),
     /// The checkpoint before it could not be archived.
     Checkpoint(ArchiveTrouble),
 }
@@ -133,15 +136,20 @@ impl Driver {
         let runtime = self.runtimes.of(&wanted.spec.source);
         let subject = self.subject(name).filter(|s| wanted.checkpoint && s.config.keeping.auto);
         let archive = self.archivist.clone().zip(subject);
+        let serving = self.serving(name);
         let Some(service) = self.services.get_mut(name) else { return };
+        let may_wait = service.config.listen.is_empty();
         service.preparing = true;
         let (service, prepared) = (name.clone(), self.prepared.clone());
         self.tasks.spawn(async move {
-            let Wanted { spec, plan, kind, origin, told, mut notes, .. } = wanted;
+            let Wanted { spec, mut plan, kind, origin, told, mut notes, .. } = wanted;
             let ready = async {
                 // First what may be refused for less: an image that does not exist.
                 let spec = runtime.prepare_telling(&spec, &told).await;
                 let spec = spec.map_err(Unprepared::Runtime)?;
+                let name = service.as_str();
+                let fits = fit::look(name, &runtime, &spec, &mut plan, serving, may_wait).await;
+                notes.extend(fits.map_err(Unprepared::NoRoom)?);
                 if let Some((archivist, subject)) = archive {
                     let note = format!("before the deploy of {}", spec.source);
                     let made = archivist.create(subject, &note, true, &told).await;
@@ -154,6 +162,15 @@ impl Driver {
             let _ =
                 prepared.send(Prepared { service, spec, plan, kind, origin, notes, answer }).await;
         });
+    }
+
+    /// What serves now, to be measured.
+    fn serving(&self, name: &ServiceName) -> Option<Serving> {
+        let service = self.services.get(name)?;
+        let spec = service.stable_spec()?.clone();
+        let runtime = self.runtimes.of(&spec.source);
+        let instances = service.record.stable.as_ref()?.instances.clone();
+        Some(Serving { runtime, instances })
     }
 
     /// What a checkpoint of a service is made of: its stable revision.
@@ -178,6 +195,9 @@ impl Driver {
                         Refused::Invalid(sentence)
                     }
                     Unprepared::Runtime(error) => Refused::Unavailable(error.to_string()),
+                    Unprepared::NoRoom(sentence) => {
+                        Refused::Conflict { sentence, phase: "idle".to_owned() }
+                    }
                     Unprepared::Checkpoint(error) => Refused::Unavailable(format!(
                         "no checkpoint could be archived before the deploy: {error}; \
                          --no-checkpoint deploys without"

@@ -22,7 +22,7 @@ use crate::rollout::phase::Phase;
 use crate::routing::budget::Shielded;
 use crate::runtime::{Found, Runtime, State};
 use crate::store::Everything;
-use crate::store::records::{ActiveRecord, MaintenanceRecord};
+use crate::store::records::ActiveRecord;
 
 /// When an engine has made what it was asked for before the start, also a busy one.
 const LATE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -41,6 +41,9 @@ impl Driver {
             history: Vec::new(),
             preparing: false,
             relaunches: BTreeMap::new(),
+            leaving: 0,
+            launch_waits: false,
+            queues: false,
             writes: 0,
             asked: Vec::new(),
             unsaved: None,
@@ -85,7 +88,7 @@ impl Driver {
             .as_ref()
             .map(|memory| crate::analysis::judge::Judge::resume(criteria, memory, now));
         let started = checkpoint.started;
-        let weighed = matches!(checkpoint.phase, Phase::Baking { .. } | Phase::Paused { .. });
+        let weighed = checkpoint.phase.is_weighed();
         // A record that should be there and is not was lost: its evidence begins with less.
         let lost = u32::from(weighed && checkpoint.memory.is_none());
         let attempts =
@@ -120,9 +123,9 @@ impl Driver {
     /// Routes to stable as it was written down, before anybody is asked what runs: visitors come as
     /// soon as the proxy listens, and an engine may take its time to answer.
     pub(super) fn route_as_remembered(&mut self) {
-        for (name, service) in &self.services {
-            let maintenance = service.record.maintenance.as_ref();
-            self.fleet.maintain(name, maintenance.map(MaintenanceRecord::meaning));
+        for (name, service) in &mut self.services {
+            service.queues = service.active.as_ref().is_some_and(|a| a.rollout.may_be_down());
+            self.fleet.maintain(name, service.kept_out());
             let Some(stable) = &service.record.stable else { continue };
             let Some(revision) = service.revisions.get(&stable.revision) else { continue };
             let speech = revision.spec.speech();
@@ -282,7 +285,10 @@ impl Driver {
         let (rollout, effects) = Rollout::resume(active.checkpoint(), now);
         active.rollout = rollout;
         let phase = active.rollout.phase.as_str().replace('_', " ");
-        let message = format!("taken up again after a restart: {phase}");
+        let begins = active.rollout.phase == Phase::Launching;
+        let hook = active.rollout.plan.hooks.before_deploy.is_some() && begins;
+        let twice = if hook { "; before_deploy may have run already, and runs now" } else { "" };
+        let message = format!("taken up again after a restart: {phase}{twice}");
         self.tell(name, Kind::Note, message);
         let placed = |active: &Active| !active.rollout.instances.is_empty();
         let bring_back = self.services.get(name).is_some_and(|service| {
@@ -331,7 +337,7 @@ impl Driver {
             wanted.extend(placed.flat_map(|p| p.instances.iter().map(|i| i.id.clone())));
             if let Some(active) = &service.active {
                 wanted.extend(active.rollout.instances.iter().map(|i| i.id.clone()));
-                if active.rollout.phase == Phase::Launching {
+                if active.rollout.phase.launches() {
                     launching.insert(active.rollout.id);
                 }
             }

@@ -7,13 +7,16 @@ use super::status::{
     SideStatus, TrafficStatus, WarmStatus, Weights,
 };
 use crate::analysis::scorecard::Sample;
+use crate::config::scalar;
 use crate::model::id::RevisionId;
 use crate::model::instance::Instance;
 use crate::model::moment::Moment;
 use crate::model::revision::Origin;
 use crate::model::weight::Side;
 use crate::rollout::machine::{Kind, Rollout};
-use crate::rollout::phase::{Cause, PauseReason, Phase};
+use crate::rollout::phase::{Cause, PauseReason, Phase, Stage};
+use crate::rollout::plan::{Plan, Steps};
+use crate::rollout::strategy::Strategy;
 use crate::routing::budget::Shielded;
 use crate::store::records::{RecordedEvent, RolloutEntry};
 
@@ -50,7 +53,8 @@ impl Driver {
             service: name.to_string(),
             phase: phase.to_owned(),
             step: active.and_then(|a| a.rollout.phase.step()).map(|step| step + 1),
-            steps: plan.steps.weights().iter().map(|weight| weight.percent()).collect(),
+            strategy: plan.strategy.to_string(),
+            steps: planned(service, plan).weights().iter().map(|weight| weight.percent()).collect(),
             weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },
             stable,
             canary,
@@ -161,7 +165,11 @@ fn notes_of(
     let mut notes = Vec::new();
     match active.map(|a| &a.rollout.phase).or_else(|| last.map(|l| &l.checkpoint.phase)) {
         Some(Phase::Paused { reason, .. }) => notes.push(reason.to_string()),
-        Some(Phase::RollingBack { cause, .. } | Phase::RolledBack { cause }) => {
+        Some(
+            Phase::RollingBack { cause, .. }
+            | Phase::Restoring { cause }
+            | Phase::RolledBack { cause },
+        ) => {
             notes.push(cause.to_string());
         }
         _ => {}
@@ -202,11 +210,24 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
     let image = image_of(service, to);
     let from = rollout.stable.map_or_else(String::new, |from| format!("revision {from} → "));
     match &rollout.phase {
+        Phase::Clearing => {
+            let queue = scalar::show_duration(rollout.plan.queue);
+            format!(
+                "{from}revision {to} ({image}): what serves stops first; visitors wait, each for up \
+                 to {queue}"
+            )
+        }
+        Phase::Growing { step, stage, .. } => growing(rollout, *step, *stage),
+        Phase::Restoring { .. } => {
+            let from = rollout.stable.map_or_else(String::new, |from| format!("revision {from}"));
+            format!("{from} starts again; visitors wait until it is healthy")
+        }
         Phase::Launching => {
-            let replicas = service.revisions.get(&to).map_or(1, |r| r.spec.instances());
+            let all = service.revisions.get(&to).map_or(1, |r| r.spec.instances());
+            let replicas = if rollout.rolls() { rollout.wanted() } else { all };
             let noun = if replicas == 1 { "instance" } else { "instances" };
             let plan = match rollout.kind {
-                Kind::Canary => format!(", then {}", rollout.plan.steps),
+                Kind::Canary => going(&rollout.plan),
                 Kind::Direct => String::new(),
             };
             format!("{from}revision {to} ({image}): starting {replicas} {noun}{plan}")
@@ -245,6 +266,42 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
     }
 }
 
+/// The steps of a plan; of one that is not under way, as its strategy would carry it out.
+fn planned(service: &Service, plan: &Plan) -> Steps {
+    let count = match plan.instances {
+        0 => service.config.template.instances(),
+        count => count,
+    };
+    plan.clone().carried_out(count).steps
+}
+
+/// How a plan goes on when its first instances run.
+pub(super) fn going(plan: &Plan) -> String {
+    let bake = scalar::show_duration(plan.bake);
+    match plan.strategy {
+        Strategy::Canary => format!(", then {}", plan.steps),
+        Strategy::BlueGreen => format!(", then everything at once, watched for {bake} at least"),
+        Strategy::Rolling => {
+            format!(", then instance by instance, each watched for {bake} at least")
+        }
+        Strategy::Recreate => format!(", then everything at once, watched for {bake} at least"),
+    }
+}
+
+/// How far the next instances of a rolling rollout are.
+fn growing(rollout: &Rollout, step: usize, stage: Stage) -> String {
+    let (to, all) = (rollout.plan.instances_at(step), rollout.plan.instances);
+    let first = rollout.plan.instances_at(step.saturating_sub(1)) + 1;
+    let which = if first < to { format!("{first} to {to}") } else { to.to_string() };
+    match stage {
+        Stage::Launching => format!("starting instance {which} of {all}"),
+        Stage::Probing => {
+            format!("started instance {which} of {all}; asking whether it is healthy")
+        }
+        Stage::Smoke => format!("instance {which} of {all} is healthy; its smoke tests come first"),
+    }
+}
+
 /// What the shield did in a rollout, if anything.
 pub(super) fn shielded(canary: RevisionId, done: Shielded) -> Option<String> {
     let Shielded { shielded, refused } = done;
@@ -279,7 +336,9 @@ pub(super) fn present(service: &Service) -> Option<RolloutRecord> {
 pub(super) fn outcome_of(phase: &Phase) -> Option<&'static str> {
     match phase {
         Phase::Promoted => Some("promoted"),
-        Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(match cause {
+        Phase::RolledBack { cause }
+        | Phase::Restoring { cause }
+        | Phase::RollingBack { cause, .. } => Some(match cause {
             Cause::Aborted => "aborted",
             Cause::LaunchFailed { .. } | Cause::NeverHealthy { .. } => "never_healthy",
             Cause::Inconclusive { .. } | Cause::GateClosed { .. } => "timed_out",
@@ -297,7 +356,9 @@ pub(super) fn past_of(service: &Service, entry: &RolloutEntry) -> RolloutRecord 
     let checkpoint = &entry.checkpoint;
     let outcome = outcome_of(&checkpoint.phase);
     let cause = match &checkpoint.phase {
-        Phase::RolledBack { cause } | Phase::RollingBack { cause, .. } => Some(cause.to_string()),
+        Phase::RolledBack { cause }
+        | Phase::Restoring { cause }
+        | Phase::RollingBack { cause, .. } => Some(cause.to_string()),
         _ => None,
     };
     RolloutRecord {

@@ -42,6 +42,12 @@ pub struct Service {
     pub preparing: bool,
     /// Instances being launched again by the keeper: replica and when to try next.
     pub relaunches: BTreeMap<u32, Relaunch>,
+    /// How often instances of stable were given up that have not stopped yet.
+    pub leaving: u32,
+    /// The canary's next instances start when those have.
+    pub launch_waits: bool,
+    /// Visitors wait, because a rollout has stopped what would answer them.
+    pub queues: bool,
     /// Writes that the disk has not answered yet.
     pub writes: u32,
     /// Who asked for a rollout that is over, and waits for its end to be written.

@@ -9,6 +9,7 @@ use crate::config::change::Change;
 use crate::config::image::Image;
 use crate::model::revision::{RevisionSpec, Source};
 use crate::rollout::plan::{Plan, Steps};
+use crate::rollout::strategy::Strategy;
 use crate::routing::table::{HostPattern, Route};
 
 /// Whether what is configured can be launched without being told a version: a command, addresses,
@@ -69,6 +70,9 @@ pub(super) fn spec_of(config: &Service, request: &DeployRequest) -> Result<Revis
     Ok(spec)
 }
 
+/// The limit where nobody has said one: it does not take the place of what a container had.
+const MANY_PIDS: u64 = 4_096;
+
 /// A revision like the one that was adopted: the configuration comes before what the container had, as
 /// far as it says something.
 fn clone_adopted(spec: &mut RevisionSpec, stable: &RevisionSpec) {
@@ -89,6 +93,9 @@ fn clone_adopted(spec: &mut RevisionSpec, stable: &RevisionSpec) {
             new.clone_from(old);
         }
     }
+    if new.pids == MANY_PIDS {
+        new.pids = old.pids;
+    }
     for (new, old) in [
         (&mut new.memory, old.memory),
         (&mut new.cpu_millis, old.cpu_millis),
@@ -98,6 +105,8 @@ fn clone_adopted(spec: &mut RevisionSpec, stable: &RevisionSpec) {
             *new = old;
         }
     }
+    // What it may and may not do was somebody else's decision, and holds until somebody says more.
+    new.hardening.clone_from(&old.hardening);
     if new.user.is_none() {
         new.user.clone_from(&old.user);
     }
@@ -118,9 +127,43 @@ pub(super) fn inherit(spec: &mut RevisionSpec, stable: &RevisionSpec) {
     }
 }
 
+/// Whether a strategy can be carried out with what a service runs.
+fn admit_strategy(
+    config: &Service,
+    request: &DeployRequest,
+    strategy: Strategy,
+) -> Result<(), String> {
+    let by_others = request.endpoints.is_some()
+        || matches!(config.template.source, Source::Endpoints(_))
+            && request.image.is_none()
+            && request.command.is_none();
+    match strategy {
+        Strategy::Recreate if by_others => Err(
+            "recreate stops what serves, and these addresses are somebody else's to stop: choose \
+             another strategy"
+                .to_owned(),
+        ),
+        Strategy::Recreate if !config.listen.is_empty() => {
+            Err("recreate has visitors wait, and plain TCP cannot: choose another strategy"
+                .to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How a deploy would go.
 pub(super) fn plan_of(config: &Service, request: &DeployRequest) -> Result<Plan, Refused> {
     let mut plan = config.plan.clone();
+    if let Some(strategy) = &request.strategy {
+        plan.strategy = strategy.parse().map_err(Refused::Invalid)?;
+        admit_strategy(config, request, plan.strategy).map_err(Refused::Invalid)?;
+    }
+    if request.steps.is_some() && !plan.strategy.has_steps() {
+        return Err(Refused::Invalid(format!(
+            "steps belong to the strategy canary; {} has none to choose",
+            plan.strategy
+        )));
+    }
     if let Some(steps) = &request.steps {
         plan.steps = steps
             .parse::<Steps>()

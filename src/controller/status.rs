@@ -9,6 +9,7 @@ use crate::analysis::verdict::Verdict;
 use crate::model::certificate::CertificateStatus;
 use crate::model::id::InstanceId;
 use crate::model::revision::Origin;
+use crate::rollout::strategy::Strategy;
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -20,6 +21,10 @@ pub struct ServiceStatus {
     /// The step under way, counted from 1; absent outside the steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<usize>,
+    /// How a new revision takes the place of the old one: `canary`, `blue-green`, `rolling` or
+    /// `recreate`.
+    #[serde(default)]
+    pub strategy: String,
     /// The plan's steps in percent.
     pub steps: Vec<f64>,
     /// The split configured, in percent.
@@ -346,6 +351,10 @@ pub struct DeployRequest {
     /// Archive no checkpoint first, although the service's `checkpoint` is "auto".
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_checkpoint: bool,
+    /// How the new revision takes the place of the old one, instead of what is configured: `canary`,
+    /// `blue-green`, `rolling` or `recreate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
     /// Steps instead of the configured ones, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<String>,
@@ -370,6 +379,10 @@ pub struct DeployAccepted {
     /// The stable revision, when the new one runs the very same image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_image_as: Option<u32>,
+    /// How it takes the place of the old one.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub strategy: Strategy,
 }
 
 /// What one step of a rollout would take, for a canary that equals stable.

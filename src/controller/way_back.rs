@@ -19,6 +19,7 @@ use crate::model::progress::Listener;
 use crate::rollout::command::Command;
 use crate::rollout::machine::Kind;
 use crate::rollout::plan::Plan;
+use crate::rollout::strategy::Strategy;
 
 /// Where a rollback goes, and how.
 #[derive(Debug, Default)]
@@ -59,20 +60,19 @@ enum WayBack {
 impl Driver {
     /// A new revision takes the place of the one that is warm: a small host has room for two, not for
     /// three. What may still be what the disk says is stable stays until the disk says otherwise.
-    pub(super) fn make_room(&mut self, name: &ServiceName, revision: RevisionId) {
-        let Some(service) = self.services.get_mut(name) else { return };
+    pub(super) fn make_room(
+        &mut self,
+        name: &ServiceName,
+        revision: RevisionId,
+    ) -> Option<RevisionId> {
+        let service = self.services.get_mut(name)?;
         if !service.is_written() {
-            return;
+            return None;
         }
-        let warm = service.record.warm.take_if(|warm| warm.placed.revision != revision);
-        if let Some(warm) = warm {
-            let message = format!(
-                "revision {} makes room for revision {revision}: it is no longer kept warm",
-                warm.placed.revision
-            );
-            self.tell(name, JournalKind::Note, message);
-            self.retire(name, warm.placed);
-        }
+        let warm = service.record.warm.take_if(|warm| warm.placed.revision != revision)?;
+        let gone = warm.placed.revision;
+        self.retire(name, warm.placed);
+        Some(gone)
     }
 
     /// Returns. Where a checkpoint of the present state is wanted first, it is archived first, unless
@@ -183,6 +183,7 @@ impl Driver {
                 rollout: id.0,
                 revision,
                 same_image_as: None,
+                strategy: Strategy::default(),
             }));
         }
         self.admit_new_rollout(service)?;

@@ -171,6 +171,8 @@ pub struct ForwardAuth {
 pub struct Maintenance {
     /// How long each of them waits for its end before being told.
     pub queue: Duration,
+    /// How many of them wait on each worker at a time; more are told at once.
+    pub most: u32,
 }
 
 /// A page in place of one of the proxy's own.

@@ -3,6 +3,7 @@
 //! Plain values. No I/O, no clock, no randomness, and nothing of ours is imported here.
 
 pub mod certificate;
+pub mod hardening;
 pub mod hook;
 pub mod id;
 pub mod instance;

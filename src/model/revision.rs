@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hardening::Hardening;
 use super::id::RevisionId;
 use super::preamble::Preamble;
 
@@ -228,6 +229,8 @@ pub struct ContainerSpec {
     pub pids: u64,
     /// User to run as, in Docker's words.
     pub user: Option<String>,
+    /// What it may not do.
+    pub hardening: Hardening,
 }
 
 /// Serialises a `Duration` as whole milliseconds.

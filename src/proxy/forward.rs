@@ -23,7 +23,7 @@ use super::choice::Choice;
 use super::dial::{dial, multiplex};
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held};
-use super::gate::Passed;
+use super::gate::{self, Passed};
 use super::observation::{Kind, Part, Subject};
 use super::ongoing::Ongoing;
 use super::parcel::Parcel;
@@ -185,6 +185,17 @@ pub async fn forward(
                     exchange.forget();
                     observe(&route, side, is_fresh);
                 }
+                continue;
+            }
+            // Its instances were stopped while it was on its way: it waits like those that came later.
+            if tried.count == 0 && route.service().maintenance.is_some() {
+                exchange.forget();
+                if !Box::pin(gate::is_let_in(worker, &mut route)).await {
+                    return Err(last);
+                }
+                side = choice.side(route.service());
+                is_fresh = choice.is_fresh(route.service());
+                observe(&route, side, is_fresh);
                 continue;
             }
             exchange.fault();

@@ -168,10 +168,10 @@ pub async fn enter(
 
 /// Waits until a service's maintenance is over, for as long as it says; whether it is. The request
 /// goes on by the table that ended it.
-async fn is_let_in(worker: &Worker, route: &mut Route) -> bool {
+pub async fn is_let_in(worker: &Worker, route: &mut Route) -> bool {
     let Some(maintenance) = route.service().maintenance else { return true };
     let until = Instant::now() + maintenance.queue;
-    let Some(_place) = worker.waiting.enter() else { return false };
+    let Some(_place) = worker.waiting.enter_among(maintenance.most as usize) else { return false };
     while Instant::now() < until && !worker.is_draining() {
         tokio::time::sleep(MAINTENANCE_LOOK.min(until - Instant::now())).await;
         let table = worker.table();

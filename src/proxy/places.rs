@@ -6,6 +6,7 @@ use std::rc::Rc;
 /// Places for those who wait on one worker.
 #[derive(Debug)]
 pub struct Places {
+    count: usize,
     free: Rc<Cell<usize>>,
 }
 
@@ -16,7 +17,7 @@ pub struct Place(Rc<Cell<usize>>);
 impl Places {
     /// So many.
     pub fn new(count: usize) -> Self {
-        Self { free: Rc::new(Cell::new(count)) }
+        Self { count, free: Rc::new(Cell::new(count)) }
     }
 
     /// Takes a place, if one is free.
@@ -24,6 +25,11 @@ impl Places {
         let left = self.free.get().checked_sub(1)?;
         self.free.set(left);
         Some(Place(Rc::clone(&self.free)))
+    }
+
+    /// Takes a place, if one is free and fewer than `most` are taken.
+    pub fn enter_among(&self, most: usize) -> Option<Place> {
+        (self.count - self.free.get() < most).then(|| self.enter()).flatten()
     }
 
     /// How many are free.

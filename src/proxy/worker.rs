@@ -53,8 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// eighth, and at most so many.
 const RESERVED_FILES: u64 = 512;
 
-/// Requests that may wait on one worker for the end of a maintenance; more are answered at once.
-const WAITING: usize = 1_000;
+/// Requests that may wait on one worker for the end of a maintenance, of all services together; more
+/// are answered at once. What is kept of one that waits is a few KiB.
+const WAITING: usize = 10_000;
 /// The moment as answers tell it (RFC 9110, 5.6.7).
 fn date() -> [u8; DATE] {
     let mut text = [b' '; DATE];

@@ -2,6 +2,7 @@
 
 use crate::model::weight::Weight;
 
+use super::machine::Rollout;
 use super::phase::Phase;
 
 /// What a person says to a rollout.
@@ -56,14 +57,17 @@ impl Command {
             (_, Phase::Promoted | Phase::RolledBack { .. }) => {
                 refuse("no rollout is under way", "begin one with `switchback deploy`")
             }
-            (_, Phase::RollingBack { .. }) => {
+            (_, Phase::RollingBack { .. } | Phase::Restoring { .. }) => {
                 refuse("rolling back", "wait until the rollback is done, then deploy again")
             }
             (_, Phase::Promoting) => {
                 refuse("promoting", "wait a moment, then `switchback rollback` takes it back")
             }
             (Self::Abort, _) => Ok(()),
-            (_, Phase::Launching | Phase::Probing) => {
+            (_, Phase::Growing { .. }) => {
+                refuse("its next instance starts", "wait for it, or `switchback abort`")
+            }
+            (_, Phase::Clearing | Phase::Launching | Phase::Probing) => {
                 refuse("the canary is not healthy yet", "wait for it, or `switchback abort`")
             }
             (_, Phase::Smoke) => {
@@ -76,6 +80,32 @@ impl Command {
                 refuse("baking", "it is not paused; `switchback promote` skips the step")
             }
             (Self::Promote { .. } | Self::Pause | Self::Resume | Self::Weight(_), _) => Ok(()),
+        }
+    }
+}
+
+impl Rollout {
+    /// Whether this may be done now: what its phase says, and its strategy.
+    pub fn admit(&self, command: Command) -> Result<(), Refusal> {
+        command.admit(&self.phase)?;
+        let refuse = |service_state, advice| {
+            let phase = self.phase.as_str();
+            Err(Refusal { verb: command.verb(), phase, service_state, advice })
+        };
+        let is_last = self.phase.step().is_none_or(|step| self.plan.steps.is_last(step));
+        match command {
+            Command::Promote { full: true } if self.rolls() && !is_last => refuse(
+                "not all of its instances run",
+                "`switchback promote` without --full goes on to the next one",
+            ),
+            Command::Pause if self.recreates() && self.settled == Weight::ZERO => refuse(
+                "visitors still wait",
+                "say it when they have come in, or `switchback abort`",
+            ),
+            Command::Weight(_) if self.recreates() => {
+                refuse("no instance of stable runs", "`switchback abort` takes the canary back")
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -15,12 +15,30 @@ pub enum Effect {
         /// Whether the effects that follow depend on it.
         must: bool,
     },
-    /// Start the canary's instances. Answered by `Launched` or `LaunchFailed`.
+    /// Start those of the canary's instances that are wanted and not there. Answered by `Launched` or `LaunchFailed`.
     Launch,
     /// Ask the canary's instances whether they are healthy. Answered by `Ready`.
     Probe,
     /// Put the canary through its smoke tests. Answered by `Smoked`.
     Smoke,
+    /// Have visitors wait, for a while each, or let them in: with the Shift or the Switch that follows,
+    /// at once where none does.
+    Queue(bool),
+    /// Stop all of stable's instances, when their requests have finished. Answered by `Cleared`. Doing
+    /// it twice changes nothing.
+    Clear,
+    /// Give up as large a part of stable's instances as the canary has of its own: `taken` of `of`, but
+    /// never the last one. They finish their requests and stop; nobody waits for that. Doing it twice
+    /// changes nothing.
+    Release {
+        /// How many instances the canary has.
+        taken: u32,
+        /// How many it will have.
+        of: u32,
+    },
+    /// Start those of stable's instances that were stopped. Answered by `Restored`, when they are
+    /// healthy.
+    Restore,
     /// Give the canary this weight.
     Shift(Weight),
     /// Give the canary no new requests and wait for those in flight. Answered by `Drained`.

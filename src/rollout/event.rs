@@ -12,7 +12,7 @@ pub type Attempt = u32;
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// All instances run and have addresses. When it comes too late it is ignored; the instances are
+    /// All instances that were to be started run and have addresses. When it comes too late it is ignored; the instances are
     /// the rollout's all the same, and Stop stops them with the rest.
     Launched {
         /// Of the phase that asked.
@@ -26,6 +26,16 @@ pub enum Event {
         attempt: Attempt,
         /// Why.
         sentence: String,
+    },
+    /// Stable's instances are stopped.
+    Cleared {
+        /// Of the phase that asked.
+        attempt: Attempt,
+    },
+    /// Stable's instances run again, and are healthy.
+    Restored {
+        /// Of the phase that asked.
+        attempt: Attempt,
     },
     /// All instances are healthy.
     Ready {

@@ -1,9 +1,9 @@
 //! The rollout machine: the whole law in one match.
 //!
 //! ```text
-//! Launching → Probing → [Smoke] → Baking{0} → … → Baking{last} → Promoting → Promoted
-//!      └────────┴─────────┴──────────┴──── any failure ────┴─▶ RollingBack → RolledBack
-//!                       Paused{i} ⇄ Baking{i}
+//! [Clearing] → Launching → Probing → [Smoke] → Baking{0} → … → Baking{last} → Promoting → Promoted
+//!      └────────────┴────────┴─────────┴─── any failure ──────┴─▶ RollingBack → [Restoring] → RolledBack
+//!                          Paused{i} ⇄ Baking{i} → [Growing{i+1}] → Baking{i+1}
 //! ```
 //!
 //! Every checkpoint is answered by `Saved` or `Unsaved`. What follows a checkpoint with `must` in the
@@ -11,11 +11,12 @@
 //! forgotten, for the rollout has gone elsewhere meanwhile.
 //!
 //! Invariants, asserted after every step in debug builds and swept by the simulator:
-//! * the canary has weight only while Baking, Paused or Promoting, and 0 in RollingBack;
+//! * the canary has weight only while Baking, Growing, Paused or Promoting, and 0 in RollingBack;
 //! * its weight never rises without a pass, a person, or a plan that says to advance;
 //! * a Shift upwards and a Switch are preceded by a checkpoint they depend on; what leads back, a
 //!   Shift downwards or the Switch of a return to what still runs, waits for no disk;
-//! * nothing is stopped that was not shifted to 0 and drained first (or timed out);
+//! * nothing is stopped that was not shifted to 0 and drained first (or timed out); what of stable is
+//!   given up is written first, and where nobody is left to answer, visitors are held before;
 //! * every phase but Paused and the ends has a deadline, and does something when it passes;
 //! * once the promotion's checkpoint is written there is no way to RollingBack.
 
@@ -26,8 +27,9 @@ use serde::{Deserialize, Serialize};
 use super::command::Command;
 use super::effect::Effect;
 use super::event::{Attempt, Event};
-use super::phase::{Cause, PauseReason, Phase};
+use super::phase::{Cause, PauseReason, Phase, Stage};
 use super::plan::{OnInconclusive, Plan};
+use super::record::Record;
 use crate::analysis::verdict::{Finding, Verdict};
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::instance::Instance;
@@ -41,8 +43,6 @@ const PROMOTE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long after a step's time is up a verdict may still come. The driver weighs ten times a
 /// second, so this is a judge that has stopped speaking.
 const VERDICT_SLACK: Duration = Duration::from_secs(5);
-/// How long after a failed write the next is tried. A full disk is not freed any faster by asking.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What kind of rollout this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,20 +88,6 @@ pub struct Rollout {
     pub(super) committed: bool,
 }
 
-/// What became of the last checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Record {
-    /// It is being written.
-    Writing {
-        /// Effects wait for it.
-        must: bool,
-    },
-    /// It is on disk.
-    Saved,
-    /// It could not be written, as was heard at this moment.
-    Failed(Moment),
-}
-
 /// What a step made of an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -112,35 +98,33 @@ pub struct Step {
 }
 
 impl Step {
-    fn ignored() -> Self {
+    pub(super) fn ignored() -> Self {
         Self { effects: Vec::new(), ignored: true }
     }
 
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self { effects: Vec::new(), ignored: false }
     }
 }
 
 impl Rollout {
-    /// Whether the driver may forget it: it is over, and the disk knows.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.phase.is_over() && self.record == Record::Saved
-    }
-
-    /// Whether the disk knows of this phase, or was found not to take it.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        !matches!(self.record, Record::Writing { .. })
-    }
-
     /// When this phase must have ended; `None` for Paused and the ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let longest = match &self.phase {
             Phase::Launching => self.plan.launch_within(),
-            Phase::Probing => self.plan.probe_deadline,
-            Phase::Smoke => self.plan.smoke_within(),
+            // What makes room for them may drain before.
+            Phase::Growing { stage: Stage::Launching, .. } => {
+                self.plan.launch_deadline.saturating_add(self.plan.drain_deadline)
+            }
+            Phase::Clearing => self.plan.drain_deadline + STOP_SLACK,
+            Phase::Restoring { .. } => {
+                self.plan.launch_deadline.saturating_add(self.plan.probe_deadline)
+            }
+            Phase::Probing | Phase::Growing { stage: Stage::Probing, .. } => {
+                self.plan.probe_deadline
+            }
+            Phase::Smoke | Phase::Growing { stage: Stage::Smoke, .. } => self.plan.smoke_within(),
             Phase::Baking { .. } => self.plan.bake_max,
             Phase::Promoting => PROMOTE_DEADLINE,
             Phase::RollingBack { .. } => self.plan.drain_deadline + STOP_SLACK,
@@ -174,6 +158,12 @@ impl Rollout {
                 if !matches!(event, Event::Tick { .. }) =>
             {
                 Step::ignored()
+            }
+
+            (Phase::Clearing | Phase::Growing { .. } | Phase::Restoring { .. }, event)
+                if !matches!(event, Event::Command(_)) =>
+            {
+                self.exchange(event, now)
             }
 
             (Phase::Launching, Event::Launched { instances, .. }) => {
@@ -245,6 +235,11 @@ impl Rollout {
             {
                 self.close_gate(*step, now)
             }
+            (Phase::Baking { step }, Event::Tick { .. })
+                if self.returns_by_instances() && self.record == Record::Saved =>
+            {
+                self.go_on(*step, now)
+            }
             (Phase::Baking { step }, Event::Tick { .. }) if self.is_silent(now) => {
                 self.give_up_waiting(*step, now)
             }
@@ -283,8 +278,7 @@ impl Rollout {
                 self.enter(phase, vec![Effect::Checkpoint { must: false }, Effect::Stop], now)
             }
             (Phase::RollingBack { drained: true, cause }, Event::Stopped { .. }) => {
-                let phase = Phase::RolledBack { cause: cause.clone() };
-                self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
+                self.canary_is_gone(cause.clone(), now)
             }
             (Phase::RollingBack { drained: false, cause }, Event::Tick { .. })
                 if self.is_late(now) =>
@@ -297,11 +291,10 @@ impl Rollout {
             {
                 // Stopping hangs (an engine that does not answer). The canary has no traffic, and
                 // recovery clears what it left behind.
-                let phase = Phase::RolledBack { cause: cause.clone() };
-                self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
+                self.canary_is_gone(cause.clone(), now)
             }
 
-            (phase, Event::Command(command)) => match command.admit(phase) {
+            (_, Event::Command(command)) => match self.admit(command) {
                 Ok(()) => self.obey(command, now),
                 Err(_) => Step::ignored(),
             },
@@ -390,17 +383,27 @@ impl Rollout {
     }
 
     pub(super) fn go_on(&mut self, step: usize, now: Moment) -> Step {
-        if self.plan.steps.is_last(step) { self.promote(now) } else { self.bake(step + 1, now) }
+        match self.plan.steps.is_last(step) {
+            true => self.promote(now),
+            false if self.rolls() => self.grow(step + 1, now),
+            false => self.bake(step + 1, now),
+        }
     }
 
-    fn bake(&mut self, step: usize, now: Moment) -> Step {
+    pub(super) fn bake(&mut self, step: usize, now: Moment) -> Step {
         self.weight = self.plan.weight(step);
-        let effects = vec![Effect::Checkpoint { must: true }, Effect::Shift(self.weight)];
+        let mut effects = vec![Effect::Checkpoint { must: true }];
+        effects.extend(self.recreates().then_some(Effect::Queue(false)));
+        effects.push(Effect::Shift(self.weight));
         self.enter(Phase::Baking { step }, effects, now)
     }
 
     /// Waits at the weight in force, whatever was wanted.
     pub(super) fn pause(&mut self, step: usize, reason: PauseReason, now: Moment) -> Step {
+        if self.recreates() && self.settled == Weight::ZERO {
+            // Nobody answers visitors: what can be had without the disk is the former revision.
+            return self.roll_back(Cause::LaunchFailed { sentence: reason.to_string() }, now);
+        }
         self.weight = self.settled;
         let phase = Phase::Paused { step, weight: self.weight, reason };
         self.enter(phase, vec![Effect::Checkpoint { must: false }], now)
@@ -409,25 +412,28 @@ impl Rollout {
     /// Switches, again if need be: once it is on disk, nothing is written a second time.
     pub(super) fn promote(&mut self, now: Moment) -> Step {
         self.weight = Weight::FULL;
-        let effects = if self.committed {
-            vec![Effect::Switch]
-        } else {
-            vec![Effect::Checkpoint { must: true }, Effect::Switch]
-        };
+        let must = (!self.committed).then_some(Effect::Checkpoint { must: true });
+        let admit = self.recreates().then_some(Effect::Queue(false));
+        let effects = must.into_iter().chain(admit).chain([Effect::Switch]).collect();
         self.enter(Phase::Promoting, effects, now)
     }
 
     pub(super) fn roll_back(&mut self, cause: Cause, now: Moment) -> Step {
         self.weight = Weight::ZERO;
         self.settled = Weight::ZERO;
-        let effects =
-            vec![Effect::Checkpoint { must: false }, Effect::Shift(Weight::ZERO), Effect::Drain];
+        let mut effects = vec![Effect::Checkpoint { must: false }];
+        effects.extend(self.recreates().then_some(Effect::Queue(true)));
+        effects.extend([Effect::Shift(Weight::ZERO), Effect::Drain]);
         self.enter(Phase::RollingBack { cause, drained: false }, effects, now)
     }
 
     pub(super) fn enter(&mut self, phase: Phase, effects: Vec<Effect>, now: Moment) -> Step {
-        if let Some(Effect::Checkpoint { must }) = effects.first() {
-            self.record = Record::Writing { must: *must };
+        let checkpoint = |effect: &Effect| match effect {
+            Effect::Checkpoint { must } => Some(*must),
+            _ => None,
+        };
+        if let Some(must) = effects.iter().find_map(checkpoint) {
+            self.record = Record::Writing { must };
         }
         self.phase = phase;
         self.attempt += 1;
@@ -435,36 +441,13 @@ impl Rollout {
         Step { effects, ignored: false }
     }
 
-    fn saved(&mut self) -> Step {
-        let Record::Writing { .. } = self.record else { return Step::ignored() };
-        self.record = Record::Saved;
-        self.settled = self.weight;
-        self.committed |= self.phase == Phase::Promoting;
-        Step::nothing()
-    }
-
-    fn unsaved(&mut self, now: Moment) -> Step {
-        let Record::Writing { .. } = self.record else { return Step::ignored() };
-        self.record = Record::Failed(now);
-        Step::nothing()
-    }
-
-    fn save_again(&mut self) -> Step {
-        self.record = Record::Writing { must: false };
-        Step { effects: vec![Effect::Checkpoint { must: false }], ignored: false }
-    }
-
-    fn is_time_to_save_again(&self, now: Moment) -> bool {
-        matches!(self.record, Record::Failed(heard) if now.since(heard) >= RETRY)
-    }
-
     /// All at once when healthy: so it was asked, or there is nobody to compare with.
     fn is_direct(&self) -> bool {
-        self.kind == Kind::Direct || self.stable.is_none()
+        (self.kind == Kind::Direct && !self.rolls()) || self.stable.is_none()
     }
 
     /// Whether smoke tests come before visitors: not for a kept revision that served before.
-    fn is_smoked(&self) -> bool {
+    pub(super) fn is_smoked(&self) -> bool {
         self.plan.is_tested() && (self.kind == Kind::Canary || self.stable.is_none())
     }
 
@@ -472,7 +455,7 @@ impl Rollout {
         self.deadline().is_some_and(|deadline| now >= deadline.after(VERDICT_SLACK))
     }
 
-    fn is_late(&self, now: Moment) -> bool {
+    pub(super) fn is_late(&self, now: Moment) -> bool {
         self.deadline().is_some_and(|deadline| now >= deadline)
     }
 
@@ -481,6 +464,8 @@ impl Rollout {
             Event::Launched { attempt, .. }
             | Event::LaunchFailed { attempt, .. }
             | Event::Ready { attempt }
+            | Event::Cleared { attempt }
+            | Event::Restored { attempt }
             | Event::Smoked { attempt, .. }
             | Event::Drained { attempt }
             | Event::Stopped { attempt }

@@ -12,7 +12,9 @@ mod invariants;
 pub mod machine;
 pub mod phase;
 pub mod plan;
+mod record;
 mod recovery;
+pub mod strategy;
 #[cfg(test)]
 mod tests;
 mod waiting;

@@ -10,6 +10,8 @@ use crate::model::weight::Weight;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
+    /// Stable's instances finish their requests and stop, to make room for the canary's.
+    Clearing,
     /// Instances of the canary are being started.
     Launching,
     /// Instances run and are asked whether they are healthy.
@@ -20,6 +22,16 @@ pub enum Phase {
     Baking {
         /// The step.
         step: usize,
+    },
+    /// Further instances of the canary are being started in the place of stable's, while it keeps its
+    /// weight. A regression takes it back.
+    Growing {
+        /// The step that they are for.
+        step: usize,
+        /// The weight that it keeps.
+        weight: Weight,
+        /// How far they are.
+        stage: Stage,
     },
     /// The canary keeps its weight and waits. A regression still takes it back.
     Paused {
@@ -39,6 +51,11 @@ pub enum Phase {
         /// Whether its requests have finished.
         drained: bool,
     },
+    /// The canary is gone, and stable's instances start again.
+    Restoring {
+        /// Why.
+        cause: Cause,
+    },
     /// The canary became stable.
     Promoted,
     /// All traffic is back on stable and the canary is gone.
@@ -46,6 +63,18 @@ pub enum Phase {
         /// Why.
         cause: Cause,
     },
+}
+
+/// How far further instances are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// They are being started.
+    Launching,
+    /// They run and are asked whether they are healthy.
+    Probing,
+    /// They go through the smoke tests.
+    Smoke,
 }
 
 /// Why a rollout waits.
@@ -154,16 +183,36 @@ impl Phase {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Launching => "launching",
-            Self::Probing => "probing",
-            Self::Smoke => "smoke",
+            Self::Clearing | Self::Launching | Self::Growing { stage: Stage::Launching, .. } => {
+                "launching"
+            }
+            Self::Probing | Self::Growing { stage: Stage::Probing, .. } => "probing",
+            Self::Smoke | Self::Growing { stage: Stage::Smoke, .. } => "smoke",
             Self::Baking { .. } => "baking",
             Self::Paused { .. } => "paused",
             Self::Promoting => "promoting",
             Self::Promoted => "promoted",
-            Self::RollingBack { .. } => "rolling_back",
+            Self::RollingBack { .. } | Self::Restoring { .. } => "rolling_back",
             Self::RolledBack { .. } => "rolled_back",
         }
+    }
+
+    /// Whether visitors meet the canary, and it may still be taken back for what they meet.
+    #[must_use]
+    pub fn is_weighed(&self) -> bool {
+        matches!(self, Self::Baking { .. } | Self::Growing { .. } | Self::Paused { .. })
+    }
+
+    /// Whether instances of the canary are being started.
+    #[must_use]
+    pub fn launches(&self) -> bool {
+        matches!(self, Self::Launching | Self::Growing { stage: Stage::Launching, .. })
+    }
+
+    /// Whether instances of the canary run and are asked whether they are healthy.
+    #[must_use]
+    pub fn probes(&self) -> bool {
+        matches!(self, Self::Probing | Self::Growing { stage: Stage::Probing, .. })
     }
 
     /// Whether the rollout is over.
@@ -176,7 +225,9 @@ impl Phase {
     #[must_use]
     pub fn step(&self) -> Option<usize> {
         match self {
-            Self::Baking { step } | Self::Paused { step, .. } => Some(*step),
+            Self::Baking { step } | Self::Paused { step, .. } | Self::Growing { step, .. } => {
+                Some(*step)
+            }
             _ => None,
         }
     }

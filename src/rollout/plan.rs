@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::strategy::Strategy;
 use crate::analysis::criteria::Criteria;
 use crate::model::hook::{Hooks, Smoke};
 use crate::model::revision::duration_millis;
@@ -15,6 +16,21 @@ use crate::model::weight::{InvalidWeight, Weight};
 /// How a rollout is carried out. Changing the configuration does not change a rollout under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// How the new revision takes the place of the old one.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// How many instances the canary has at the end; 0 before that is known.
+    #[serde(default)]
+    pub instances: u32,
+    /// What happens when the host has no room for both revisions.
+    #[serde(default)]
+    pub fit: Fit,
+    /// How long each visitor waits, where nothing runs that could answer (`recreate`).
+    #[serde(default = "queue", with = "duration_millis")]
+    pub queue: Duration,
+    /// How many of them wait at a time; more are answered at once.
+    #[serde(default = "queue_limit")]
+    pub queue_limit: u32,
     /// The canary's weights.
     pub steps: Steps,
     /// The least time at a step.
@@ -142,12 +158,26 @@ fn gate_timeout() -> Duration {
     Duration::from_secs(24 * 60 * 60)
 }
 
+/// As long as browsers and proxies before us are patient in any case.
+fn queue() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn queue_limit() -> u32 {
+    1_000
+}
+
 /// What smoke tests may take beyond their own limits, on a busy machine.
 const SMOKE_SLACK: Duration = Duration::from_secs(10);
 
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            strategy: Strategy::default(),
+            instances: 0,
+            fit: Fit::default(),
+            queue: queue(),
+            queue_limit: queue_limit(),
             steps: Steps::default(),
             bake: Duration::from_secs(30),
             bake_max: Duration::from_secs(15 * 60),
@@ -169,6 +199,19 @@ impl Default for Plan {
             webhooks: Vec::new(),
         }
     }
+}
+
+/// What happens when the host has no room for what a strategy would run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// The deploy is refused.
+    #[default]
+    Refuse,
+    /// A strategy that fits takes its place.
+    Auto,
+    /// Nobody looks.
+    Off,
 }
 
 /// What happens when a step's time is up and nothing is shown.

@@ -7,8 +7,9 @@
 
 use super::checkpoint::Checkpoint;
 use super::effect::Effect;
-use super::machine::{Kind, Record, Rollout};
-use super::phase::Phase;
+use super::machine::{Kind, Rollout};
+use super::phase::{Phase, Stage};
+use super::record::Record;
 use crate::model::moment::Moment;
 use crate::model::weight::Weight;
 
@@ -20,15 +21,17 @@ impl Rollout {
     #[must_use]
     pub fn begin(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
         let mut rollout = Self::restore(checkpoint, now);
-        let must = Effect::Checkpoint { must: true };
         let returns = rollout.kind == Kind::Direct && rollout.phase == Phase::Promoting;
         let step = match (rollout.instances.is_empty(), returns) {
-            (true, _) => rollout.enter(Phase::Launching, vec![must, Effect::Launch], now),
+            (true, _) => rollout.begin_launch(now),
             (false, true) => {
                 rollout.committed = true;
                 rollout.promote(now)
             }
-            (false, false) => rollout.enter(Phase::Probing, vec![must, Effect::Probe], now),
+            (false, false) => {
+                let must = Effect::Checkpoint { must: true };
+                rollout.enter(Phase::Probing, vec![must, Effect::Probe], now)
+            }
         };
         (rollout, step.effects)
     }
@@ -39,7 +42,9 @@ impl Rollout {
     pub fn resume(checkpoint: Checkpoint, now: Moment) -> (Self, Vec<Effect>) {
         let mut rollout = Self::restore(checkpoint, now);
         rollout.attempt = 1;
-        let effects = match &mut rollout.phase {
+        let hold = rollout.recreates().then_some(Effect::Queue(true));
+        let mut effects = match &mut rollout.phase {
+            Phase::Clearing => vec![Effect::Clear],
             Phase::Launching => vec![Effect::Launch],
             // What was found healthy by another process is asked again before it is tested again.
             Phase::Probing | Phase::Smoke => {
@@ -54,6 +59,17 @@ impl Rollout {
                 rollout.weight = *weight;
                 vec![Effect::Shift(*weight)]
             }
+            Phase::Growing { weight, stage, .. } => {
+                rollout.weight = *weight;
+                let shift = Effect::Shift(*weight);
+                match stage {
+                    Stage::Launching => vec![shift, Effect::Launch],
+                    Stage::Probing | Stage::Smoke => {
+                        *stage = Stage::Probing;
+                        vec![shift, Effect::Probe]
+                    }
+                }
+            }
             // Written once more so that there is a moment in which a dead canary is still noticed.
             Phase::Promoting => return rollout.promote_again(now),
             Phase::RollingBack { drained, .. } => {
@@ -61,8 +77,21 @@ impl Rollout {
                 *drained = false;
                 vec![Effect::Shift(Weight::ZERO), Effect::Drain]
             }
+            // What was stopped may have been the engine's to stop, and it did not.
+            Phase::Restoring { cause } => {
+                rollout.phase = Phase::RollingBack { cause: cause.clone(), drained: false };
+                vec![Effect::Shift(Weight::ZERO), Effect::Drain]
+            }
             Phase::Promoted | Phase::RolledBack { .. } => Vec::new(),
         };
+        if let Some(hold) = hold.filter(|_| !rollout.phase.is_over()) {
+            // Visitors wait since the start; where the canary has them all, they come in with it.
+            let serves = rollout.weight == Weight::FULL;
+            effects.insert(0, if serves { Effect::Queue(false) } else { hold });
+        }
+        // What was given up before the end of the former process, and may not have been stopped.
+        let after_shift = usize::from(!effects.is_empty());
+        effects.splice(after_shift..after_shift, rollout.given_up());
         rollout.settled = rollout.weight;
         (rollout, effects)
     }

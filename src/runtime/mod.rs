@@ -8,6 +8,7 @@ pub mod docker;
 pub mod fixed;
 pub mod hook;
 pub mod process;
+pub mod room;
 pub mod shim;
 
 mod listening;
@@ -16,6 +17,7 @@ mod procfs;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::room::{Room, Usage};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -85,6 +87,16 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// outside of it (it listens on another port, or for itself alone). None when that is unknown.
     fn diagnose<'a>(&'a self, _instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// What an instance uses now. None when that is unknown.
+    fn usage<'a>(&'a self, _instance: &'a InstanceId) -> BoxFuture<'a, Option<Usage>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// What is left for more instances; all unknown where nobody can tell.
+    fn room(&self) -> BoxFuture<'_, Room> {
+        Box::pin(std::future::ready(Room::default()))
     }
 
     /// Runs a command in what the revision runs in, apart from its instances, and waits for its end:
@@ -171,12 +183,14 @@ pub enum RuntimeError {
     #[error("{0}")]
     NotFound(String),
     /// It started and ended before it had an address.
-    #[error("the instance {exit} right after its start")]
+    #[error("the instance {exit} right after its start{}", .hint.map_or(String::new(), |hint| format!(": {hint}")))]
     Ended {
         /// How.
         exit: Exit,
         /// Its last lines of output.
         logs: Vec<String>,
+        /// What that output tells of what it is not allowed to do.
+        hint: Option<&'static str>,
     },
     /// The call took longer than its deadline.
     #[error("{what} took longer than {after:?}")]

@@ -13,6 +13,7 @@ use crate::config::scalar;
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::weight::{Side, Weight};
 use crate::rollout::plan::Steps;
+use crate::rollout::strategy::Strategy;
 
 /// Verbs that are the daemon, or talk to it.
 #[derive(Debug, Subcommand)]
@@ -230,6 +231,9 @@ pub struct Deploy {
     /// An environment variable beside the configured ones; may be given again
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
     pub env: Vec<(String, String)>,
+    /// How the new revision takes the place of the old one: canary, blue-green, rolling or recreate
+    #[arg(long)]
+    pub strategy: Option<Strategy>,
     /// The canary's weights, rising to 100%
     #[arg(long)]
     pub steps: Option<Steps>,

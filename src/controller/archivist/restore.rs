@@ -13,7 +13,9 @@ use utoipa::ToSchema;
 use super::{ArchiveTrouble, Archivist, Contents, Subject, aside};
 use crate::archive::format::{About, IMAGE, Manifest, REVISION};
 use crate::archive::{ArchiveError, reader};
+use crate::config::Service;
 use crate::controller::handle::{Handle, Held};
+use crate::controller::hooks::SmokeRun;
 use crate::controller::status::DeployAccepted;
 use crate::model::id::{RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
@@ -113,12 +115,12 @@ impl Archivist {
     ) -> Result<Tested, ArchiveTrouble> {
         let contents = self.verify(id, told).await?;
         let service = contents.manifest.head.service.clone();
-        // One that is not configured has nothing in the way.
-        let _held = handle.held_of(&service).await.ok();
+        // One that is not configured has nothing in the way, and no tests.
+        let config = handle.held_of(&service).await.ok().map(|held| held.config);
         let _taken = self.take(&service)?;
         let mark = format!("test-{}", jiff::Timestamp::now().as_millisecond());
         let unpacked = self.unpack(&service, &contents, &mark, told).await?;
-        let tested = self.try_out(&service, &contents, &unpacked.spec, told).await;
+        let tested = self.try_out(&contents, &unpacked.spec, config.as_ref(), told).await;
         self.throw_away(&unpacked.volumes, unpacked.image_came.as_deref()).await;
         tested
     }
@@ -264,15 +266,15 @@ impl Archivist {
     /// Starts what was restored and waits until it is healthy, or its time is up.
     async fn try_out(
         &self,
-        service: &ServiceName,
         contents: &Contents,
         spec: &RevisionSpec,
+        config: Option<&Service>,
         told: &Listener,
     ) -> Result<Tested, ArchiveTrouble> {
         told.begin("starting what was restored, on the side");
         let runtime = self.runtimes.of(&spec.source);
         let ownership = Ownership {
-            service: service.clone(),
+            service: contents.manifest.head.service.clone(),
             revision: contents.manifest.head.revision,
             rollout: RolloutId(0),
             replica: TESTED,
@@ -296,7 +298,17 @@ impl Archivist {
                 });
             }
         };
-        let (healthy, diagnosis) = self.becomes_healthy(&*runtime, &instance, spec).await;
+        let (mut healthy, mut diagnosis) = self.becomes_healthy(&*runtime, &instance, spec).await;
+        let smoke = config.filter(|config| healthy && !config.plan.smoke.is_empty());
+        if let Some(smoke) = smoke.map(|config| SmokeRun::beside(config, &instance, spec)) {
+            told.begin("putting it through the smoke tests");
+            match smoke.run().await {
+                Ok(()) => diagnosis.push_str("; the smoke tests went well"),
+                Err(failed) => {
+                    (healthy, diagnosis) = (false, format!("a smoke test failed: {failed}"));
+                }
+            }
+        }
         let output = match healthy {
             true => Vec::new(),
             false => runtime.logs(&instance.id, LINES).await.unwrap_or_default(),

@@ -6,6 +6,7 @@ use super::Plan;
 use crate::model::hook::{Smoke, SmokeAct};
 use crate::model::weight::Weight;
 use crate::rollout::plan::OnInconclusive;
+use crate::rollout::strategy::Strategy;
 
 pub(super) struct Chance(u64);
 
@@ -43,7 +44,15 @@ pub(super) fn smoke() -> Smoke {
 pub(super) fn plan(chance: &mut Chance) -> Plan {
     let steps = ["5% 25% 50% 100%", "100%", "1% 100%", "0.5% 10% 99% 100%"];
     let on_inconclusive = [OnInconclusive::Hold, OnInconclusive::Advance, OnInconclusive::Rollback];
-    Plan {
+    let strategies = [
+        Strategy::Canary,
+        Strategy::Canary,
+        Strategy::BlueGreen,
+        Strategy::Rolling,
+        Strategy::Recreate,
+    ];
+    let plan = Plan {
+        strategy: *chance.pick(&strategies),
         steps: chance.pick(&steps).parse().expect("steps"),
         bake: Duration::from_secs(chance.below(30)),
         bake_max: Duration::from_secs(30 + chance.below(60)),
@@ -57,5 +66,6 @@ pub(super) fn plan(chance: &mut Chance) -> Plan {
         on_gate_timeout: *chance.pick(&on_inconclusive),
         smoke: if chance.one_in(3) { vec![smoke()] } else { Vec::new() },
         ..Plan::default()
-    }
+    };
+    plan.carried_out(u32::try_from(1 + chance.below(4)).unwrap_or(1))
 }

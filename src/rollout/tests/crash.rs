@@ -46,10 +46,16 @@ impl World {
         }
         assert!(self.serves(&self.stable_instances), "stable was stopped too early");
         let (mut rollout, mut effects) = Rollout::resume(checkpoint, self.now);
+        // A daemon that starts knows no more than this, and visitors come at once.
+        self.queues = rollout.may_be_down();
         let is_gone = self.running(rollout.canary).is_empty();
         let needs = matches!(
             rollout.phase,
-            Phase::Probing | Phase::Baking { .. } | Phase::Paused { .. } | Phase::Promoting
+            Phase::Probing
+                | Phase::Baking { .. }
+                | Phase::Growing { .. }
+                | Phase::Paused { .. }
+                | Phase::Promoting
         );
         if chance.one_in(4) && needs {
             self.kill(&rollout);

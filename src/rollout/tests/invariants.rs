@@ -9,15 +9,17 @@ impl World {
     pub(super) fn sweep(&self) {
         let Some(rollout) = &self.rollout else { return };
         match rollout.phase {
-            Phase::Baking { .. } | Phase::Paused { .. } => {
+            Phase::Baking { .. } | Phase::Growing { .. } | Phase::Paused { .. } => {
                 assert_eq!(self.weight, rollout.settled, "the weight in force is not the world's");
             }
             Phase::Promoting if !self.switched => assert_eq!(self.weight, rollout.settled),
             Phase::Promoting | Phase::Promoted => assert_eq!(self.weight, Weight::ZERO),
-            Phase::Launching
+            Phase::Clearing
+            | Phase::Launching
             | Phase::Probing
             | Phase::Smoke
             | Phase::RollingBack { .. }
+            | Phase::Restoring { .. }
             | Phase::RolledBack { .. } => {
                 assert_eq!(self.weight, Weight::ZERO, "weight in {:?}", rollout.phase);
                 assert!(!self.switched, "the way back from a switch");
@@ -29,6 +31,7 @@ impl World {
             assert_eq!(*weight, self.weight, "it does not wait at the weight it says");
         }
         assert!(self.serves(&self.stable_instances), "stable was stopped");
+        self.sweep_visitors(rollout);
         if self.weight > Weight::ZERO {
             assert!(self.serves(&rollout.instances), "what has weight was stopped");
         }
@@ -39,6 +42,27 @@ impl World {
             phase => phase.is_over(),
         };
         assert_eq!(rollout.deadline().is_none(), is_timeless, "{:?}", rollout.phase);
+    }
+
+    /// Whoever comes is answered: by an instance that was not stopped, or a little later.
+    fn sweep_visitors(&self, rollout: &Rollout) {
+        let by_canary = self.weight == Weight::FULL || self.switched;
+        let late = matches!(rollout.phase, Phase::RolledBack { .. });
+        assert!(
+            rollout.stable.is_none()
+                || by_canary
+                || self.queues
+                || late
+                || !self.stable_instances.is_empty(),
+            "nobody answers in {:?}",
+            rollout.phase
+        );
+        if !rollout.recreates() {
+            assert!(!self.queues, "visitors wait for nothing in {:?}", rollout.phase);
+        }
+        if self.queues {
+            assert!(!by_canary, "visitors wait, and there is a canary for them");
+        }
     }
 
     /// At the end of everything: what runs is stable or warm.
@@ -63,12 +87,14 @@ impl World {
 pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
     match &checkpoint.phase {
         Phase::Baking { step } => checkpoint.plan.weight(*step),
-        Phase::Paused { weight, .. } => *weight,
+        Phase::Paused { weight, .. } | Phase::Growing { weight, .. } => *weight,
         Phase::Promoting | Phase::Promoted => Weight::FULL,
-        Phase::Launching
+        Phase::Clearing
+        | Phase::Launching
         | Phase::Probing
         | Phase::Smoke
         | Phase::RollingBack { .. }
+        | Phase::Restoring { .. }
         | Phase::RolledBack { .. } => Weight::ZERO,
     }
 }
@@ -128,6 +154,7 @@ impl Before {
             && matches!(after.phase, Phase::Promoting | Phase::Baking { .. })
         {
             let by_verdict = matches!(event, Event::Sampled(_))
+                || (matches!(event, Event::Tick { .. }) && after.returns_by_instances())
                 || (matches!(event, Event::Tick { .. }) && self.passes_gate(&after.plan, now));
             assert!(
                 by_verdict

@@ -16,10 +16,12 @@ mod admission;
 mod chance;
 mod crash;
 mod disk;
+mod exchange;
 mod invariants;
 mod law;
 mod recovery;
 mod simulation;
+mod strategies;
 mod world;
 
 const MUST: Effect = Effect::Checkpoint { must: true };

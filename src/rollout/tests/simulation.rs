@@ -231,7 +231,7 @@ fn say(world: &mut World, chance: &mut Chance) {
         }
     };
     let before = rollout.clone();
-    let admitted = command.admit(&rollout.phase).is_ok();
+    let admitted = rollout.admit(command).is_ok();
     let taken = world.step(Event::Command(command), chance);
     assert_eq!(admitted, taken, "{command:?} in {:?}", before.phase);
     if !admitted {

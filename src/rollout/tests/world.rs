@@ -20,7 +20,7 @@ pub(super) enum Life {
 
 #[derive(Debug)]
 pub(super) struct Copy {
-    rollout: RolloutId,
+    pub(super) rollout: RolloutId,
     pub(super) revision: RevisionId,
     pub(super) life: Life,
 }
@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) stable: Option<RevisionId>,
     /// The instances that stable's traffic goes to.
     pub(super) stable_instances: Vec<Instance>,
+    /// How many there are of them, when none was given up.
+    pub(super) full_stable: usize,
     /// The stable before that, and its instances.
     pub(super) former: Option<(RevisionId, Vec<Instance>)>,
     pub(super) warm: Option<RevisionId>,
@@ -66,6 +68,8 @@ pub(super) struct World {
     pub(super) is_drained: bool,
     pub(super) switched: bool,
     pub(super) is_stop_asked: bool,
+    /// Visitors wait.
+    pub(super) queues: bool,
     pub(super) launch: Option<Launch>,
     pub(super) writes: VecDeque<Write>,
     pub(super) disk: Option<Checkpoint>,
@@ -90,6 +94,7 @@ impl World {
             instances: BTreeMap::new(),
             stable: None,
             stable_instances: Vec::new(),
+            full_stable: 0,
             former: None,
             warm: None,
             weight: Weight::ZERO,
@@ -97,6 +102,7 @@ impl World {
             is_drained: false,
             switched: false,
             is_stop_asked: false,
+            queues: false,
             launch: None,
             writes: VecDeque::new(),
             disk: None,
@@ -109,6 +115,8 @@ impl World {
 
     /// Begins the next rollout: the first revision, a canary, or a return to a warm one.
     pub(super) fn deploy(&mut self, chance: &mut Chance) {
+        // What stable ran on before the last switch is of no use to this rollout.
+        self.former = None;
         let returns = self.warm.filter(|_| chance.one_in(3));
         let canary = returns.unwrap_or_else(|| {
             self.revisions += 1;
@@ -181,11 +189,17 @@ impl World {
                     self.complete(Event::Ready { attempt }, chance, 12);
                 }
                 Effect::Smoke => {
-                    assert_eq!(self.weight, Weight::ZERO, "what is smoked has visitors");
+                    // Those that are added later are new, the others are not.
+                    let grows = matches!(self.current().phase, Phase::Growing { .. });
+                    assert!(grows || self.weight == Weight::ZERO, "what is smoked has visitors");
                     let attempt = self.current().attempt;
                     let failure = chance.one_in(6).then(|| "GET / answered 500".to_owned());
                     self.complete(Event::Smoked { attempt, failure }, chance, 12);
                 }
+                Effect::Queue(queues) => self.queues = queues,
+                Effect::Clear => self.clear(chance),
+                Effect::Release { taken, of } => self.release(taken, of),
+                Effect::Restore => self.restore(chance),
                 Effect::Shift(weight) => self.shift(weight),
                 Effect::Drain => {
                     assert!(!self.switched, "what is drained has become stable");
@@ -202,7 +216,7 @@ impl World {
     }
 
     /// Most work completes; one in `never` hangs.
-    fn complete(&mut self, event: Event, chance: &mut Chance, never: u64) {
+    pub(super) fn complete(&mut self, event: Event, chance: &mut Chance, never: u64) {
         if !chance.one_in(never) {
             self.completions.push(event);
         }
@@ -222,13 +236,14 @@ impl World {
         let rollout = self.current();
         let (id, revision) = (rollout.id, rollout.canary);
         let mut instances = self.running(revision);
-        let wanted = usize::try_from(1 + chance.below(3)).unwrap_or(1);
+        let (wanted, there) = (rollout.wanted() as usize, rollout.instances.clone());
         while instances.len() < wanted {
             self.next += 1;
             let life = if launch.cancelled { Life::Stopped } else { Life::Running };
             self.instances.insert(self.next, Copy { rollout: id, revision, life });
             instances.push(instance(self.next));
         }
+        instances.retain(|instance| !there.contains(instance));
         let attempt = launch.attempt;
         if chance.one_in(8) {
             let sentence = "no such image".to_owned();
@@ -373,6 +388,7 @@ impl World {
         self.is_drained = false;
         self.switched = false;
         self.is_stop_asked = false;
+        self.queues = false;
     }
 
     /// Recovery: what runs and belongs to nobody is stopped.
@@ -422,6 +438,9 @@ impl World {
         // An engine that did not answer leaves instances behind; clearing them is recovery's.
         self.sweep_orphans(None);
         self.rollout = None;
+        // What was given up for a canary that went back is started again.
+        self.top_up();
+        self.full_stable = self.stable_instances.len();
         true
     }
 
@@ -440,7 +459,7 @@ impl World {
         self.instances.iter().filter_map(of).collect()
     }
 
-    fn current(&self) -> &Rollout {
+    pub(super) fn current(&self) -> &Rollout {
         self.rollout.as_ref().expect("effects come from a rollout")
     }
 }

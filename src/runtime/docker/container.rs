@@ -9,6 +9,7 @@ use bollard::models::{
     HealthStatusEnum, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 
+use super::hardening::harden;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Exit, Instance, Ownership};
 use crate::model::revision::RevisionSpec;
@@ -82,7 +83,7 @@ pub fn body(
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
-            ..host
+            ..harden(spec, host)
         }),
         networking_config: endpoint(spec, network(spec)).map(|endpoint| NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network(spec).to_owned(), endpoint)])),

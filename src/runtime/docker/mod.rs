@@ -13,10 +13,13 @@ pub mod build;
 mod client;
 mod container;
 pub mod data;
+mod hardening;
 mod image;
 pub mod keep;
 mod labelled;
 mod once;
+mod output;
+mod room;
 mod watch;
 
 use std::collections::HashMap;
@@ -26,17 +29,17 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, NetworkConnectRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions,
-    StopContainerOptions,
+    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
 use super::hook::Ran;
+use super::room::{Room, Usage};
 use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
@@ -60,12 +63,6 @@ const NAME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Lines of output that a failed launch carries.
 const LAST_LINES: usize = 50;
-
-/// Bytes of output that are read at most: [`LAST_LINES`] of 16 KiB, the engine's own unit.
-const LOG_BYTES: usize = 1024 * 1024;
-
-/// A longer line is cut: it goes into a terminal or a JSON answer.
-const LINE_CHARACTERS: usize = 4096;
 
 /// Runs instances as containers.
 #[derive(Debug)]
@@ -122,7 +119,7 @@ impl DockerRuntime {
         let found = image::resolve(&self.client, image(spec)?, always, told).await?;
         prepared.container.image_id = Some(found.id);
         prepared.container.digest = found.digest;
-        Ok(prepared)
+        Ok(self.with_user(prepared).await)
     }
 
     async fn start(
@@ -150,7 +147,8 @@ impl DockerRuntime {
             State::Ended(exit) => {
                 let logs = self.tail(&id, LAST_LINES).await.unwrap_or_default();
                 self.discard(&id).await;
-                Err(RuntimeError::Ended { exit, logs })
+                let hint = hardening::hint(spec, &logs);
+                Err(RuntimeError::Ended { exit, logs, hint })
             }
             State::Gone => Err(RuntimeError::Failed(format!("the engine says nothing about {id}"))),
         }
@@ -332,35 +330,6 @@ impl DockerRuntime {
         }
     }
 
-    async fn tail(&self, id: &str, lines: usize) -> Result<Vec<String>, RuntimeError> {
-        let options = LogsOptions {
-            stdout: true,
-            stderr: true,
-            tail: lines.to_string(),
-            ..LogsOptions::default()
-        };
-        let name = id.to_owned();
-        let read = |docker: Docker| async move {
-            let mut bytes = Vec::new();
-            let mut output = std::pin::pin!(docker.logs(&name, Some(options)));
-            while let Some(part) = output.next().await {
-                bytes.extend_from_slice(&part?.into_bytes());
-                if bytes.len() > LOG_BYTES {
-                    break;
-                }
-            }
-            Ok(bytes)
-        };
-        let bytes = match self.client.call("reading a container's output", ANSWER, read).await {
-            Ok(bytes) => bytes,
-            Err(Trouble::Refused { status: 404, .. }) => Vec::new(),
-            Err(trouble) => return Err(trouble.into()),
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let cut = |line: &str| line.chars().take(LINE_CHARACTERS).collect();
-        Ok(text.lines().map(cut).collect())
-    }
-
     /// Looks at the listening sockets in the container, when the engine runs on this machine.
     async fn explain(&self, instance: &Instance) -> Option<String> {
         let found = self.look(&instance.id.0).await.ok()??;
@@ -451,6 +420,14 @@ impl Runtime for DockerRuntime {
 
     fn diagnose<'a>(&'a self, instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         self.explain(instance).boxed()
+    }
+
+    fn usage<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Option<Usage>> {
+        self.used_by(&instance.0).boxed()
+    }
+
+    fn room(&self) -> BoxFuture<'_, Room> {
+        self.room_left().boxed()
     }
 
     fn run_once<'a>(

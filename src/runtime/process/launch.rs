@@ -88,9 +88,9 @@ impl ProcessRuntime {
         Err(match last {
             Report::Failed(failure) if failure.command => RuntimeError::NotFound(failure.reason),
             Report::Failed(failure) => RuntimeError::Failed(failure.reason),
-            Report::Ended(exit) => RuntimeError::Ended { exit, logs },
+            Report::Ended(exit) => RuntimeError::Ended { exit, logs, hint: None },
             Report::Starting | Report::Running { .. } => {
-                RuntimeError::Ended { exit: Exit::default(), logs }
+                RuntimeError::Ended { exit: Exit::default(), logs, hint: None }
             }
         })
     }
@@ -180,7 +180,7 @@ impl ProcessRuntime {
                 "the process that watches over the instance ended at once: {}",
                 said.lines().last().unwrap_or("it said nothing")
             )),
-            None => RuntimeError::Ended { exit, logs },
+            None => RuntimeError::Ended { exit, logs, hint: None },
         })
     }
 }

@@ -30,6 +30,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use self::tether::{Tether, bury};
+use super::room::{self, Room, Usage};
 use super::shim::output;
 use super::shim::record::{Record, Spec};
 use super::shim::wire::{self, Report};
@@ -338,6 +339,24 @@ impl Runtime for ProcessRuntime {
                 })
             };
             tokio::task::spawn_blocking(look).await.ok()?
+        }
+        .boxed()
+    }
+
+    fn usage<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Option<Usage>> {
+        async move {
+            let dir = self.dir(instance)?;
+            let child = Record::read(&dir).ok()?.child.filter(procfs::Identity::runs)?;
+            tokio::task::spawn_blocking(move || room::of_group(child.pid)).await.ok()
+        }
+        .boxed()
+    }
+
+    fn room(&self) -> BoxFuture<'_, Room> {
+        let dir = self.instances.clone();
+        async move {
+            let look = move || Room::here(&dir);
+            tokio::task::spawn_blocking(look).await.unwrap_or_default()
         }
         .boxed()
     }
