@@ -42,7 +42,8 @@ pub fn step(criteria: &Criteria, history: &Sample, lasted: Duration, weight: Wei
         Forecast { weight, requests: None, time: None, catches_errors: None, catches_slower: None };
     let share = weight.fraction();
     let is_known = history.requests() >= ENOUGH && !lasted.is_zero();
-    if !(share > 0.0 && share < 1.0) || !is_known {
+    let has_both = share > 0.0 && share < 1.0;
+    if !(has_both && is_known) {
         return nothing;
     }
     let margins = criteria.margins();
