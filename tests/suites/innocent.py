@@ -1,4 +1,5 @@
-"""Somebody who means no harm, and what he has to wait for while others attack."""
+"""Somebody who means no harm, and what he has to wait for while others attack the proxy. His origin is his
+own: how one origin bears what passes to it is not asked here."""
 
 import socket
 import threading
@@ -14,7 +15,7 @@ class Innocent:
         self.thread.start()
 
     def run(self):
-        request = b"GET / HTTP/1.1\r\nhost: app.example\r\n\r\n"
+        request = b"GET / HTTP/1.1\r\nhost: others.localhost\r\n\r\n"
         connection = None
         while not self.over:
             began = time.monotonic()

@@ -1,4 +1,5 @@
-"""An origin for the suites: answers every request of HTTP/1.1 with twelve bytes, and `/large` with 4 MiB."""
+"""An origin for the suites: answers every request of HTTP/1.1 with twelve bytes, `/medium` with 256 KiB, and `/large`
+with 4 MiB."""
 
 import asyncio
 import sys
@@ -11,7 +12,7 @@ OTHERS = {
     b"/cookies": b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\nset-cookie: c=d; secure\r\ncontent-length: 0\r\n\r\n",
 }
 SMALL = b"hello, world"
-LARGE = b"x" * (4 << 20)
+PIECE = b"x" * (64 << 10)
 
 
 async def serve(reader, writer):
@@ -39,10 +40,14 @@ async def serve(reader, writer):
                 if b"connection: close" in head.lower():
                     return
                 continue
-            body = LARGE if b" /large" in head.split(b"\r\n")[0] else SMALL
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(body))
+            pieces = {b"/large": 64, b"/medium": 4}.get(head.split(b" ")[1], 0)
+            length = pieces * len(PIECE) or len(SMALL)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % length)
             if not head.startswith(b"HEAD "):
-                writer.write(body)
+                # Piece by piece, as it is read: others are served meanwhile.
+                for _ in range(pieces or 1):
+                    writer.write(PIECE if pieces else SMALL)
+                    await writer.drain()
             await writer.drain()
             if b"connection: close" in head.lower():
                 return

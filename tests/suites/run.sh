@@ -12,8 +12,9 @@ pids=
 trap 'kill $pids 2>/dev/null || true; rm -rf "$work"' EXIT
 first=${PORT:-18080}
 http=$first https=$((first + 1)) origin=$((first + 2)) echo=$((first + 3)) calls=$((first + 4)) pages=$((first + 5))
+others=$((first + 6))
 # Workers share their ports: a stranger's would have half of the connections.
-for port in $http $https $origin $echo $calls $pages; do
+for port in $http $https $origin $echo $calls $pages $others; do
     if "$python" -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; then
         echo "somebody listens on port $port; PORT names the first of others" >&2
         exit 2
@@ -57,6 +58,8 @@ service() {
         "$1" "$2" "$3" "$4" >> "$work/switchback.toml"
 }
 "$python" "$here/origin.py" $origin & pids="$pids $!"
+"$python" "$here/origin.py" $others & pids="$pids $!"
+service others others.localhost $others ""
 for suite in "$@"; do
     case $suite in
     kosoku)

@@ -21,7 +21,7 @@ print(f"calm: p99 {calm * 1000:.1f} ms")
 failed = False
 for mode, name in (("-H", "slow heads"), ("-B", "slow bodies"), ("-R", "ranges"), ("-X", "slow readers")):
     other = Innocent(port)
-    command = ["slowhttptest", mode, "-c", "500", "-r", "200", "-l", seconds, "-i", "5", "-p", "3", "-u", f"http://127.0.0.1:{port}/large"]
+    command = ["slowhttptest", mode, "-c", "500", "-r", "200", "-l", seconds, "-i", "5", "-p", "3", "-u", f"http://127.0.0.1:{port}/medium"]
     said = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
     said = re.sub(r"\x1b\[[0-9;]*m", "", said)
     available = "YES" in (re.findall(r"service available: *(\w+)", said) or ["nothing said"])[-1]
