@@ -15,11 +15,11 @@ use crate::support::app::over;
 use crate::support::clients::h2load_tls;
 use crate::support::daemon::{Daemon, PATIENCE, Runs, free_address};
 
-type Socket =
+pub type Socket =
     tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
 /// An app that says its name, over WebSockets in front of what it was told.
-fn chat(runtime: &Runtime, name: &'static str) -> SocketAddr {
+pub fn chat(runtime: &Runtime, name: &'static str) -> SocketAddr {
     let listener = runtime.block_on(TcpListener::bind(free_address())).unwrap();
     let address = listener.local_addr().unwrap();
     runtime.spawn(async move {
@@ -58,13 +58,13 @@ async fn converse(mut stream: TcpStream, name: &str) {
     }
 }
 
-async fn open(to: SocketAddr) -> Socket {
+pub async fn open(to: SocketAddr) -> Socket {
     let url = format!("ws://{to}/chat");
     tokio_tungstenite::connect_async(url).await.expect("a socket").0
 }
 
 /// What comes back for a word; none when the line is cut.
-async fn say(socket: &mut Socket, word: &str) -> Option<String> {
+pub async fn say(socket: &mut Socket, word: &str) -> Option<String> {
     socket.send(Message::text(word)).await.ok()?;
     let back = tokio::time::timeout(PATIENCE, socket.next()).await.expect("an answer in time");
     back?.ok()?.into_text().ok().map(|text| text.to_string())
@@ -137,13 +137,7 @@ fn no_promotion_is_noticed_over_tls() {
     let plan = "steps = \"50% 100%\"\nbake = \"100ms\"\nbake_max = \"150ms\"\n\
                 on_inconclusive = \"advance\"\nkeep_warm = \"0s\"\n";
     let mut daemon = Daemon::configured(Runs::Processes, plan).unwrap();
-    let (cert, key) = (daemon.home().join("app.pem"), daemon.home().join("app.key"));
-    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&cert, pair.cert.pem()).unwrap();
-    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
-    let https = free_address();
-    let tls = format!("https = \"{https}\"\n[tls]\ncert = {cert:?}\nkey = {key:?}\n[admin]");
-    daemon.configure(&daemon.file(plan).replace("[admin]", &tls));
+    let https = daemon.secure(plan);
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     let stop = AtomicBool::new(false);

@@ -279,3 +279,19 @@ fn a_state_that_is_let_go_of_late_is_waited_for() {
     drop(state);
     daemon.until("an answer", || daemon.get("/").is_ok_and(|answer| answer.status == 200));
 }
+
+#[test]
+fn a_stop_in_the_middle_of_a_launch_leaves_no_process() {
+    let mut daemon = Daemon::begin(Runs::Processes, "replicas = 2\n").unwrap();
+    for millis in [0, 2, 5, 10, 20, 40, 80, 160] {
+        daemon.post("deploy", "{}");
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        daemon.terminate();
+        let left = daemon.running();
+        assert!(left.is_empty(), "stopped after {millis} ms: {left:?}");
+        daemon.start();
+        daemon.post("abort", "{}");
+        daemon.until("only stable runs", || daemon.running().len() == 2);
+        daemon.wait("its end", |web| !web["outcome"].is_null() || web["phase"] != "rolling_back");
+    }
+}

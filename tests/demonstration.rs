@@ -1,9 +1,12 @@
 //! The demo keeps what the README promises.
 
+use std::process::Stdio;
+
+use bollard::query_parameters::ListImagesOptions;
 use serde_json::Value;
 
 use crate::support::daemon::program;
-use crate::support::engine::engine;
+use crate::support::engine::{engine, on_a_runtime};
 
 const STORIES: [(&str, &str); 4] = [
     ("good", "promoted"),
@@ -12,13 +15,16 @@ const STORIES: [(&str, &str); 4] = [
     ("crash", "rolled_back"),
 ];
 
-fn tells_four_stories(words: &[&str], engine: Option<&str>) {
+/// The demo's process id.
+fn tells_four_stories(words: &[&str], engine: Option<&str>) -> u32 {
     let mut demo = program();
     demo.args(["demo", "--json"]).args(words);
     if let Some(engine) = engine {
         demo.env("DOCKER_HOST", engine);
     }
-    let output = demo.output().unwrap();
+    let demo = demo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = demo.id();
+    let output = demo.wait_with_output().unwrap();
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     eprintln!("{stdout}{stderr}");
@@ -31,6 +37,7 @@ fn tells_four_stories(words: &[&str], engine: Option<&str>) {
         assert_eq!(object["seconds_to_zero"].is_null(), story == "good", "{object}");
     }
     assert_eq!(told[0]["failed_for_users"], 0, "a good release is noticed by nobody");
+    pid
 }
 
 #[test]
@@ -41,5 +48,12 @@ fn with_processes() {
 #[test]
 fn with_containers() {
     let Some(host) = engine() else { return };
-    tells_four_stories(&["--runtime", "docker"], Some(&host.url));
+    let demo = tells_four_stories(&["--runtime", "docker"], Some(&host.url));
+    let left = on_a_runtime(async move {
+        let images = host.client().list_images(None::<ListImagesOptions>).await.unwrap();
+        images.into_iter().flat_map(|image| image.repo_tags).collect::<Vec<_>>()
+    });
+    let own = format!("switchback-demo:{demo}");
+    assert!(!left.contains(&own), "{left:?}");
+    assert!(!left.iter().any(|name| name.starts_with("switchback/demo:")), "{left:?}");
 }

@@ -25,6 +25,8 @@ use crate::support::daemon::{PATIENCE, PROGRAM, free_address, program, without_v
 const ALLOWANCE: f64 = 0.05;
 /// The same for a compiler that is not the recorded one: each generates other code.
 const ALLOWANCE_ELSEWHERE: f64 = 0.15;
+/// What counting what a request says of its side may add to it.
+const OBSERVATION: f64 = 0.01;
 /// Requests in the two counts whose difference is taken, so that start and end cancel.
 const FEW: usize = 80;
 const MANY: usize = 480;
@@ -60,13 +62,7 @@ fn a_request_costs_no_more_instructions_than_recorded() {
     // counted again, and the least counts.
     let mut each = f64::INFINITY;
     for _ in 0..TRIES {
-        // Both at the same time: what they count, they count apart.
-        let (few, many) = std::thread::scope(|scope| {
-            let few = scope.spawn(|| count(&valgrind, origin, FEW));
-            let many = count(&valgrind, origin, MANY);
-            (few.join().unwrap(), many)
-        });
-        each = each.min((many - few) / (MANY - FEW) as f64);
+        each = each.min(of_one_request(&valgrind, origin, ""));
         if each / limit - 1.0 <= allowance {
             break;
         }
@@ -83,6 +79,42 @@ fn a_request_costs_no_more_instructions_than_recorded() {
     );
     // A count of next to nothing is a fault of the counting.
     assert!(growth > -0.5, "a request costs {each:.0} instructions, the recorded {limit} is stale");
+}
+
+#[test]
+fn counting_an_observation_costs_hardly_anything() {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("SKIPPED: instructions are counted on x86_64");
+        return;
+    }
+    let Some(valgrind) = client("valgrind") else { return };
+    let origin = origin();
+    // Both look for the path among those that are ignored; one of them finds it.
+    let [mut counted, mut ignored] = [f64::INFINITY; 2];
+    let mut costs = f64::INFINITY;
+    for _ in 0..TRIES {
+        let of = |path: &str| of_one_request(&valgrind, origin, path);
+        counted = of("ignore_routes = [\"/z\"]\n").min(counted);
+        ignored = of("ignore_routes = [\"/a\"]\n").min(ignored);
+        costs = counted / ignored - 1.0;
+        println!("{counted:.0} instructions with, {ignored:.0} without: {:.2} %", costs * 100.0);
+        // Less than nothing is a fault of the counting too.
+        if (-OBSERVATION / 2.0..=OBSERVATION).contains(&costs) {
+            return;
+        }
+    }
+    panic!("an observation costs {:.2} % of a request's instructions", costs * 100.0);
+}
+
+/// Instructions of one request, with this in the service's table.
+fn of_one_request(valgrind: &Path, origin: SocketAddr, more: &str) -> f64 {
+    // Both at the same time: what they count, they count apart.
+    let (few, many) = std::thread::scope(|scope| {
+        let few = scope.spawn(|| count(valgrind, origin, FEW, more));
+        let many = count(valgrind, origin, MANY, more);
+        (few.join().unwrap(), many)
+    });
+    (many - few) / (MANY - FEW) as f64
 }
 
 fn compiler() -> String {
@@ -130,9 +162,9 @@ impl Drop for Counted {
 
 /// Instructions of the worker of a daemon that has served so many requests. Callgrind 3.19 fails now and
 /// then when a signal comes while it switches threads; then it is begun again.
-fn count(valgrind: &Path, origin: SocketAddr, requests: usize) -> f64 {
+fn count(valgrind: &Path, origin: SocketAddr, requests: usize, more: &str) -> f64 {
     for _ in 0..TRIES {
-        match try_count(valgrind, origin, requests) {
+        match try_count(valgrind, origin, requests, more) {
             Ok(count) => return count,
             Err(log) => eprintln!("valgrind failed: {log}"),
         }
@@ -140,7 +172,12 @@ fn count(valgrind: &Path, origin: SocketAddr, requests: usize) -> f64 {
     panic!("valgrind failed {TRIES} times");
 }
 
-fn try_count(valgrind: &Path, origin: SocketAddr, requests: usize) -> Result<f64, String> {
+fn try_count(
+    valgrind: &Path,
+    origin: SocketAddr,
+    requests: usize,
+    more: &str,
+) -> Result<f64, String> {
     let home = tempfile::Builder::new().prefix("count-").tempdir().unwrap();
     let (http, here) = (free_address(), home.path().display());
     let text = format!(
@@ -148,7 +185,7 @@ fn try_count(valgrind: &Path, origin: SocketAddr, requests: usize) -> Result<f64
          [admin]\nsocket = \"{here}/admin.sock\"\nlisten = \"off\"\n[state]\ndir = \"{here}/state\"\n\
          [service.web]\nhost = \"*\"\nendpoints = [\"{origin}\"]\naffinity = \"cookie:user\"\n\
          steps = \"50% 100%\"\nbake = \"1h\"\nbake_max = \"2h\"\nabort = \"errors > 80%\"\n\
-         probe = {{ interval = \"1s\", rise = 1 }}\n"
+         probe = {{ interval = \"1s\", rise = 1 }}\n{more}"
     );
     let config = home.path().join("switchback.toml");
     std::fs::write(&config, text).unwrap();

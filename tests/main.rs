@@ -19,6 +19,7 @@ mod demonstration;
 mod edge;
 mod engine_gone;
 mod fixed_addresses;
+mod fresh_baseline;
 mod gates;
 mod hooks;
 mod independent;

@@ -106,7 +106,7 @@ const ROOMS: [Room; 19] = [
             "admin",
             "config",
             "controller::status",
-            "controller::driver::Leave",
+            "controller::closing::Leave",
             "controller::archivist",
             "rollout",
             "analysis::verdict",

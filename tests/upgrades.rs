@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
+use crate::carried::{chat, open, say};
+use crate::support::app::over;
 use crate::support::clients::{Wrk, curl, http2};
 use crate::support::daemon::{Daemon, PROGRAM, Runs, free_address};
 use crate::support::http::Connection;
@@ -79,6 +81,67 @@ fn no_visitor_notices_an_upgrade_in_the_middle_of_a_rollout() {
         assert!(failed.is_empty(), "{name}: {failed:?}");
     }
     assert_eq!(daemon.service()["warm"]["revision"], 1);
+}
+
+#[test]
+fn no_visitor_over_tls_notices_an_upgrade_with_containers() {
+    let Some(mut daemon) = Daemon::configured(Runs::Containers, STAYS) else { return };
+    let https = daemon.secure(STAYS);
+    daemon.start();
+    daemon.wait("the first revision", |web| web["phase"] == "promoted");
+    let all = [
+        ("kept connections", Wrk::secure(https, &daemon, "kept", &[])),
+        ("new connections", Wrk::secure(https, &daemon, "new", &["Connection: close"])),
+        ("cleartext", Wrk::begin(&daemon, "clear", &[])),
+    ];
+    let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        daemon.deploy_until("none", &["--steps", "50% 100%"], "baking");
+        let before = standing(&daemon);
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            daemon.hand_over();
+            daemon.until("as before", || standing(&daemon) == before);
+        }
+        assert_eq!(daemon.cli(&["abort", "web"]).code, 0);
+        daemon.wait("its end", |web| web["phase"] == "rolled_back");
+        daemon.until("only stable runs", || daemon.running().len() == 1);
+    }));
+    let told = all.map(|(name, wrk)| (name, wrk.map(Wrk::end)));
+    if let Err(panic) = upgraded {
+        std::panic::resume_unwind(panic);
+    }
+    for (name, all) in told {
+        let Some((requests, failed)) = all else { continue };
+        assert!(requests > 0 && failed.is_empty(), "{name}: {requests} requests: {failed:?}");
+    }
+}
+
+#[test]
+fn a_websocket_goes_on_in_the_former_process_until_it_is_done() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut daemon = over(&[chat(&runtime, "one")], "");
+    let (to, log) = (daemon.http, daemon.home().join("log"));
+    let mut socket = runtime.block_on(open(to));
+    std::thread::scope(|scope| {
+        let talks = scope.spawn(|| {
+            while !std::fs::read_to_string(&log).unwrap().contains("serves; open connections") {
+                let back = runtime.block_on(say(&mut socket, "still"));
+                assert_eq!(back.as_deref(), Some("one: still"));
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let mut new = runtime.block_on(open(to));
+            let back = runtime.block_on(say(&mut new, "hello"));
+            assert_eq!(back.as_deref(), Some("one: hello"), "the new process takes new ones");
+            let back = runtime.block_on(say(&mut socket, "there?"));
+            assert_eq!(back.as_deref(), Some("one: there?"), "the former one carries its own");
+            runtime.block_on(socket.close(None)).unwrap();
+            new
+        });
+        daemon.hand_over();
+        let mut new = talks.join().unwrap();
+        let back = runtime.block_on(say(&mut new, "still"));
+        assert_eq!(back.as_deref(), Some("one: still"), "whoever is gone");
+    });
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The verdict on the running daemon: how soon a bad canary is taken back, that a healthy one never is,
 //! what it is compared with, and that a recording judges as the daemon did.
 //!
-//! Each story asks for little, because machines are busy. `SWITCHBACK_MEASURE=20` takes as many
-//! rollouts of each fault and prints medians; `SWITCHBACK_ROLLOUTS=100` is the number of healthy ones.
+//! Each story asks for little, because machines are busy: that the canary goes back, for the right reason, and
+//! in time by a generous measure. `SWITCHBACK_MEASURE=20` takes as many rollouts of each fault at the rate that
+//! the promise is for, and prints medians; `SWITCHBACK_ROLLOUTS=100` is the number of healthy ones.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,12 +18,32 @@ fn number(variable: &str, otherwise: usize) -> usize {
     set.map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Waits for a service's history, deploys a fault, and takes the seconds from the first bad answer, or
-/// from the step's beginning where slowness is no bad answer, until the canary has no weight.
-fn seconds_to_zero(daemon: &Daemon, load: &Load, fault: &str, name: &str) -> f64 {
+/// A canary that is to be taken back.
+struct Bad {
+    fault: &'static str,
+    /// Requests a second: those of the story, and those that the promise is for.
+    rates: [u32; 2],
+    /// Part of the sentence that says why.
+    because: &'static str,
+    /// Seconds, on a machine that has other things to do.
+    generous: f64,
+}
+
+const DEAD: Bad =
+    Bad { fault: "errors:1", rates: [300, 1_000], because: "the canary is dead", generous: 20.0 };
+const DEAD_FOR_FEW: Bad =
+    Bad { fault: "errors:1", rates: [20, 20], because: "the canary is dead", generous: 40.0 };
+const FAILS_NOW_AND_THEN: Bad =
+    Bad { fault: "errors:0.05", rates: [500, 1_000], because: "errors", generous: 50.0 };
+const SLOWER_BY_HALF: Bad =
+    Bad { fault: "slow:1.5", rates: [500, 1_000], because: "p95", generous: 60.0 };
+
+/// Deploys a fault, and takes the seconds from the first bad answer, or from the step's beginning where
+/// slowness is no bad answer, until the canary has no weight.
+fn seconds_to_zero(daemon: &Daemon, load: &Load, bad: &Bad, name: &str) -> f64 {
     let number = daemon.service()["rollout"].as_u64().unwrap_or(0) + 1;
     let failed = load.failed().len();
-    let said = daemon.deploy(fault, &["--detach", "--env", name]);
+    let said = daemon.deploy(bad.fault, &["--detach", "--env", name]);
     assert_eq!(said.code, 0, "{said:?}");
     let weight = |web: &Value| web["weights"]["canary"].as_f64() > Some(0.0);
     daemon.wait("the first step", |web| web["rollout"] == number && weight(web));
@@ -33,57 +54,114 @@ fn seconds_to_zero(daemon: &Daemon, load: &Load, fault: &str, name: &str) -> f64
     daemon.wait("the rollback", |web| web["phase"] == "rolled_back");
     let record = daemon.rollout(number);
     assert_eq!(record["outcome"], "rolled_back", "{record:#}");
+    let cause = record["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains(bad.because), "{record:#}");
     let first = load.failed().get(failed).map_or(begun, |(at, _)| *at);
     ended.saturating_duration_since(first).as_secs_f64()
 }
 
 /// Rollouts of a fault: none but these are promised any speed, and only in the median.
-fn is_taken_back_soon(runs: Runs, fault: &str, rate: u32, generous: f64) {
-    let plan = "bake = \"60s\"\nbake_max = \"120s\"\n";
+fn is_taken_back_soon(runs: Runs, bad: &Bad) {
+    // The shield would spare visitors the failures that are counted here.
+    let plan = "bake = \"60s\"\nbake_max = \"120s\"\nshield = \"off\"\nkeep_warm = \"0s\"\n";
     let Some(daemon) = Daemon::begin(runs, plan) else { return };
+    let times = number("SWITCHBACK_MEASURE", 1);
+    let rate = bad.rates[usize::from(times > 1)];
     let load = Load::begin(daemon.http, rate);
     let history = u64::from(rate) * 6;
     daemon.until("some history", || load.asked() > history);
-    let times = number("SWITCHBACK_MEASURE", 1);
+    let begun = (Instant::now(), load.asked());
     let mut seconds: Vec<f64> = (0..times)
         .map(|attempt| {
             // Each with a name of its own: the same again would begin with less evidence.
-            seconds_to_zero(&daemon, &load, fault, &format!("SAMPLE_NAME={attempt}"))
+            seconds_to_zero(&daemon, &load, bad, &format!("SAMPLE_NAME={attempt}"))
         })
         .collect();
     seconds.sort_by(f64::total_cmp);
     let at = |q: f64| seconds[((seconds.len() as f64 * q) as usize).min(seconds.len() - 1)];
+    let asked = (load.asked() - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
     eprintln!(
-        "{fault} at {rate}/s of {runs:?}: median {:.2} s, p95 {:.2} s, of {times}",
+        "{} at {asked:.0}/s of {runs:?}: median {:.2} s, p95 {:.2} s, most {:.2} s, of {times}",
+        bad.fault,
         at(0.5),
-        at(0.95)
+        at(0.95),
+        at(1.0)
     );
-    assert!(at(0.5) < generous, "{seconds:?}");
+    assert!(at(0.5) < bad.generous, "{seconds:?}");
 }
 
 #[test]
 fn a_dead_process_is_taken_back() {
-    is_taken_back_soon(Runs::Processes, "errors:1", 500, 20.0);
+    is_taken_back_soon(Runs::Processes, &DEAD);
 }
 
 #[test]
 fn a_dead_process_with_few_visitors_is_taken_back() {
-    is_taken_back_soon(Runs::Processes, "errors:1", 20, 40.0);
-}
-
-#[test]
-fn a_dead_container_is_taken_back() {
-    is_taken_back_soon(Runs::Containers, "errors:1", 200, 20.0);
+    is_taken_back_soon(Runs::Processes, &DEAD_FOR_FEW);
 }
 
 #[test]
 fn a_process_that_fails_now_and_then_is_taken_back() {
-    is_taken_back_soon(Runs::Processes, "errors:0.05", 500, 50.0);
+    is_taken_back_soon(Runs::Processes, &FAILS_NOW_AND_THEN);
 }
 
 #[test]
 fn a_process_that_takes_half_as_long_again_is_taken_back() {
-    is_taken_back_soon(Runs::Processes, "slow:1.5", 500, 60.0);
+    is_taken_back_soon(Runs::Processes, &SLOWER_BY_HALF);
+}
+
+#[test]
+fn a_dead_container_is_taken_back() {
+    is_taken_back_soon(Runs::Containers, &DEAD);
+}
+
+#[test]
+fn a_container_that_is_measured_is_taken_back() {
+    // What containers add to processes is seen with the first; these are for the numbers.
+    if number("SWITCHBACK_MEASURE", 1) > 1 {
+        for bad in [DEAD_FOR_FEW, FAILS_NOW_AND_THEN, SLOWER_BY_HALF] {
+            is_taken_back_soon(Runs::Containers, &bad);
+        }
+    }
+}
+
+/// The default plan and limits, and a canary that is as good as stable.
+fn a_healthy_one_goes_up(runs: Runs) {
+    if number("SWITCHBACK_MEASURE", 1) == 1 {
+        eprintln!("SKIPPED: takes minutes of a quiet machine; SWITCHBACK_MEASURE=3 asks for it");
+        return;
+    }
+    let Some(daemon) = Daemon::begin(runs, "keep_warm = \"0s\"\n") else { return };
+    let load = Load::begin(daemon.http, 1_000);
+    daemon.until("some history", || load.asked() > 10_000);
+    for attempt in 0..3 {
+        let begun = Instant::now();
+        daemon.deploy_until("none", &["--env", &format!("SAMPLE_NAME={attempt}")], "baking");
+        let mut steps = Vec::new();
+        while daemon.service()["phase"] == "baking" {
+            let web = daemon.service();
+            let sentence = web["verdict"]["sentence"].as_str().unwrap_or_default().to_owned();
+            assert!(begun.elapsed() < Duration::from_secs(400), "it stays: {sentence}");
+            if web["step"].as_u64() != steps.last().map(|(step, _): &(u64, f64)| *step) {
+                steps.push((web["step"].as_u64().unwrap_or(0), begun.elapsed().as_secs_f64()));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        daemon.wait("the promotion", |web| web["phase"] == "promoted");
+        let took = begun.elapsed().as_secs_f64();
+        eprintln!("healthy, 1,000/s, {runs:?}: promoted after {took:.1} s; steps from {steps:.1?}");
+    }
+    load.end_well();
+}
+
+#[test]
+fn a_healthy_process_goes_up_in_minutes() {
+    a_healthy_one_goes_up(Runs::Processes);
+}
+
+#[test]
+fn a_healthy_container_goes_up_in_minutes() {
+    a_healthy_one_goes_up(Runs::Containers);
 }
 
 /// Healthy rollouts while, again and again, one request in ten fails on both sides.
@@ -142,8 +220,7 @@ fn healthy_processes_go_up_through_incidents() {
 
 #[test]
 fn healthy_containers_go_up_through_incidents() {
-    let rollouts = number("SWITCHBACK_ROLLOUTS", 6).div_ceil(3);
-    nothing_is_taken_back_through_incidents(Runs::Containers, rollouts);
+    nothing_is_taken_back_through_incidents(Runs::Containers, number("SWITCHBACK_ROLLOUTS", 2));
 }
 
 #[test]
@@ -184,89 +261,6 @@ fn a_recording_is_judged_as_the_rollout_was() {
     let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
     assert_eq!(first["attempt"], 1, "{first}");
     load.end();
-}
-
-fn a_fresh_instance_is_what_the_canary_is_compared_with(runs: Runs) {
-    let plan = format!(
-        "steps = \"30% 100%\"\nfresh_baseline = true\nrecord = true\nkeep_warm = \"0s\"\n{LONG}"
-    );
-    let Some(daemon) = Daemon::begin(runs, &plan) else { return };
-    let load = Load::begin(daemon.http, 200);
-    daemon.deploy_until("none", &[], "baking");
-    assert_eq!(daemon.running().len(), 3, "stable, its fresh instance, the canary");
-    let recording = daemon.state().join("recordings/web/2.jsonl");
-    let mut compared = 0;
-    daemon.until("comparisons", || {
-        let text = std::fs::read_to_string(&recording).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let counts = |side: &Value| -> u64 {
-            let rows = side.as_object().into_iter().flat_map(|rows| rows.values());
-            rows.flat_map(|cells| cells.as_array().unwrap()).map(|c| c[1].as_u64().unwrap()).sum()
-        };
-        let records: Vec<Value> = lines.filter(|line| line["weight"] == 3_000).collect();
-        assert!(records.first().is_none_or(|first| first["compared"] == 3_000), "{records:?}");
-        let sum = |side: &str| records.iter().map(|record| counts(&record[side])).sum::<u64>();
-        compared = sum("stable");
-        // Seven of ten requests go to revision 1, three of them to its fresh instance.
-        compared > 100 && sum("canary") > 100
-    });
-    let service = daemon.service();
-    let stable = service["stable"]["traffic"]["requests"].as_u64().unwrap();
-    assert!(stable > compared, "{stable} of revision 1, {compared} compared: {service:#}");
-    let said = daemon.cli(&["promote", "web", "--full"]);
-    assert_eq!(said.code, 0, "{said:?}");
-    daemon.wait("the promotion", |web| web["phase"] == "promoted");
-    daemon.until("only the canary is left", || daemon.running().len() == 1);
-
-    // A rollout that goes back takes its fresh instance along.
-    daemon.deploy_until("none", &[], "baking");
-    let said = daemon.cli(&["abort", "web"]);
-    assert_eq!(said.code, 0, "{said:?}");
-    daemon.until("only stable is left", || daemon.running().len() == 1);
-    load.end_well();
-}
-
-#[test]
-fn a_canary_is_compared_with_a_fresh_process() {
-    a_fresh_instance_is_what_the_canary_is_compared_with(Runs::Processes);
-}
-
-#[test]
-fn a_canary_is_compared_with_a_fresh_container() {
-    a_fresh_instance_is_what_the_canary_is_compared_with(Runs::Containers);
-}
-
-#[test]
-fn a_fresh_instance_that_dies_is_not_waited_for() {
-    let plan = format!("steps = \"30% 100%\"\nfresh_baseline = true\nrecord = true\n{LONG}");
-    let daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
-    let load = Load::begin(daemon.http, 100);
-    let first = daemon.running();
-    let canary = daemon.deploy_until("none", &["--env", "SAMPLE_NAME=two"], "baking");
-    let fresh = daemon.running().into_iter().find(|pid| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        !first.contains(pid) && !String::from_utf8_lossy(&environ).contains("SAMPLE_NAME=two")
-    });
-    let rollout = canary["rollout"].as_u64().unwrap();
-    let recording = daemon.state().join(format!("recordings/web/{rollout}.jsonl"));
-    let begins = || -> Vec<Value> {
-        let text = std::fs::read_to_string(&recording).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| !line["began"].is_null()).collect()
-    };
-    daemon.until("a comparison with it", || {
-        begins().first().is_some_and(|begun| begun["compared"] == 3_000)
-    });
-    let pid = rustix::process::Pid::from_raw(fresh.unwrap().parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    daemon.until("it is said", || {
-        daemon.rollout(rollout)["events"].to_string().contains("is compared with all of stable")
-    });
-    daemon.until("a comparison with all of stable", || {
-        begins().get(1).is_some_and(|begun| begun["compared"].is_null())
-    });
-    assert_eq!(daemon.service()["phase"], "baking");
-    load.end_well();
 }
 
 #[test]

@@ -70,6 +70,7 @@ pub fn polls() -> String {
                 stable: replay::counts(stable),
                 canary: replay::counts(canary),
                 instances: Vec::new(),
+                clients: None,
             };
             std::hint::black_box(serde_json::to_string(&record).unwrap_or_default());
         }

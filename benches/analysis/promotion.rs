@@ -107,25 +107,25 @@ pub fn requests_to_pass(effort: Effort) -> Table {
         rows.push([name.clone(), least_text].into_iter().chain(numbers).collect());
         groups.push((name, vec![Some(mean(needed)), Some(least.unwrap_or(f64::NAN))]));
     };
-    for (rate, wide) in [(0.0, false), (0.001, false), (0.01, false), (0.0, true), (0.001, true)] {
+    let margins = [(1.1, 0.001), (1.25, 0.005), (1.5, 0.005), (1.5, 0.01), (2.0, 0.02)];
+    let rates = [0.0, 0.0001, 0.001, 0.01];
+    for ((ratio, plus), rate) in margins.iter().flat_map(|m| rates.map(|rate| (*m, rate))) {
         let mut margins = Criteria::default().margins();
-        if wide {
-            margins.promote_errors = RateMargin { ratio: 2.0, plus: 0.02 };
-        }
+        margins.promote_errors = RateMargin { ratio, plus };
         let pass =
             |seed| passes(&mut Promotion::new(&margins), seed, (rate, rate), 1.0, Which::Errors);
         let needed: Vec<f64> =
-            (0..effort.runs(200)).filter_map(pass).map(|requests| requests as f64).collect();
-        let margin = if wide { "2x + 2 points" } else { "1.5x + 0.5 points" };
-        let name = format!("errors {} %, within {margin}", rate * 100.0);
+            (0..effort.runs(150)).filter_map(pass).map(|requests| requests as f64).collect();
+        let name = format!("errors {} %, within {ratio}x + {} points", rate * 100.0, plus * 100.0);
         add(name, &needed, Some(bound(rate, &margins)));
     }
-    for (quantile, factor) in QUANTILES {
+    let factors = [1.1, 1.2, 1.3, 1.5];
+    for (quantile, factor) in [0.5, 0.9, 0.99].iter().flat_map(|q| factors.map(|by| (*q, by))) {
         let margins = margins_of(quantile, factor);
         let pass =
             |seed| passes(&mut Promotion::new(&margins), seed, (0.0, 0.0), 1.0, Which::Latency);
         let needed: Vec<f64> =
-            (0..effort.runs(100)).filter_map(pass).map(|requests| requests as f64).collect();
+            (0..effort.runs(60)).filter_map(pass).map(|requests| requests as f64).collect();
         let percent = (factor - 1.0) * 100.0;
         add(format!("p{} within +{percent:.0} %", quantile * 100.0), &needed, None);
     }

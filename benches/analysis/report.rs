@@ -32,12 +32,14 @@ pub struct Picture {
 const WIDTH: u32 = 860;
 const LABELS: i32 = 300;
 const BAR: i32 = 11;
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(31, 111, 180),
     RGBColor(150, 150, 150),
     RGBColor(214, 128, 40),
     RGBColor(176, 60, 60),
     RGBColor(110, 80, 150),
+    RGBColor(70, 140, 90),
+    RGBColor(150, 190, 120),
 ];
 
 impl Table {

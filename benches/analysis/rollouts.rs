@@ -93,35 +93,59 @@ pub fn false_rollbacks(effort: Effort) -> Table {
     }
 }
 
+/// A canary: its name, requests a second, how it behaves, when to stop watching, steps, and runs.
+type Case = (&'static str, f64, Behaviour, f64, &'static [f64], u64);
+
 /// How soon a fault is seen, and a healthy canary promoted.
 pub fn times_to_zero(effort: Effort) -> Table {
     let (mut rows, mut groups) = (Vec::new(), Vec::new());
-    let cases = [
-        ("dead", 1000.0, errors(1.0), 60.0),
-        ("dead", 100.0, errors(1.0), 60.0),
-        ("dead", 20.0, errors(1.0), 60.0),
-        ("5 % errors", 1000.0, errors(0.05), 120.0),
-        ("1 % errors", 1000.0, errors(0.01), 300.0),
-        ("5 % errors", 100.0, errors(0.05), 300.0),
-        ("5 % errors", 20.0, errors(0.05), 900.0),
-        ("1.5 times slower", 1000.0, slow(1.5), 120.0),
-        ("3 times slower", 1000.0, slow(3.0), 60.0),
-        ("3 times slower", 20.0, slow(3.0), 300.0),
-        ("healthy, promoted", 1000.0, HEALTHY, 300.0),
-        ("healthy, promoted", 100.0, HEALTHY, 1200.0),
+    const ALL: &[f64] = &[5.0, 25.0, 50.0, 100.0];
+    let cases: [Case; 25] = [
+        ("dead", 1000.0, errors(1.0), 60.0, ALL, 60),
+        ("dead", 100.0, errors(1.0), 60.0, ALL, 200),
+        ("dead", 20.0, errors(1.0), 60.0, ALL, 200),
+        ("dead", 10.0, errors(1.0), 120.0, ALL, 200),
+        ("dead, at 50 %", 10.0, errors(1.0), 60.0, &[50.0], 200),
+        ("dead", 1.0, errors(1.0), 900.0, ALL, 200),
+        ("dead, at 50 %", 1.0, errors(1.0), 300.0, &[50.0], 200),
+        ("10 % errors", 10.0, errors(0.1), 900.0, &[5.0], 100),
+        ("10 % errors, at 50 %", 10.0, errors(0.1), 300.0, &[50.0], 100),
+        ("10 % errors, at 50 %", 1.0, errors(0.1), 1_800.0, &[50.0], 100),
+        ("5 % errors", 1000.0, errors(0.05), 120.0, ALL, 60),
+        ("1 % errors", 1000.0, errors(0.01), 300.0, ALL, 60),
+        ("5 % errors", 100.0, errors(0.05), 300.0, ALL, 200),
+        ("5 % errors", 20.0, errors(0.05), 900.0, ALL, 200),
+        ("1.5 times slower", 1000.0, slow(1.5), 120.0, ALL, 60),
+        ("1.5 times slower", 100.0, slow(1.5), 600.0, ALL, 100),
+        ("3 times slower", 1000.0, slow(3.0), 60.0, ALL, 60),
+        ("3 times slower", 20.0, slow(3.0), 300.0, ALL, 200),
+        ("half are 4xx", 100.0, Behaviour { rejected: 0.5, ..HEALTHY }, 120.0, ALL, 100),
+        (
+            "5 % are 4xx (stable: 1 %)",
+            1000.0,
+            Behaviour { rejected: 0.05, ..HEALTHY },
+            300.0,
+            ALL,
+            40,
+        ),
+        ("healthy, promoted", 10_000.0, HEALTHY, 600.0, ALL, 10),
+        ("healthy, promoted", 1000.0, HEALTHY, 600.0, ALL, 60),
+        ("healthy, promoted", 100.0, HEALTHY, 2_400.0, ALL, 100),
+        ("healthy, promoted", 10.0, HEALTHY, 14_400.0, ALL, 30),
+        ("healthy, promoted", 1.0, HEALTHY, 90_000.0, ALL, 10),
     ];
-    for (name, rps, canary, until) in cases {
+    for (name, rps, canary, until, steps, runs) in cases {
+        let is_healthy = name.starts_with("healthy");
         let plan = Plan {
             rps,
-            steps: &[5.0, 25.0, 50.0, 100.0],
-            bake: 0.0,
+            steps,
+            bake: if is_healthy { 30.0 } else { 0.0 },
             until,
             criteria: Criteria::default(),
         };
         let story = move |_: f64, is_canary: bool| if is_canary { canary } else { HEALTHY };
-        let runs = effort.runs(if rps > 500.0 { 60 } else { 200 });
+        let runs = effort.runs(runs);
         let endings: Vec<Ending> = (0..runs).map(|seed| plan.play(&story, seed + 1)).collect();
-        let is_healthy = name.starts_with("healthy");
         let done = |end: &&Ending| if is_healthy { end.passed.len() == 4 } else { end.failed() };
         let count = endings.iter().filter(done).count();
         let times: Vec<f64> = endings
@@ -148,8 +172,9 @@ pub fn times_to_zero(effort: Effort) -> Table {
         name: "times-to-zero",
         title: "Whole rollouts: seconds until a fault is taken back",
         note: "The default limits and steps, stable with 0.1 % errors and a p95 of 75 ms; from the canary's \
-            first error on (from the step's beginning where it is slow), without a least time at a step. The \
-            last two rows are healthy canaries, from the first step to the end of the last."
+            first error on (from the step's beginning where it is slow or refuses), without a least time at a \
+            step. The last rows are healthy canaries, from the first step to the end of the last, each step \
+            30 s at least, which is the default; a step may take as long as it needs."
             .to_owned(),
         head: vec!["canary", "decided", "median", "p95", "failed requests, mean"],
         rows,

@@ -20,6 +20,9 @@ pub const REJECTED: &str = "rejected";
 /// A fraction of stable's answers beyond twice its former p95 that is out of the ordinary: what lay
 /// beyond p95 itself, and a little, as when all became twice as slow.
 const SLOW: f64 = 0.06;
+/// Where clients are assigned, one who is refused again and again speaks for many, and nothing is taken back
+/// for 4xx answers. But from twice stable's rate and this much more on a person should look.
+const REFUSED: f64 = 0.1;
 /// History says what is ordinary from so many requests on.
 const HISTORY: u64 = 100;
 
@@ -229,6 +232,10 @@ fn rejected_check(judge: &Judge, evidence: Evidence) -> Check {
             let waits = format!("{against}: {by_chance} of happening by chance, so the step waits");
             (Finding::Inconclusive, waits)
         }
+        None if is_refusing(judge) => {
+            let waits = format!("{against}: a person should look, so the step waits");
+            (Finding::Inconclusive, waits)
+        }
         None => (Finding::Pass, against),
     };
     Check {
@@ -241,6 +248,15 @@ fn rejected_check(judge: &Judge, evidence: Evidence) -> Check {
         requests: canary.rejected.requests(),
         sentence,
     }
+}
+
+fn is_refusing(judge: &Judge) -> bool {
+    let (canary, stable) = (judge.totals_of(Side::Canary), judge.totals_of(Side::Stable));
+    let enough = canary.rejected.requests() >= judge.criteria.min_requests;
+    let rates = canary.rejected.rate().zip(stable.rejected.rate());
+    judge.criteria.unit == Unit::Session
+        && enough
+        && rates.is_some_and(|(canary, stable)| canary > 2.0 * stable + REFUSED)
 }
 
 fn breaker_check(judge: &Judge) -> Check {

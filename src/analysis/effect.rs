@@ -13,6 +13,9 @@ use crate::model::weight::Side;
 /// per second and side, short enough that a fault which begins late is not hidden by what went before.
 const HALVED_AFTER: u64 = 10;
 
+/// So many answers beyond a quantile make it known within a fifth or so of its distance from the end.
+const BEYOND: f64 = 20.0;
+
 /// Latencies of both sides over about the last twenty seconds.
 #[derive(Debug, Default)]
 pub struct Effect {
@@ -41,6 +44,13 @@ impl Effect {
     /// A step begins: both sides have new shares, so what went before does not compare.
     pub fn begin(&mut self) {
         *self = Self::default();
+    }
+
+    /// Whether a quantile of the canary is more than a guess, where nothing else says that it is not one.
+    #[must_use]
+    pub fn knows(&self, quantile: f64) -> bool {
+        let beyond = self.lately[Side::Canary.index()].total() as f64 * (1.0 - quantile);
+        beyond >= BEYOND
     }
 
     /// Whether any of these quantiles of the canary lies beyond the margin on stable's.

@@ -29,7 +29,7 @@ use super::rates::{Fading, RateStream};
 use super::reading::{self, Reading};
 use super::recent::Recent;
 use super::scorecard::{Row, Sample};
-use super::share::Share;
+use super::share::{Arriving, Share};
 use super::verdict::Verdict;
 use crate::model::moment::Moment;
 use crate::model::weight::{Side, Weight};
@@ -63,11 +63,14 @@ pub struct Judge {
     pub(super) promotion: Promotion,
     pub(super) baseline: Baseline,
     pub(super) delivered: Share,
+    arriving: Arriving,
+    /// As how many clients those of each side count at this step, where clients are assigned.
+    pub(super) clients: [f64; 2],
     pub(super) guards: Guards,
     pub(super) failed: Option<Failure>,
     pub(super) totals: [Totals; 2],
     pub(super) effect: Effect,
-    instances: Instances,
+    pub(super) instances: Instances,
     breaker: Breaker,
     readings: [Reading; 2],
     started: Option<Moment>,
@@ -148,6 +151,8 @@ impl Judge {
             promotion: Promotion::new(&margins),
             baseline,
             delivered: Share::default(),
+            arriving: Arriving::default(),
+            clients: [0.0; 2],
             guards: Guards {
                 history: errors,
                 errors: Recent::from_history(errors),
@@ -295,6 +300,8 @@ impl Judge {
             limit.begin(share >= 1.0, release, reference, &self.margins);
         }
         self.delivered = Share::default();
+        self.arriving = Arriving::default();
+        self.clients = [0.0; 2];
         self.totals = Default::default();
         self.effect.begin();
         self.instances.begin();
@@ -311,6 +318,12 @@ impl Judge {
         }
         let latencies: Vec<_> = instances.iter().map(reading::latency).collect();
         self.instances.count(&latencies, AT_START, &self.baseline);
+    }
+
+    /// Takes in as how many clients those of stable and of the canary counted at this step so far, where
+    /// clients are assigned. To be called before [`Self::observe`], like the above.
+    pub fn observe_clients(&mut self, clients: [f64; 2]) {
+        self.clients = clients;
     }
 
     /// Weighs what each side newly counted since the last call in this step.
@@ -351,15 +364,20 @@ impl Judge {
         let (beside, alone) = (share > 0.0 && share < 1.0, share >= 1.0);
         self.guards.errors.add(of_stable.errors, elapsed);
         self.guards.slow.add(of_stable.slow_from(self.guards.slow_from), elapsed);
+        let by_request = self.criteria.unit == Unit::Request;
+        let comparable = !by_request || self.arriving.is_as_configured(share);
         if beside {
             self.delivered.count(of_canary.ended, of_stable.ended);
-            self.errors.count(of_canary.news, of_stable.news);
-            self.rejected.count(of_canary.rejected, of_stable.rejected);
-            self.latency.count(&of_canary.latency, &of_stable.latency);
-            self.promotion.count(of_canary, of_stable);
+            if comparable {
+                self.errors.count(of_canary.news, of_stable.news);
+                self.rejected.count(of_canary.rejected, of_stable.rejected);
+                self.latency.count(&of_canary.latency, &of_stable.latency);
+                self.promotion.count(of_canary, of_stable);
+            }
+            self.arriving.count(of_canary.ended, of_stable.ended, share);
             self.baseline.count(&of_stable.latency);
         }
-        if beside || alone {
+        if (beside && comparable) || alone {
             for limit in &mut self.limits {
                 limit.count(of_canary, of_stable, elapsed);
             }
@@ -419,6 +437,10 @@ impl Judge {
             shares[3] = 0.0;
         }
         let all: f64 = shares.iter().sum();
+        if self.criteria.unit == Unit::Session && !self.is_slow_enough() {
+            // Requests of few clients are surely different, and say little.
+            shares[1] = 0.0;
+        }
         let each = shares[3] / self.limits.len().max(1) as f64;
         let beside = [
             (Voice::Errors, shares[0] * self.errors.evidence()),
@@ -448,33 +470,9 @@ impl Judge {
         self.weight > Weight::ZERO && self.compared == Weight::ZERO
     }
 
-    /// Whether the canary's latency differs by more than stable's instances do among themselves.
-    pub(super) fn is_beyond_instances(&self) -> bool {
-        !self.criteria.compares_instances || self.instances.are_outdone_by(self.latency.evidence())
-    }
-
     pub(super) fn is_warming(&self) -> bool {
         self.steps <= 1
             && self.started.is_none_or(|at| self.looked.since(at) <= self.criteria.warm_up)
-    }
-
-    /// Whether the canary's errors lie beyond the margin as they were counted. Bets on events alone do
-    /// not know the margin's absolute part; like [`Self::is_slow_enough`] it only takes verdicts away.
-    pub(super) fn is_faulty_enough(&self) -> bool {
-        if self.criteria.unit == Unit::Request {
-            return true;
-        }
-        let rate = |side| self.totals_of(side).news.rate().unwrap_or(0.0);
-        rate(Side::Canary) > self.margins.errors.boundary().at(rate(Side::Stable))
-    }
-
-    /// Whether the canary is slower by enough to matter, and not just surely slower.
-    pub(super) fn is_slow_enough(&self) -> bool {
-        let named = self.criteria.limits.iter().filter_map(|limit| match limit.metric {
-            Metric::Latency(quantile) => Some(quantile),
-            Metric::Errors => None,
-        });
-        self.effect.is_beyond(named.chain([0.5]), self.margins.latency)
     }
 
     /// The first latency limit: the one that speaks for the whole distribution.

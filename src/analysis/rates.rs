@@ -187,7 +187,12 @@ impl RateStream {
         let margin = logit(self.boundary.at(stable).min(HIGHEST_MARGIN));
         for (payoffs, odds) in self.payoffs.iter_mut().zip(ODDS) {
             let canary = expit(margin + odds.ln()).min(HIGHEST);
-            *payoffs = Payoffs::new(canary, stable, self.share, self.boundary);
+            // Where nearly all fails no rate is beyond the margin, and a bet would be on the contrary.
+            *payoffs = if canary > self.boundary.at(stable) {
+                Payoffs::new(canary, stable, self.share, self.boundary)
+            } else {
+                Payoffs::default()
+            };
         }
     }
 }
@@ -254,6 +259,23 @@ mod tests {
         let rate = f64::from(wrong) / f64::from(runs);
         let error = (alpha * (1.0 - alpha) / f64::from(runs)).sqrt();
         assert!(rate <= alpha + 3.0 * error, "{rate}");
+    }
+
+    #[test]
+    fn where_everything_fails_nothing_is_bet_on_the_contrary() {
+        for share in [0.05, 0.25, 0.5] {
+            let boundary = Boundary { ratio: 1.1, plus: 0.001 };
+            let mut stream = RateStream::new(boundary, Fading::COLD);
+            stream.begin(share, AT_START);
+            let mut highest = 0.0_f64;
+            for _ in 0..300 {
+                let canary = (1000.0 * share) as u64;
+                stream.count(Tally::of(canary, canary), Tally::of(1000 - canary, 1000 - canary));
+                stream.end_slot();
+                highest = highest.max(stream.evidence());
+            }
+            assert!(highest <= 1.0, "{share}: {highest}");
+        }
     }
 
     #[test]

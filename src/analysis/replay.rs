@@ -100,6 +100,9 @@ pub struct Record {
     /// The counts of each of stable's instances, where they are compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Counts>,
+    /// As how many clients those of stable and of the canary count, where clients are assigned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<[f64; 2]>,
 }
 
 /// By the word for a row: latency bucket and count, for buckets that are not empty.
@@ -235,6 +238,7 @@ impl Replay {
         }
         let slots = judge.slots();
         judge.observe_instances(&instances);
+        judge.observe_clients(record.clients.unwrap_or_default());
         let verdict = judge.observe(&stable, &canary, Moment(record.at));
         Ok(Some(Line {
             at: record.at,
@@ -277,6 +281,7 @@ mod tests {
                 stable,
                 canary,
                 instances: Vec::new(),
+                clients: None,
             });
         }
         records

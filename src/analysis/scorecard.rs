@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::clients;
 use super::histogram::{BUCKETS, Histogram, bucket_of};
 use super::sessions::Sessions;
 use super::troubled::Troubled;
@@ -95,6 +96,8 @@ pub struct Scorecard {
 #[repr(align(128))]
 struct Shard {
     cells: Box<[AtomicU64]>,
+    /// Requests by hash of their client, where clients are kept on a side; else empty.
+    clients: Box<[AtomicU64]>,
     /// Locked by its worker for an error only, and by whoever wants to tell where errors are.
     troubled: Mutex<Troubled>,
 }
@@ -105,6 +108,7 @@ impl Scorecard {
     pub fn new(workers: usize) -> Self {
         let shard = || Shard {
             cells: (0..Row::COUNT * BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            clients: Box::default(),
             troubled: Mutex::default(),
         };
         Self { shards: (0..workers.max(1)).map(|_| shard()).collect(), sessions: None }
@@ -113,8 +117,34 @@ impl Scorecard {
     /// The same for clients who are kept on a side: the first error of each counts. Both sides share
     /// `sessions`, for the whole rollout.
     #[must_use]
-    pub fn of_sessions(self, sessions: Option<Arc<Sessions>>) -> Self {
-        Self { sessions, ..self }
+    pub fn of_sessions(mut self, sessions: Option<Arc<Sessions>>) -> Self {
+        if sessions.is_some() {
+            for shard in &mut self.shards {
+                shard.clients = (0..clients::GROUPS).map(|_| AtomicU64::new(0)).collect();
+            }
+        }
+        self.sessions = sessions;
+        self
+    }
+
+    /// Notes whose request it was, by the hash of its client; nothing where a coin was thrown for it.
+    #[inline]
+    pub fn note_client(&self, worker: usize, hash: u32) {
+        let Some(shard) = self.shards.get(worker) else { return };
+        // Other bits than those by which errors are remembered.
+        if let Some(cell) = shard.clients.get((hash >> 24) as usize) {
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// As how many clients, all alike, those who came speak.
+    #[must_use]
+    pub fn clients(&self) -> f64 {
+        let of = |group: usize| -> u64 {
+            let cells = self.shards.iter().filter_map(|shard| shard.clients.get(group));
+            cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
+        };
+        clients::alike((0..clients::GROUPS).map(of))
     }
 
     /// Counts one finished first attempt. Only worker `worker` may call this with its own number:

@@ -56,9 +56,58 @@ impl Share {
     }
 }
 
+/// Whether both sides are being asked at all, as configured: the experts win by what is *not* seen too,
+/// and a side that nobody can ask shows nothing. Looks at what came before and never at the poll that is
+/// bet on, so that a bet stays one that was made before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arriving {
+    canary: f64,
+    stable: f64,
+}
+
+impl Arriving {
+    /// Requests of the smaller side after which half of all is forgotten.
+    const FORGETS: f64 = 128.0;
+
+    /// Counts what ended on each side in a poll that is over, at the configured share.
+    pub fn count(&mut self, canary: u64, stable: u64, share: f64) {
+        self.canary += canary as f64;
+        self.stable += stable as f64;
+        if (self.canary + self.stable) * share.min(1.0 - share) >= Self::FORGETS {
+            self.canary /= 2.0;
+            self.stable /= 2.0;
+        }
+    }
+
+    /// Whether each side had about what its share of all lets expect. Too little is less than half of
+    /// that, by a standard deviation more: nothing, where four were expected. A coin does so once in
+    /// fifty times at first and later never; answers that take a second longer do so for a second.
+    #[must_use]
+    pub fn is_as_configured(&self, share: f64) -> bool {
+        let all = self.canary + self.stable;
+        let enough = |seen: f64, expected: f64| seen >= 0.5 * expected - expected.sqrt();
+        enough(self.canary, all * share) && enough(self.stable, all * (1.0 - share))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_side_that_nobody_asks_is_noticed() {
+        for share in [0.05, 0.5] {
+            let mut arriving = Arriving::default();
+            assert!(arriving.is_as_configured(share));
+            let stable_for_one = ((1.0 - share) / share) as u64;
+            (0..12).for_each(|_| arriving.count(0, stable_for_one, share));
+            assert!(!arriving.is_as_configured(share), "{share}: many were expected");
+            (0..400).for_each(|_| arriving.count(1, stable_for_one, share));
+            assert!(arriving.is_as_configured(share), "{share}: it is asked again");
+            (0..4_000).for_each(|_| arriving.count(1, 0, share));
+            assert!(!arriving.is_as_configured(share), "{share}: only it is asked");
+        }
+    }
 
     #[test]
     fn a_split_as_configured_is_believed() {

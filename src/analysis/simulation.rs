@@ -71,7 +71,8 @@ pub const HEALTHY: Behaviour =
     Behaviour { errors: 0.001, rejected: 0.01, median: 0.02, spread: 0.8, tail: (0.0, 0.0) };
 
 impl Behaviour {
-    fn answer(&self, dice: &mut Dice, sample: &mut Sample) {
+    /// Answers one request.
+    pub fn answer(&self, dice: &mut Dice, sample: &mut Sample) {
         let mut seconds = self.median * (self.spread * quantile(dice.roll())).exp();
         if self.tail.0 > 0.0 && dice.roll() < self.tail.0 {
             seconds += self.tail.1;

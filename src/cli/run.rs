@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 use crate::app::handover::{Failed, Heritage, Leaving};
 use crate::app::{House, OpenError};
 use crate::config::{LogFormat, load};
-use crate::controller::driver::Leave;
+use crate::controller::closing::Leave;
 use crate::telemetry::logging::{self, Format};
 
 /// What a stop gives requests in flight: shorter than the 90 s after which systemd kills.

@@ -29,7 +29,6 @@ use crate::model::certificate::CertificateStatus;
 use crate::model::id::{InstanceId, RolloutId, ServiceName};
 use crate::model::labelled::Labelled;
 use crate::model::moment::Moment;
-use crate::model::revision::Source;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::routing::live::Live;
@@ -277,37 +276,6 @@ impl Driver {
         self
     }
 
-    /// Stops what only lives while the daemon does: child processes, and containers too when nothing
-    /// shall be left. Containers that stay are found again at the next start. Call after the proxy
-    /// has drained.
-    pub async fn close(self, leave: Leave) {
-        let mut stops = Vec::new();
-        for service in self.services.values() {
-            for watched in service.watched.values() {
-                watched.cancel.cancel();
-            }
-            for placed in service.placed() {
-                let Some(revision) = service.revisions.get(&placed.revision) else { continue };
-                let process = matches!(revision.spec.source, Source::Command(_));
-                if !process && leave == Leave::Containers {
-                    continue;
-                }
-                let grace = revision.spec.stop_grace;
-                for instance in placed.instances {
-                    let runtime = self.runtimes.of(&revision.spec.source);
-                    stops.push(async move { runtime.stop(&instance.id, grace).await });
-                }
-            }
-        }
-        for result in futures_util::future::join_all(stops).await {
-            if let Err(error) = result {
-                tracing::warn!(%error, "an instance was not stopped");
-            }
-        }
-        self.tasks.close();
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
-    }
-
     pub(super) fn known(&self, name: &ServiceName) -> Result<&Service, Refused> {
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
@@ -470,15 +438,6 @@ impl Driver {
             self.daemon_seen.send_replace(Arc::new(self.daemon.clone()));
         }
     }
-}
-
-/// What a daemon leaves running when it stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
-    /// Containers, to be found again.
-    Containers,
-    /// Nothing.
-    Nothing,
 }
 
 impl Active {

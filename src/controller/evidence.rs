@@ -74,11 +74,13 @@ impl Driver {
         let weight = self.fleet.weight(name);
         let stable = self.fleet.compared(name);
         let instances = self.fleet.instances(name);
+        let clients = self.fleet.clients(name);
         let newly = [stable.since(&active.seen[0]), canary.since(&active.seen[1])];
         active.seen_of.resize_with(instances.len(), Default::default);
         let each: Vec<_> =
             instances.iter().zip(&active.seen_of).map(|(now, then)| now.since(then)).collect();
         judge.observe_instances(&each);
+        judge.observe_clients(clients.unwrap_or_default());
         let mut verdict = judge.observe(&newly[0], &newly[1], now);
         if let Some(recorder) = &mut active.recorder {
             recorder.record(&Record {
@@ -91,6 +93,7 @@ impl Driver {
                 stable: replay::counts(&newly[0]),
                 canary: replay::counts(&newly[1]),
                 instances: each.iter().map(replay::counts).collect(),
+                clients,
             });
         }
         let had_errors = canary.errors() > 0;

@@ -4,7 +4,9 @@
 //! revision: caches, pools, a heap that has grown. With `fresh_baseline` the canary is compared with an
 //! instance of stable of its own age and its own load, and with nothing else; the rest of stable serves
 //! the rest. Where it does not come up, or ends, the canary is compared with all of stable, and that is
-//! said. It belongs to the rollout's present process: after a restart of the daemon there is none.
+//! said. Nothing is written down of it: after a restart of the daemon it is known by its mark.
+
+use std::collections::BTreeMap;
 
 use super::driver::Driver;
 use super::journal::Kind;
@@ -12,11 +14,11 @@ use super::service::{Active, Service};
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
 use crate::model::moment::Moment;
-use crate::model::revision::Source;
+use crate::model::revision::{RevisionSpec, Source};
 use crate::model::weight::Weight;
 use crate::rollout::machine::Kind as RolloutKind;
 use crate::rollout::phase::Phase;
-use crate::runtime::RuntimeError;
+use crate::runtime::{Found, RuntimeError, State};
 use crate::store::records::Placed;
 
 /// How far it is.
@@ -66,6 +68,17 @@ impl Active {
     }
 }
 
+/// How it is marked, wherever it runs.
+fn mark(
+    service: &ServiceName,
+    stable: RevisionId,
+    rollout: RolloutId,
+    spec: &RevisionSpec,
+) -> Ownership {
+    // Beyond the replicas that stable has.
+    Ownership { service: service.clone(), revision: stable, rollout, replica: spec.instances() }
+}
+
 impl Driver {
     /// Launches it, where the plan wants one.
     pub(super) fn launch_fresh(&mut self, name: &ServiceName) {
@@ -80,16 +93,49 @@ impl Driver {
         if matches!(revision.spec.source, Source::Endpoints(_)) {
             return;
         }
+        let ownership = mark(name, stable, rollout.id, &revision.spec);
         active.fresh = Fresh::Launching(stable);
-        let ownership = Ownership {
-            service: name.clone(),
-            revision: stable,
-            rollout: rollout.id,
-            // Beyond those that stable has.
-            replica: revision.spec.instances(),
-        };
         let runtime = self.runtimes.of(&revision.spec.source);
         self.executor.launch_fresh(runtime, revision.spec.clone(), ownership);
+    }
+
+    /// Finds it again after a restart, so that the canary is compared with what it was compared with.
+    pub(super) fn recover_fresh(
+        &mut self,
+        name: &ServiceName,
+        found: &BTreeMap<&'static str, Vec<Found>>,
+    ) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(active) = &mut service.active else { return };
+        let rollout = &active.rollout;
+        let is_compared = matches!(
+            rollout.phase,
+            Phase::Probing | Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. }
+        );
+        let wanted = rollout.plan.fresh_baseline && rollout.kind == RolloutKind::Canary;
+        let Some(stable) = rollout.stable.filter(|_| wanted && is_compared) else { return };
+        let Some(revision) = service.revisions.get(&stable) else { return };
+        let spec = revision.spec.clone();
+        if matches!(spec.source, Source::Endpoints(_)) {
+            return;
+        }
+        let mark = mark(name, stable, rollout.id, &spec);
+        let mut known = found.get(self.runtimes.of(&spec.source).name()).into_iter().flatten();
+        let instance = known.find_map(|found| match &found.state {
+            State::Running { instance, .. } if found.ownership == mark => Some(instance.clone()),
+            _ => None,
+        });
+        let Some(instance) = instance else {
+            let message = "the fresh instance of stable is gone since the restart: \
+                the canary is compared with all of stable";
+            self.tell(name, Kind::Note, message.to_owned());
+            return;
+        };
+        active.fresh = Fresh::Running(stable, instance.clone());
+        self.fleet.place_fresh(name, stable, &instance, spec.speech());
+        // It answered when the canary's traffic began, and is asked again in a moment.
+        self.fleet.set_healthy(&instance.id, true);
+        self.watch_instance(name, &instance, &spec);
     }
 
     /// It runs, or does not.
@@ -132,6 +178,17 @@ impl Driver {
                 );
                 self.tell(name, Kind::Instance, message);
             }
+        }
+    }
+
+    /// It does not answer any more: while it does not, nothing could be compared.
+    pub(super) fn fresh_is_unhealthy(&mut self, name: &ServiceName) {
+        let active = self.services.get(name).and_then(|service| service.active.as_ref());
+        let is_compared = active.is_some_and(|active| {
+            matches!(active.rollout.phase, Phase::Baking { .. } | Phase::Paused { .. })
+        });
+        if is_compared {
+            self.give_up_fresh(name, "the fresh instance of stable is not healthy");
         }
     }
 

@@ -82,6 +82,9 @@ impl Driver {
             let is = if healthy { "is healthy" } else { "is not healthy" };
             self.tell(&name, Kind::Instance, format!("{} {is}: {why}", instance.short()));
         }
+        if owner == Owner::Fresh && !healthy {
+            self.fresh_is_unhealthy(&name);
+        }
         self.look_for_ready(&name);
     }
 

@@ -6,6 +6,7 @@
 
 pub mod archivist;
 mod asks;
+pub mod closing;
 pub mod driver;
 mod evidence;
 mod executor;

@@ -182,6 +182,7 @@ mod tests {
             stable: Counts::new(),
             canary: Counts::new(),
             instances: Vec::new(),
+            clients: None,
         }
     }
 

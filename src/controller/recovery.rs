@@ -138,6 +138,7 @@ impl Driver {
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in &names {
             self.recover_service(name, &found);
+            self.recover_fresh(name, &found);
         }
         self.stop_strangers(&found);
         self.fleet.publish();

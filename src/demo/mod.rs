@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{House, OpenError};
 use crate::config::{self, Config, Input};
-use crate::controller::driver::Leave;
+use crate::controller::closing::Leave;
 use crate::controller::handle::Refused;
 use crate::controller::status::DeployRequest;
 use crate::model::id::RolloutId;
@@ -37,8 +37,10 @@ const LONGEST: Duration = Duration::from_secs(88);
 pub const RATE: u32 = 1_000;
 /// How long visitors may take to get their last answers.
 const DRAIN: Duration = Duration::from_secs(2);
-/// The name of the image made for the demo.
-const IMAGE: &str = "switchback-demo:sample";
+/// The name of the image made for the demo, which two at once do not share.
+fn image_name() -> String {
+    format!("switchback-demo:{}", std::process::id())
+}
 
 /// Which runtime launches the sample app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,7 @@ async fn in_directory(
 ) -> Result<Vec<Outcome>, DemoError> {
     let system = |what| move |source| DemoError::System { what, source };
     let docker = docker_host();
+    let mut image = None;
     if options.runtime == DemoRuntime::Docker {
         show.say("making an image of the sample app");
         let program = std::env::current_exe().map_err(system("where this program is"))?;
@@ -112,9 +115,26 @@ async fn in_directory(
             .await
             .map_err(|error| DemoError::NotStarted(error.to_string()))?
             .map_err(system("the sample app's image"))?;
-        DockerRuntime::new(&docker, "demo")?.import(IMAGE, tar, image::PROGRAM).await?;
+        let engine = DockerRuntime::new(&docker, "demo")?;
+        engine.import(&image_name(), tar, image::PROGRAM).await?;
+        image = Some(engine);
     }
-    let config = configuration(options.runtime, dir, &docker)?;
+    let result = with_image(options, dir, &docker, show).await;
+    if let Some(engine) = image
+        && let Err(error) = engine.remove_image(&image_name()).await
+    {
+        tracing::warn!(%error, "the sample app's image was not removed");
+    }
+    result
+}
+
+async fn with_image(
+    options: Options,
+    dir: &Path,
+    docker: &str,
+    show: &mut Show,
+) -> Result<Vec<Outcome>, DemoError> {
+    let config = configuration(options.runtime, dir, docker)?;
     let again = config.clone();
     let house = House::open(config, Box::new(move || Ok(again.clone()))).await?;
     let stories = tokio::time::timeout(LONGEST, tell_all(&house, options, show)).await;
@@ -198,7 +218,8 @@ fn configuration(runtime: DemoRuntime, dir: &Path, docker: &str) -> Result<Confi
         }
         DemoRuntime::Docker => {
             format!(
-                "image = \"{IMAGE}\"\nargs = [\"sample-app\", \"--port\", \"3000\"]\nport = 3000"
+                "image = {:?}\nargs = [\"sample-app\", \"--port\", \"3000\"]\nport = 3000",
+                image_name()
             )
         }
     };

@@ -22,6 +22,10 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What gRPC without a status is taken as.
 const NO_STATUS: u16 = 500;
 
+/// Spreads numbers over 32 bits (2^32 over the golden ratio): a request that no client is known of counts
+/// as a client of its own.
+const SCATTERS: u32 = 0x9E37_79B9;
+
 /// What a response's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -172,6 +176,10 @@ impl Observation {
 
     fn record(self, row: Row, micros: u64) {
         let Some(side) = self.side() else { return };
+        side.scorecard.note_client(
+            self.worker,
+            self.subject.session.unwrap_or_else(|| (micros as u32).wrapping_mul(SCATTERS)),
+        );
         if row.is_error() {
             let path = self.subject.path.as_ref().map(PathAndQuery::path);
             let whose = Whose { session: self.subject.session, path };

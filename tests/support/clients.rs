@@ -15,6 +15,15 @@ pub struct Wrk(Child);
 
 impl Wrk {
     pub fn begin(daemon: &Daemon, name: &str, fields: &[&str]) -> Option<Self> {
+        Self::at(&format!("http://{}/", daemon.http), daemon, name, fields)
+    }
+
+    /// The same over TLS.
+    pub fn secure(to: SocketAddr, daemon: &Daemon, name: &str, fields: &[&str]) -> Option<Self> {
+        Self::at(&format!("https://{to}/"), daemon, name, fields)
+    }
+
+    fn at(url: &str, daemon: &Daemon, name: &str, fields: &[&str]) -> Option<Self> {
         let script = daemon.home().join(format!("{name}.lua"));
         // Each of 4 connections waits 25 ms before it asks: 160 requests/s at most.
         std::fs::write(&script, "function delay() return 25 end\n").unwrap();
@@ -23,7 +32,7 @@ impl Wrk {
         for field in fields {
             wrk.args(["-H", field]);
         }
-        wrk.arg(format!("http://{}/", daemon.http));
+        wrk.arg(url);
         let child = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Some(Self(child))
     }

@@ -150,6 +150,18 @@ impl Daemon {
         fs::write(self.config(), text).unwrap();
     }
 
+    /// Writes the configuration with TLS, by a certificate for `localhost`; where.
+    pub fn secure(&self, plan: &str) -> SocketAddr {
+        let (cert, key) = (self.home().join("app.pem"), self.home().join("app.key"));
+        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        fs::write(&cert, pair.cert.pem()).unwrap();
+        fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        let https = free_address();
+        let tls = format!("https = \"{https}\"\n[tls]\ncert = {cert:?}\nkey = {key:?}\n[admin]");
+        self.configure(&self.file(plan).replacen("[admin]", &tls, 1));
+        https
+    }
+
     pub fn home(&self) -> &Path {
         self.home.path()
     }

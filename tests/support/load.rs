@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::http::Connection;
 
-/// Connections; at 200 requests a second each has 40 ms for an answer before it falls behind.
+/// Connections, at least; at 200 requests a second each has 40 ms for an answer before it falls behind, and
+/// where more is asked for there are as many more.
 const VISITORS: u32 = 8;
+const EACH: u32 = 25;
 /// An answer that takes longer counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -33,11 +35,12 @@ impl Load {
     /// So many requests a second, at most.
     pub fn begin(to: SocketAddr, rate: u32) -> Self {
         let seen = Arc::new(Seen::default());
-        let period = Duration::from_secs(1) * VISITORS / rate;
-        let visitors = (0..VISITORS).map(|n| {
+        let count = rate.div_ceil(EACH).max(VISITORS);
+        let period = Duration::from_secs(1) * count / rate;
+        let visitors = (0..count).map(|n| {
             let seen = Arc::clone(&seen);
             std::thread::spawn(move || {
-                std::thread::sleep(period * n / VISITORS);
+                std::thread::sleep(period * n / count);
                 visit(to, period, &seen);
             })
         });

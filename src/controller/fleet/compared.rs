@@ -23,6 +23,21 @@ impl Fleet {
         }
     }
 
+    /// As how many clients those of what the canary is compared with, and those of the canary, count in
+    /// this epoch; none where a coin is thrown for every request.
+    #[must_use]
+    pub fn clients(&self, name: &ServiceName) -> Option<[f64; 2]> {
+        let deployment = self.services.get(name)?;
+        deployment.sessions.as_ref()?;
+        let count = |group: &Option<Group>| group.as_ref().map_or(0.0, |g| g.card.clients());
+        let compared = match &deployment.fresh {
+            Some(_) if deployment.fresh_weight > Weight::ZERO => &deployment.fresh,
+            _ => &deployment.stable,
+        };
+        // A tenth of a client is more than is known.
+        Some([compared, &deployment.canary].map(|group| (count(group) * 10.0).round() / 10.0))
+    }
+
     /// The weight of what the canary is compared with, once it has this weight.
     #[must_use]
     pub fn compared_weight(&self, name: &ServiceName, canary: Weight) -> Weight {

@@ -45,7 +45,7 @@ async fn seen(rig: &Rig, fields: &str) -> String {
 
 const SAID: &str = "forwarded: for=1.1.1.1;proto=https;host=said.example\r\n\
     cf-connecting-ip: 2.2.2.2\r\nx-forwarded-for: 3.3.3.3\r\nx-real-ip: 4.4.4.4\r\n\
-    x-forwarded-port: 99\r\nx-forwarded-prefix: /evil\r\n";
+    x-forwarded-port: 99\r\nx-forwarded-prefix: /evil\r\nx-forwarded-tls-client-cert: x\r\n";
 
 #[tokio::test]
 async fn what_strangers_say_about_themselves_goes_no_further() {
@@ -56,7 +56,13 @@ async fn what_strangers_say_about_themselves_goes_no_further() {
         let strict = Settings { client_header: believed, ..settings() };
         let rig = rig(strict, ServiceSettings::default()).await;
         let head = seen(&rig, SAID).await;
-        for name in ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-prefix"] {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-port",
+            "x-forwarded-prefix",
+            "x-forwarded-tls-client-cert",
+        ] {
             assert_eq!(field(&head, name), None, "{name}: {head}");
         }
         assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.1"));
