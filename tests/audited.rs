@@ -30,6 +30,8 @@ fn every_operation_is_written_down_with_who_and_what_came_of_it() {
     daemon.until("the signal", || {
         log(&["--verb", "reload"]).iter().any(|entry| entry["from"] == "a signal (HUP)")
     });
+    // The ends of rollouts are written when they are heard of.
+    daemon.until("all entries", || log(&[]).len() >= 19);
     let deeds: Vec<String> = log(&[])
         .iter()
         .map(|entry| {

@@ -141,7 +141,7 @@ fn the_doctor_says_what_would_stop_a_deploy_with_a_daemon_and_without() {
 
     // The sheet: the daemon, its disk, and what was done last.
     let sheet = daemon.cli(&["status"]).stdout;
-    for part in ["\ndaemon    ", " of disk free", "\nlast done\n", "freeze  web  done"] {
+    for part in ["\ndaemon    ", " of disk free", "\nlast done\n", "freeze   web  done"] {
         assert!(sheet.contains(part), "{part:?} in {sheet}");
     }
     assert!(daemon.cli(&["top"]).stdout.contains("\ndaemon    "), "on a pipe it is that");

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,13 +14,15 @@ use crate::analysis::scorecard::{Row, Sample};
 use crate::analysis::verdict::{Check, Finding, Verdict, WorstRoute};
 use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, EventRecord, InstanceLogs, InstanceStatus, MaintenanceStatus,
-    RolloutRecord, ServiceStatus, SideStatus, StepForecast, TrafficStatus, WarmStatus, Weights,
+    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, InstanceStatus,
+    MaintenanceStatus, RolloutRecord, ServiceStatus, SideStatus, StepForecast, TrafficStatus,
+    WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
 use crate::rollout::command::Command;
 use crate::rollout::strategy::Strategy;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::traffic::{Count, Traffic};
 
 /// The fake's levers.
@@ -59,7 +62,7 @@ impl Fake {
             rare: None,
             archivist: None,
             notifier: None,
-            audit: None,
+            audit: Some(Audit::new(directory.path().join("audit"), Duration::from_secs(86_400))),
         };
         let (levers, handle) = driver();
         let traffic = Arc::new(Traffic::new(1));
@@ -172,6 +175,8 @@ impl Levers {
             };
             match ask {
                 Ask::Deploy(name, request, told, answer) => {
+                    // Who asks depends on who runs the tests.
+                    let request = DeployRequest { by: None, ..*request };
                     let request = serde_json::to_string(&request).expect("JSON");
                     self.note(format!("deploy {name} {request}"));
                     if request.contains("pulled") {

@@ -44,7 +44,11 @@ pub(super) async fn freeze_all(
     let reason = needed(reason)?;
     let all = |name| Say::Freeze { reason: reason.clone(), until: until.clone(), by: name };
     let count = say_all(&state, |_| true, || all(Some(who.clone()))).await?;
-    Ok(Json(Done { message: format!("no deploy begins of any of {count} services") }))
+    let message = match count {
+        1 => "1 service is frozen: no deploy begins".to_owned(),
+        count => format!("{count} services are frozen: no deploy begins"),
+    };
+    Ok(Json(Done { message }))
 }
 
 /// Lets deploys of all services begin again.
@@ -61,7 +65,8 @@ pub(super) async fn unfreeze_all(
     if count == 0 {
         return Err(Problem::new(Kind::Conflict, "no service is frozen"));
     }
-    Ok(Json(Done { message: format!("deploys of {count} services are allowed again") }))
+    let services = if count == 1 { "service" } else { "services" };
+    Ok(Json(Done { message: format!("deploys of {count} {services} are allowed again") }))
 }
 
 async fn say_all(

@@ -68,6 +68,8 @@ fn row(entry: &Entry) -> Vec<(Look, String)> {
     // Whoever says the same as the kernel needs not be told twice.
     let who = match &entry.says {
         Some(says) if says.split('@').next() == Some(&entry.who) => says.clone(),
+        // The end of a rollout is nobody's deed; who began it says more.
+        Some(says) if entry.verb == "rollout" => says.clone(),
         Some(says) => format!("{says} ({})", entry.who),
         None => entry.who.clone(),
     };

@@ -35,9 +35,12 @@ pub fn lines(
         line = line.plain("; ").and(look, &format!("{} of disk free", figures::bytes(free)));
     }
     let mut lines = vec![line];
+    let is_well = |text: &str| {
+        [" is healthy", " is stopped", "last output"].iter().any(|part| text.contains(part))
+    };
     let ill = |event: &&EventRecord| {
         matches!(event.phase.as_deref(), Some("rolling_back"))
-            || event.kind == "instance" && !event.message.starts_with("last output")
+            || event.kind == "instance" && !is_well(&event.message)
             || event.kind == "runtime"
     };
     let troubles: Vec<&EventRecord> = events.iter().filter(ill).collect();

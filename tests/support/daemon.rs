@@ -370,7 +370,6 @@ impl Daemon {
         get(self.http, path, &[])
     }
 
-    /// What `/metrics` says.
     pub fn metrics(&self) -> String {
         self.read("/metrics").unwrap_or_default()
     }
