@@ -30,7 +30,7 @@ pub fn harden(spec: &RevisionSpec, mut host: HostConfig) -> HostConfig {
         let places = hardening.tmpfs.iter().map(|text| text.split_once(':').unwrap_or((text, "")));
         let places = places.filter(|(path, _)| !is_mounted(path));
         let places: HashMap<String, String> =
-            places.map(|(path, options)| (path.to_owned(), options.to_owned())).collect();
+            places.map(|(path, options)| (path.to_owned(), writable(options))).collect();
         host.tmpfs = (!places.is_empty()).then_some(places);
     }
     if let Some(log) = hardening.log {
@@ -44,6 +44,16 @@ pub fn harden(spec: &RevisionSpec, mut host: HostConfig) -> HostConfig {
         });
     }
     host
+}
+
+/// Anybody may write there, as to /tmp: the engine would give it the mode of what it covers, which in a
+/// small image is root's alone.
+fn writable(options: &str) -> String {
+    match options {
+        "" => "mode=1777".to_owned(),
+        options if options.contains("mode=") => options.to_owned(),
+        options => format!("{options},mode=1777"),
+    }
 }
 
 /// Where volumes are mounted.
