@@ -6,9 +6,10 @@
 //! grows where the released one grows. A canary has half of the traffic, and a cookie keeps users on
 //! their side.
 //!
-//! When growth is worth its price, or a gain is to be kept: write what this test prints into
+//! When growth is worth its price, or a gain is to be kept: write what these tests print into
 //! `tests/data/instructions.json`.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,6 +17,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 
 use crate::support::client;
@@ -41,8 +46,40 @@ const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nserver: origin\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
     content-type: text/plain\r\ncache-control: no-store\r\ncontent-length: 5\r\n\r\nhello";
 
+/// What a client speaks, and under which name it is recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Http1,
+    Http2,
+}
+
+impl Speech {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "instructions per request",
+            Self::Http2 => "instructions per request, HTTP/2",
+        }
+    }
+
+    fn ask(self, proxy: SocketAddr, requests: usize) -> std::io::Result<()> {
+        match self {
+            Self::Http1 => ask(proxy, requests),
+            Self::Http2 => ask_by_http2(proxy, requests).map_err(std::io::Error::other),
+        }
+    }
+}
+
 #[test]
 fn a_request_costs_no_more_instructions_than_recorded() {
+    costs_no_more_than_recorded(Speech::Http1);
+}
+
+#[test]
+fn a_request_by_http2_costs_no_more_instructions_than_recorded() {
+    costs_no_more_than_recorded(Speech::Http2);
+}
+
+fn costs_no_more_than_recorded(speech: Speech) {
     if !cfg!(target_arch = "x86_64") {
         eprintln!("SKIPPED: instructions were recorded on x86_64");
         return;
@@ -51,7 +88,7 @@ fn a_request_costs_no_more_instructions_than_recorded() {
     let origin = origin();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/instructions.json");
     let recorded: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let (compiler, limit) = (compiler(), recorded["instructions per request"].as_f64().unwrap());
+    let (compiler, limit) = (compiler(), recorded[speech.name()].as_f64().unwrap());
     let allowance = if recorded["compiler"] == json!(compiler) {
         ALLOWANCE
     } else {
@@ -62,13 +99,14 @@ fn a_request_costs_no_more_instructions_than_recorded() {
     // counted again, and the least counts.
     let mut each = f64::INFINITY;
     for _ in 0..TRIES {
-        each = each.min(of_one_request(&valgrind, origin, ""));
+        each = each.min(of_one_request(&valgrind, origin, speech, ""));
         if each / limit - 1.0 <= allowance {
             break;
         }
         eprintln!("counted {each:.0} instructions per request");
     }
-    let now = json!({ "compiler": compiler, "instructions per request": each.round() });
+    let mut now = recorded.clone();
+    (now["compiler"], now[speech.name()]) = (json!(compiler), json!(each.round()));
     println!("{now}");
     let growth = each / limit - 1.0;
     assert!(
@@ -93,7 +131,7 @@ fn counting_an_observation_costs_hardly_anything() {
     let [mut counted, mut ignored] = [f64::INFINITY; 2];
     let mut costs = f64::INFINITY;
     for _ in 0..TRIES {
-        let of = |path: &str| of_one_request(&valgrind, origin, path);
+        let of = |path: &str| of_one_request(&valgrind, origin, Speech::Http1, path);
         counted = of("ignore_routes = [\"/z\"]\n").min(counted);
         ignored = of("ignore_routes = [\"/a\"]\n").min(ignored);
         costs = counted / ignored - 1.0;
@@ -107,11 +145,11 @@ fn counting_an_observation_costs_hardly_anything() {
 }
 
 /// Instructions of one request, with this in the service's table.
-fn of_one_request(valgrind: &Path, origin: SocketAddr, more: &str) -> f64 {
+fn of_one_request(valgrind: &Path, origin: SocketAddr, speech: Speech, more: &str) -> f64 {
     // Both at the same time: what they count, they count apart.
     let (few, many) = std::thread::scope(|scope| {
-        let few = scope.spawn(|| count(valgrind, origin, FEW, more));
-        let many = count(valgrind, origin, MANY, more);
+        let few = scope.spawn(|| count(valgrind, origin, (speech, more), FEW));
+        let many = count(valgrind, origin, (speech, more), MANY);
         (few.join().unwrap(), many)
     });
     (many - few) / (MANY - FEW) as f64
@@ -162,9 +200,14 @@ impl Drop for Counted {
 
 /// Instructions of the worker of a daemon that has served so many requests. Callgrind 3.19 fails now and
 /// then when a signal comes while it switches threads; then it is begun again.
-fn count(valgrind: &Path, origin: SocketAddr, requests: usize, more: &str) -> f64 {
+fn count(
+    valgrind: &Path,
+    origin: SocketAddr,
+    (speech, more): (Speech, &str),
+    requests: usize,
+) -> f64 {
     for _ in 0..TRIES {
-        match try_count(valgrind, origin, requests, more) {
+        match try_count(valgrind, origin, (speech, more), requests) {
             Ok(count) => return count,
             Err(log) => eprintln!("valgrind failed: {log}"),
         }
@@ -175,8 +218,8 @@ fn count(valgrind: &Path, origin: SocketAddr, requests: usize, more: &str) -> f6
 fn try_count(
     valgrind: &Path,
     origin: SocketAddr,
+    (speech, more): (Speech, &str),
     requests: usize,
-    more: &str,
 ) -> Result<f64, String> {
     let home = tempfile::Builder::new().prefix("count-").tempdir().unwrap();
     let (http, here) = (free_address(), home.path().display());
@@ -219,7 +262,7 @@ fn try_count(
         let said = status.output().unwrap().stdout;
         serde_json::from_slice::<Value>(&said).is_ok_and(|said| said["weights"]["canary"] == 50.0)
     });
-    ask(http, requests).unwrap();
+    speech.ask(http, requests).unwrap();
     let id = rustix::process::Pid::from_raw(i32::try_from(daemon.0.id()).unwrap()).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     until("the end", || daemon.0.try_wait().unwrap().is_some());
@@ -271,4 +314,38 @@ fn ask(proxy: SocketAddr, requests: usize) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same over HTTP/2 in the clear, a stream at a time on each connection.
+fn ask_by_http2(proxy: SocketAddr, requests: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asking = async {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TokioIo::new(tokio::net::TcpStream::connect(proxy).await?);
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+            tokio::spawn(connection);
+            connections.push(sender);
+        }
+        for _ in 0..requests / CONNECTIONS {
+            let answers = connections.iter_mut().map(|connection| {
+                let request = http::Request::get("http://app.example/a/b?c=d")
+                    .header("user-agent", "counter")
+                    .header("accept", "text/html,application/json;q=0.9,*/*;q=0.8")
+                    .header("accept-language", "en-GB,en;q=0.7")
+                    .header("accept-encoding", "gzip, deflate, br")
+                    .header("cookie", "theme=dark; user=0123456789abcdef")
+                    .body(Empty::<Bytes>::new());
+                connection.send_request(request.unwrap())
+            });
+            for answer in answers.collect::<Vec<_>>() {
+                let answer = answer.await?;
+                assert_eq!(answer.status(), 200);
+                assert_eq!(answer.into_body().collect().await?.to_bytes(), "hello");
+            }
+        }
+        Ok(())
+    };
+    // Within the runtime, whose clock it needs.
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, asking).await? })
 }

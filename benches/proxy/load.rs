@@ -1,7 +1,7 @@
 //! The load generators of others: wrk for HTTP/1.1, h2load for HTTP/2 and for exact numbers.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Result;
@@ -23,7 +23,7 @@ pub const FIELDS: [&str; 4] = [
     "Accept: text/html,application/json;q=0.9,*/*;q=0.8",
     "Accept-Language: en-GB,en;q=0.7",
     "Accept-Encoding: gzip, deflate, br",
-    "Cookie: session=0123456789abcdef; theme=dark",
+    "Cookie: theme=dark; user=0123456789abcdef",
 ];
 
 /// Requests for a while over some connections.
@@ -35,8 +35,9 @@ pub fn wrk(
     script: Option<&Path>,
 ) -> Result<Seen> {
     let mut command = pinned(Cores::Load, Path::new("wrk"));
-    // wrk takes whole seconds only.
-    let seconds = time.as_secs_f64().ceil().max(1.0);
+    // wrk takes whole seconds only, and sums up what it has when it is interrupted before.
+    let interrupted = time.subsec_nanos() > 0;
+    let seconds = time.as_secs() + u64::from(interrupted) * 2;
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
     for field in FIELDS {
         command.args(["-H", field]);
@@ -47,7 +48,7 @@ pub fn wrk(
     if let Some(script) = script {
         command.arg("-s").arg(script);
     }
-    let said = output(command.arg(url), "wrk")?;
+    let said = output(command.arg(url), "wrk", interrupted.then_some(time))?;
     if said.contains("Non-2xx") {
         return Err(format!("wrk {url} was answered with errors:\n{said}"));
     }
@@ -96,7 +97,7 @@ impl H2load<'_> {
         for field in FIELDS.iter().chain(fields) {
             command.args(["-H", field]);
         }
-        let said = output(command.arg(self.url), "h2load")?;
+        let said = output(command.arg(self.url), "h2load", None)?;
         // "finished in 1.23s, 812.34 req/s, 1.20MB/s"
         let line = said.lines().find_map(|line| line.strip_prefix("finished in "));
         let seconds = line.and_then(|line| duration(line.split(',').next()?));
@@ -121,8 +122,17 @@ fn lost(said: &str) -> u64 {
     parts.filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-fn output(command: &mut Command, name: &str) -> Result<String> {
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+/// What a program says, that is interrupted after some time or ends by itself.
+fn output(command: &mut Command, name: &str, after: Option<Duration>) -> Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|error| format!("{name}: {error}"))?;
+    if let Some(after) = after {
+        std::thread::sleep(after);
+        let id = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let sent = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::INT));
+        sent.ok_or("a process without a number")?.map_err(|error| format!("{name}: {error}"))?;
+    }
+    let output = child.wait_with_output().map_err(|error| format!("{name}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         Ok(said)

@@ -6,9 +6,9 @@
 //! machine is noisy for all alike; what is printed is the median of rounds with its range.
 //!
 //! `NGINX=`, `HAPROXY=` and `SWITCHBACK=` name other binaries. `--section WORD` (repeatable) keeps the
-//! sections named so: work, instructions, price, memory, latency, switching, scaling; `--only WORD`
+//! sections named so: work, instructions, price, memory, losses, latency, switching, scaling; `--only WORD`
 //! the kinds of work whose name contains the word; `--rounds N` and `--seconds S` change how long is
-//! measured.
+//! measured. `--write` puts the table into the README and the picture beside this.
 
 mod bars;
 mod callgrind;
@@ -17,6 +17,7 @@ mod hold;
 mod insecure;
 mod latency;
 mod load;
+mod losses;
 mod memory;
 mod offer;
 mod origin;
@@ -24,6 +25,7 @@ mod peers;
 mod picture;
 mod price;
 mod process;
+mod readme;
 mod report;
 mod scaling;
 mod shake;
@@ -46,9 +48,11 @@ pub type Result<T> = std::result::Result<T, String>;
 pub struct Options {
     /// Less of everything.
     pub quick: bool,
+    /// What is measured goes into the README.
+    pub write: bool,
     /// Rounds of each figure that is a time.
     pub rounds: usize,
-    /// How long one is. wrk knows whole seconds only.
+    /// How long one is.
     pub round: Duration,
     /// How long one is in which requests are offered at a rate.
     pub offer: Duration,
@@ -62,8 +66,9 @@ impl Options {
         let quick = arguments.iter().any(|argument| argument == "--quick");
         let mut options = Self {
             quick,
+            write: false,
             rounds: if quick { 1 } else { 5 },
-            round: Duration::from_secs(1),
+            round: Duration::from_millis(600),
             offer: Duration::from_millis(700),
             sections: Vec::new(),
             only: Vec::new(),
@@ -74,9 +79,11 @@ impl Options {
             match argument.as_str() {
                 // What cargo adds.
                 "--bench" | "--quick" => {}
+                "--write" => options.write = true,
                 "--rounds" => options.rounds = number(&value()?)?,
                 "--seconds" => {
-                    options.round = Duration::from_secs(number(&value()?)?);
+                    options.round = Duration::try_from_secs_f64(number(&value()?)?)
+                        .map_err(|error| error.to_string())?;
                     options.offer = options.round;
                 }
                 "--section" => options.sections.push(value()?),
@@ -85,7 +92,10 @@ impl Options {
             }
         }
         if options.rounds == 0 || options.round.is_zero() {
-            return Err("there must be a round, and it must take a second".into());
+            return Err("there must be a round, and it must take a while".into());
+        }
+        if options.write && (quick || !options.sections.is_empty() || !options.only.is_empty()) {
+            return Err("only a full run is written into the README".into());
         }
         Ok(options)
     }
@@ -154,6 +164,9 @@ fn measure(options: &Options) -> Result<()> {
     if options.has("memory") {
         memory::measure(options, &site, &mut report)?;
     }
+    if options.has("losses") {
+        losses::measure(options, &site, &mut report)?;
+    }
     if options.has("latency") || options.has("switching") {
         let most = match most {
             Some(most) => most,
@@ -169,7 +182,7 @@ fn measure(options: &Options) -> Result<()> {
     if options.has("scaling") {
         scaling::measure(options, &site, &mut report)?;
     }
-    report.end(began.elapsed())
+    report.end(options, began.elapsed())
 }
 
 /// What nginx can do of plain work, in requests per second.

@@ -1,10 +1,7 @@
 //! Memory: at start, of connections that idle, and of load while it lasts and when it is over.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use serde_json::json;
 
 use crate::hold::{Holder, Speech};
 use crate::load::wrk;
@@ -68,8 +65,7 @@ fn idle(running: &[Running], connections: usize, speech: Speech) -> Result<Serie
     Ok(series)
 }
 
-/// A minute of load on all at the same time; ours has its weights and revisions changed all the
-/// while, and must lose nothing by it.
+/// A minute of load on all at the same time.
 fn under_load(options: &Options, site: &Site, report: &mut Report) -> Result<()> {
     let time = Duration::from_secs(if options.quick { 6 } else { 60 });
     let running = start(site)?;
@@ -77,9 +73,7 @@ fn under_load(options: &Options, site: &Site, report: &mut Report) -> Result<()>
         Series::new(&format!("resident after {} s of load", time.as_secs()), "MiB", Better::Lower),
         Series::new("resident 5 s after the load", "MiB", Better::Lower),
     );
-    let mut lost = Series::new("requests lost meanwhile", "", Better::Lower);
-    let over = AtomicBool::new(false);
-    let stormed = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let loads: Vec<_> = running
             .iter()
             .map(|proxy| {
@@ -87,20 +81,14 @@ fn under_load(options: &Options, site: &Site, report: &mut Report) -> Result<()>
                 scope.spawn(move || wrk(&url, LOADED, time, false, None::<&Path>))
             })
             .collect();
-        let ours = running.iter().find(|proxy| proxy.kind == Kind::Switchback);
-        let storm = ours.map(|proxy| scope.spawn(|| storm(proxy, &site.sides(), &over)));
         std::thread::sleep(time.saturating_sub(Duration::from_millis(700)));
         for proxy in &running {
             during.add(proxy.kind, proxy.process.resident()? / MIB);
         }
-        over.store(true, Ordering::Relaxed);
-        for (proxy, load) in running.iter().zip(loads) {
-            let seen = load.join().map_err(|_| "a load's thread panicked")??;
-            lost.add(proxy.kind, seen.lost as f64);
+        for load in loads {
+            load.join().map_err(|_| "a load's thread panicked")??;
         }
-        storm.map_or(Ok(Storm::default()), |storm| {
-            storm.join().map_err(|_| "the storm's thread panicked".to_owned())?
-        })
+        Ok::<(), String>(())
     })?;
     std::thread::sleep(Duration::from_secs(5));
     for proxy in &running {
@@ -108,37 +96,5 @@ fn under_load(options: &Options, site: &Site, report: &mut Report) -> Result<()>
     }
     report.add(during);
     report.add(after);
-    report.add(lost);
-    let Storm { weights, revisions } = stormed;
-    report.note(&format!(
-        "meanwhile Switchback's weights changed {weights} times and its revision {revisions} times"
-    ));
     Ok(())
-}
-
-/// What was changed under load.
-#[derive(Debug, Default, Clone, Copy)]
-struct Storm {
-    weights: u32,
-    revisions: u32,
-}
-
-/// Changes weights, ten to a revision, and switches from one revision to the next, until it is over.
-fn storm(proxy: &Running, sides: &[String; 2], over: &AtomicBool) -> Result<Storm> {
-    let mut storm = Storm::default();
-    // The canary is the second side; who is promoted next is the first again.
-    let mut next = sides.iter().cycle();
-    while !over.load(Ordering::Relaxed) {
-        for turn in 0..10 {
-            proxy.weigh(5.0 + 9.0 * f64::from(turn))?;
-            storm.weights += 1;
-        }
-        proxy.promote()?;
-        proxy.until("the promotion", |web| web["phase"] == "promoted")?;
-        storm.revisions += 1;
-        let endpoint = next.next().cloned().unwrap_or_default();
-        proxy.deploy(&json!({ "endpoints": [endpoint] }))?;
-        proxy.until("the canary's weight", |web| web["weights"]["canary"] == 5.0)?;
-    }
-    Ok(storm)
 }

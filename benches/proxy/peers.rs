@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -238,11 +239,27 @@ impl Site {
                 running.until("the canary's weight", |web| web["weights"]["canary"] == 5.0)?;
             }
         }
+        running.answers()?;
         Ok(running)
     }
 }
 
 impl Running {
+    /// Whether it answers as it is set up to: wrk takes a redirect for an answer.
+    fn answers(&self) -> Result<()> {
+        let fail = |error: std::io::Error| format!("{} does not answer: {error}", self.kind);
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).map_err(fail)?;
+        let host = texts::host(0);
+        let text = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).map_err(fail)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(fail)?;
+        match answer.starts_with("HTTP/1.1 200 ") {
+            true => Ok(()),
+            false => Err(format!("{} does not answer 200 but {answer:?}", self.kind)),
+        }
+    }
+
     /// Asks Switchback's admin API: a method, a path and what is sent; what is answered.
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
         let fail = |error: std::io::Error| format!("the admin API does not answer: {error}");
@@ -341,10 +358,18 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<String> {
     Ok(file.display().to_string())
 }
 
-/// A port that nobody has at this moment.
+/// A port that nobody has at this moment, and that was given to nobody before.
 fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| error.to_string())?;
-    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().map_err(|_| "a thread panicked")?;
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| error.to_string())?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+        if !given.contains(&port) {
+            given.push(port);
+            return Ok(port);
+        }
+    }
 }
 
 /// An ECDSA P-256 certificate, as most sites have.

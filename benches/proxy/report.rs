@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::bars::{BARS, Bar};
 use crate::peers::Kind;
 use crate::picture;
+use crate::readme;
 use crate::tools::Tools;
 use crate::{Options, Result};
 
@@ -92,7 +93,7 @@ impl Report {
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         println!("{ours}\n{}\n{machine}, load {}", tools.versions.join("\n"), busy());
         println!(
-            "{} rounds of {:.0} s, the proxies in turn; medians, and the range of rounds in brackets",
+            "{} rounds of {:.1} s, the proxies in turn; medians, and the range of rounds in brackets",
             options.rounds,
             options.round.as_secs_f64()
         );
@@ -195,7 +196,7 @@ impl Report {
     }
 
     /// Writes the raw rows, the table and the picture.
-    pub fn end(mut self, took: Duration) -> Result<()> {
+    pub fn end(mut self, options: &Options, took: Duration) -> Result<()> {
         self.head["load at the end"] = json!(busy());
         self.head["took"] = json!(took.as_secs());
         let table = self.bars();
@@ -221,6 +222,9 @@ impl Report {
         println!("\n{title}\n\n{table}");
         if let Some(picture) = picture::draw(&self)? {
             write("proxy.svg", &picture)?;
+            if options.write {
+                readme::write(title, &table, &picture)?;
+            }
         }
         println!(
             "{:.0} s in all, load {}; rows.json, table.md and proxy.svg are in {}",

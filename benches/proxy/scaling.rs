@@ -1,5 +1,7 @@
 //! Two workers against one on all cores, and throughput by the number of connections.
 
+use std::time::Duration;
+
 use crate::peers::{Kind, Running, Setup, Site};
 use crate::process::Cores;
 use crate::report::{Better, Report, Series};
@@ -52,9 +54,11 @@ fn connections(options: &Options, site: &Site, report: &mut Report) -> Result<()
         let name = format!("{count} connection{}", if *count == 1 { "" } else { "s" });
         let mut throughput = Series::new(&format!("{name}, throughput"), "/s", Better::Higher);
         let mut cpu = Series::new(&format!("{name}, CPU per request"), "µs", Better::Lower);
+        // Very many take a while to be made.
+        let time = options.round.max(Duration::from_millis(if *count > 1_000 { 1_500 } else { 0 }));
         for _ in 0..options.rounds {
             for proxy in &running {
-                let measured = plain(proxy, *count, options.round)?;
+                let measured = plain(proxy, *count, time)?;
                 throughput.add(proxy.kind, measured.throughput);
                 cpu.add(proxy.kind, measured.cpu);
             }

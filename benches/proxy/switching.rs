@@ -130,13 +130,9 @@ fn plans(options: &Options, report: &mut Report) -> Result<Vec<Plan>> {
         Plan::of(
             Event::Reload,
             "a reload a second",
-            alone(&[Kind::Nginx, Kind::Switchback], &|setup| Setup { reloads: true, ..setup }),
+            alone(&Kind::ALL, &|setup| Setup { reloads: true, ..setup }),
         ),
-        Plan::of(
-            Event::Routes,
-            "10,000 routes",
-            [Kind::Nginx, Kind::Switchback].iter().map(many).collect(),
-        ),
+        Plan::of(Event::Routes, "10,000 routes", Kind::ALL.iter().map(many).collect()),
         Plan::of(
             Event::Rollout,
             "a rollout of processes",

@@ -29,9 +29,10 @@ pub struct Places<'a> {
     pub origins: (u16, u16),
 }
 
-/// The host of a route: what the load generator asks for.
+/// The host of a route: what the load generator asks for. All are of the same length, so that only how
+/// many there are makes a difference.
 pub fn host(number: usize) -> String {
-    format!("app{number}.example")
+    format!("app{number:05}.example")
 }
 
 /// nginx.conf.
@@ -173,7 +174,7 @@ pub fn switchback(setup: &Setup, places: &Places<'_>) -> String {
          [tls]\ncert = \"{root}/cert.pem\"\nkey = \"{root}/key.pem\"\n\
          [admin]\nsocket = \"{here}/admin.sock\"\nlisten = \"off\"\n\
          [state]\ndir = \"{here}/state\"\n\
-         [service.web]\nhost = {names}\n{behind}{plan}\
+         [service.web]\nhost = {names}\nhttps_redirect = false\n{behind}{plan}\
          probe = {{ path = \"/up\", interval = \"200ms\", rise = 1 }}\n{service}{tables}"
     )
 }

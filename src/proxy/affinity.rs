@@ -12,26 +12,27 @@ const MAX_AGE: &str = "2592000";
 /// The longest key that is taken from a cookie or header; what is beyond it does not count.
 const LONGEST_KEY: usize = 256;
 
-/// The value of a cookie, from however many `Cookie` fields there are.
+/// The value of a cookie, ASCII, from however many `Cookie` fields there are.
 #[must_use]
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers.get_all(COOKIE).iter().find_map(|field| cookie_in(field, name))
 }
 
 /// The value of a cookie in one `Cookie` field. Looks at each byte once: this is on the way of every
 /// request of a service with a sticky cookie.
 #[must_use]
-pub fn cookie_in<'a>(field: &'a HeaderValue, name: &str) -> Option<&'a str> {
-    let mut rest = field.as_bytes();
+pub fn cookie_in<'a>(field: &'a HeaderValue, name: &str) -> Option<&'a [u8]> {
+    let mut rest = field.as_bytes().trim_ascii_start();
     loop {
-        let end = rest.iter().position(|byte| *byte == b';');
-        let pair = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().trim_ascii();
-        if let Some(value) = pair.strip_prefix(name.as_bytes())
+        if let Some(value) = rest.strip_prefix(name.as_bytes())
             && let Some(value) = value.strip_prefix(b"=")
         {
-            return value.is_ascii().then(|| std::str::from_utf8(value).ok()).flatten();
+            let end = memchr::memchr(b';', value).unwrap_or(value.len());
+            let value = value.get(..end)?.trim_ascii_end();
+            return value.is_ascii().then_some(value);
         }
-        rest = rest.get(end? + 1..)?;
+        let end = memchr::memchr(b';', rest)?;
+        rest = rest.get(end + 1..)?.trim_ascii_start();
     }
 }
 
@@ -99,10 +100,13 @@ mod tests {
     #[test]
     fn a_cookie_is_found_among_others_and_among_crumbs() {
         let headers = with(&["a=1; user=two;b=3", "c=4"]);
-        assert_eq!(cookie(&headers, "user"), Some("two"));
-        assert_eq!(cookie(&headers, "c"), Some("4"));
+        assert_eq!(cookie(&headers, "user"), Some(&b"two"[..]));
+        assert_eq!(cookie(&headers, "c"), Some(&b"4"[..]));
         assert_eq!(cookie(&headers, "use"), None);
         assert_eq!(cookie(&HeaderMap::new(), "a"), None);
+        let odd = with(&[" a = 1;user ; userid=5;  user=two words ;b"]);
+        assert_eq!(cookie(&odd, "user"), Some(&b"two words"[..]));
+        assert_eq!((cookie(&odd, "a"), cookie(&odd, "b")), (None, None));
     }
 
     #[test]

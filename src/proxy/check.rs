@@ -195,7 +195,8 @@ fn is_host(host: &str) -> bool {
             _ => return false,
         },
         None => {
-            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+            let length = host.bytes().take_while(|byte| IN_NAMES[usize::from(*byte)]).count();
+            let (name, port) = host.split_at(length);
             if !is_name(name) {
                 return false;
             }
@@ -211,18 +212,25 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// Labels between single dots; a dot may end it.
+/// What names are made of.
+const IN_NAMES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        byte += 1;
+    }
+    table
+};
+
+/// Labels between single dots; a dot may end it. Of the right bytes it is already.
 fn is_name(name: &str) -> bool {
-    let mut before = b'.';
+    let (mut before, mut good) = (b'.', !name.is_empty() && name.len() <= LONGEST_HOST);
     for byte in name.bytes() {
-        match byte {
-            b'.' if before == b'.' => return false,
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {}
-            _ => return false,
-        }
+        good &= byte != b'.' || before != b'.';
         before = byte;
     }
-    !name.is_empty() && name.len() <= LONGEST_HOST
+    good
 }
 
 #[cfg(test)]

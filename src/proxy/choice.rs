@@ -42,12 +42,23 @@ pub struct Asker<'a> {
     pub headers: &'a HeaderMap,
     /// Which fields of interest there are.
     pub found: Found,
-    /// Whether any cookie came.
-    pub has_cookie: bool,
+    /// How many `Cookie` fields came, and the first of them: mostly it is the only one, and need not be
+    /// looked up.
+    pub cookies: (u32, Option<&'a HeaderValue>),
     /// Who asks.
     pub client: IpAddr,
     /// Whether over TLS.
     pub secure: bool,
+}
+
+impl<'a> Asker<'a> {
+    fn cookie(&self, name: &str) -> Option<&'a [u8]> {
+        match self.cookies {
+            (0, _) | (_, None) => None,
+            (1, Some(field)) => affinity::cookie_in(field, name),
+            _ => affinity::cookie(self.headers, name),
+        }
+    }
 }
 
 impl Choice {
@@ -66,11 +77,11 @@ impl Choice {
             {
                 return choice(Basis::Forced(side));
             }
-            if asker.has_cookie
-                && let Some(cookie) = affinity::cookie(asker.headers, tester::COOKIE)
-            {
+            if let Some(cookie) = asker.cookie(tester::COOKIE) {
                 strip_cookie = true;
-                if let Some(side) = tester::verify(secret, cookie, unix_now()) {
+                let cookie = std::str::from_utf8(cookie).ok();
+                let side = cookie.and_then(|cookie| tester::verify(secret, cookie, unix_now()));
+                if let Some(side) = side {
                     return Self { strip_cookie, ..choice(Basis::Forced(side)) };
                 }
             }
@@ -86,8 +97,8 @@ impl Choice {
         let mut set_cookie = None;
         let (ticket, session) = match &service.settings.affinity {
             Affinity::None => coin(),
-            Affinity::Cookie(name) => match affinity::cookie(asker.headers, name) {
-                Some(key) => of(key.as_bytes()),
+            Affinity::Cookie(name) => match asker.cookie(name) {
+                Some(key) => of(key),
                 None => {
                     let key = affinity::new_key(random());
                     set_cookie = affinity::set_cookie(name, key, asker.secure);
@@ -195,7 +206,7 @@ mod tests {
         let asker = Asker {
             headers: &headers,
             found: seen.found,
-            has_cookie: seen.cookies > 0,
+            cookies: (seen.cookies, seen.cookie),
             client: IpAddr::from([1, 2, 3, 4]),
             secure: false,
         };

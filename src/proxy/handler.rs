@@ -165,7 +165,7 @@ async fn route(
     let asker = Asker {
         headers: &head.headers,
         found: seen.found,
-        has_cookie: seen.cookies > 0,
+        cookies: (seen.cookies, seen.cookie),
         client,
         secure: connection.secure,
     };

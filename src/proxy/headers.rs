@@ -103,6 +103,8 @@ pub struct Seen<'a> {
     pub accept: Option<&'a HeaderValue>,
     /// How many `Cookie` fields there are: HTTP/2 clients may send crumbs.
     pub cookies: u32,
+    /// The first of them.
+    pub cookie: Option<&'a HeaderValue>,
     /// `X-Request-ID`
     pub request_id: Option<&'a HeaderValue>,
     /// `traceparent`
@@ -140,6 +142,7 @@ impl<'a> Seen<'a> {
             }
             6 if name == "cookie" => {
                 self.cookies += 1;
+                self.cookie.get_or_insert(value);
             }
             6 if name == "accept" => self.accept = Some(value),
             6 if name == "expect" => self.found.add(Found::EXPECT),

@@ -328,6 +328,12 @@ impl RoutingTable {
 
 /// A host in lower case without port and trailing dot.
 fn normal_host(host: &str) -> Cow<'_, str> {
+    // Most are so already, which one look without a branch per byte tells.
+    let odd =
+        host.bytes().fold(false, |odd, byte| odd | (byte == b':') | byte.is_ascii_uppercase());
+    if !odd && !host.ends_with('.') {
+        return Cow::Borrowed(host);
+    }
     let bare = match host.strip_prefix('[') {
         // An IPv6 literal keeps its brackets.
         Some(rest) => rest.find(']').map_or(host, |end| &host[..end + 2]),

@@ -61,6 +61,14 @@ pub fn read_request(
 ) -> Result<Option<RequestHead>, Reason> {
     if progress.searched == 0 {
         skip_empty_lines(read)?;
+        // Nearly always a head comes alone and as a whole, and its end need not be searched for.
+        if read.ends_with(b"\r\n\r\n") {
+            let bytes = read.split().freeze();
+            match parse(&bytes, limits, headers)? {
+                Some(head) => return Ok(Some(head)),
+                None => *read = bytes.into(),
+            }
+        }
     }
     // The end is found first: then the bytes are shared once, and all fields are slices of them.
     let from = progress.searched.saturating_sub(3);
@@ -70,7 +78,11 @@ pub fn read_request(
     };
     let bytes = read.split_to(end).freeze();
     progress.searched = 0;
-    parse(&bytes, limits, headers).map(Some)
+    match parse(&bytes, limits, headers)? {
+        Some(head) => Ok(Some(head)),
+        // A bare line feed ended it before.
+        None => Err(Reason::Malformed),
+    }
 }
 
 /// Empty lines before a request are nothing (RFC 9112, 2.2); half of one may be.
@@ -165,14 +177,18 @@ fn names_version(bytes: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// A complete head.
-fn parse(bytes: &Bytes, limits: &Limits, headers: &mut HeaderMap) -> Result<RequestHead, Reason> {
+/// A head that is all of these bytes; `None` when it ends before.
+fn parse(
+    bytes: &Bytes,
+    limits: &Limits,
+    headers: &mut HeaderMap,
+) -> Result<Option<RequestHead>, Reason> {
     let (mut few, mut many) = ([const { MaybeUninit::uninit() }; MOST_FIELDS], Vec::new());
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, room(&mut few, &mut many, limits)) {
-        // Less than all of it: a bare line feed ended it before.
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(Reason::Malformed),
+        Ok(httparse::Status::Complete(_)) => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(Reason::Malformed),
         Err(error) => return Err(reason(error, bytes)),
     }
     let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
@@ -209,7 +225,7 @@ fn parse(bytes: &Bytes, limits: &Limits, headers: &mut HeaderMap) -> Result<Requ
         let value =
             if field.value.is_empty() { Bytes::new() } else { bytes.slice_ref(field.value) };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Reason::Malformed)?;
-        if field.name.as_bytes().contains(&b'_') && !limits.underscores {
+        if !limits.underscores && has_underscore(field.name.as_bytes()) {
             // Many servers make one name of `X_Forwarded_For` and `X-Forwarded-For`.
             continue;
         }
@@ -218,7 +234,7 @@ fn parse(bytes: &Bytes, limits: &Limits, headers: &mut HeaderMap) -> Result<Requ
     }
     let framing = told.framing(version)?;
     let keep_alive = !told.closes && (version == Version::HTTP_11 || told.keeps);
-    Ok(RequestHead {
+    Ok(Some(RequestHead {
         method,
         uri,
         version,
@@ -227,7 +243,13 @@ fn parse(bytes: &Bytes, limits: &Limits, headers: &mut HeaderMap) -> Result<Requ
         keep_alive,
         expects: told.expects && version == Version::HTTP_11 && framing != Framing::Length(0),
         trailers: told.trailers,
-    })
+    }))
+}
+
+/// Without a branch per byte: names are short, and most have none.
+#[inline]
+fn has_underscore(name: &[u8]) -> bool {
+    name.iter().fold(false, |has, byte| has | (*byte == b'_'))
 }
 
 #[cfg(test)]
@@ -278,6 +300,17 @@ mod tests {
                 (&"1".parse().expect("a value"), &"".parse().expect("a value"))
             );
             assert_eq!(&read[..], b"abcGET", "by {step}");
+        }
+    }
+
+    #[test]
+    fn what_comes_behind_a_head_stays_even_if_it_looks_like_the_end_of_one() {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+        for behind in ["\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "x\r\n\r\n"] {
+            let text = format!("{head}{behind}");
+            let (head, left) = read(text.as_bytes()).expect("good").expect("complete");
+            assert_eq!((head.method, head.framing), (Method::POST, Framing::Length(4)));
+            assert_eq!(left, behind.as_bytes());
         }
     }
 

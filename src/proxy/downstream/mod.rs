@@ -100,8 +100,8 @@ pub struct Downstream {
     wire: RefCell<Weak<Wire>>,
     takes_interim: Cell<bool>,
     multiplexed: bool,
-    /// How the client behaves. HTTP/2 only.
-    gauge: Option<RefCell<Gauge>>,
+    /// How the client behaves. HTTP/2 only, and boxed: who speaks HTTP/1.1 need not keep room for it.
+    gauge: Option<Box<RefCell<Gauge>>>,
     /// When it is old enough to end.
     old_at: Tick,
     clock: Clock,
@@ -166,7 +166,7 @@ impl Downstream {
             wire: RefCell::default(),
             takes_interim: Cell::new(false),
             multiplexed,
-            gauge: multiplexed.then(|| RefCell::new(Gauge::new(worker.clock.now()))),
+            gauge: multiplexed.then(|| Box::new(RefCell::new(Gauge::new(worker.clock.now())))),
             old_at: worker.clock.now() + old_age(worker),
             clock: worker.clock.clone(),
             limits: Deadlines::of(&worker.settings.limits, multiplexed),

@@ -11,11 +11,13 @@ use http::{Method, StatusCode};
 use http_body::Body;
 
 use crate::proxy::body::RequestBody;
-use crate::proxy::headers::has_token;
-use crate::proxy::parcel::Parcel;
+use crate::proxy::headers::{PASS, has_token};
+use crate::proxy::parcel::{Added, Parcel};
 
 /// Fields of a response's head; hyper allows as many.
 const MOST_FIELDS: usize = 100;
+/// Fields whose places are noted on the stack: more than nearly all responses have.
+const FEW_FIELDS: usize = 24;
 
 /// How a request's body is framed.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,7 +101,7 @@ pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {
         line(name.as_bytes(), value.as_bytes(), out);
     }
     if let Some(added) = &parcel.added {
-        added.each(|name, value| line(name.as_str().as_bytes(), value, out));
+        write_added(added, out);
     }
     match &sending {
         Sending::Chunked(_) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -119,6 +121,29 @@ pub fn write_request(parcel: &Parcel, out: &mut Vec<u8>) -> Sending {
     }
     out.extend_from_slice(b"\r\n");
     sending
+}
+
+/// The fields that the proxy adds, with as few steps as there are parts that differ.
+fn write_added(added: &Added, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"x-forwarded-for: ");
+    out.extend_from_slice(added.forwarded_for.as_bytes());
+    if let Some(proto) = added.proto {
+        out.extend_from_slice(b"\r\nx-forwarded-proto: ");
+        out.extend_from_slice(proto.as_bytes());
+    }
+    if let Some(host) = &added.host {
+        out.extend_from_slice(b"\r\nx-forwarded-host: ");
+        out.extend_from_slice(host.as_bytes());
+    }
+    out.extend_from_slice(b"\r\nx-request-id: ");
+    out.extend_from_slice(added.request_id.as_bytes());
+    if let Some(traceparent) = &added.traceparent {
+        out.extend_from_slice(b"\r\ntraceparent: ");
+        out.extend_from_slice(traceparent);
+    }
+    out.extend_from_slice(b"\r\ncdn-loop: ");
+    out.extend_from_slice(PASS.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 #[inline]
@@ -172,8 +197,14 @@ pub fn read_response(
     // Where each field is, because the bytes are to be shared with the values: to share them they
     // must be taken out of the buffer, which the fields still look into.
     let start = read.as_ptr() as usize;
-    let mut places = [(0_u32, 0_u32, 0_u32, 0_u32); MOST_FIELDS];
     let count = response.headers.len();
+    let (mut few, mut many) = ([(0_u32, 0_u32, 0_u32, 0_u32); FEW_FIELDS], Vec::new());
+    let places = if count <= FEW_FIELDS {
+        &mut few[..count]
+    } else {
+        many.resize(count, (0, 0, 0, 0));
+        &mut many[..]
+    };
     for (place, field) in places.iter_mut().zip(response.headers.iter()) {
         let at = |bytes: &[u8]| ((bytes.as_ptr() as usize).saturating_sub(start)) as u32;
         let (name, value) = (field.name.as_bytes(), field.value);
@@ -185,7 +216,7 @@ pub fn read_response(
     }
     let mut wire = Wire { keep_alive: modern, ..Wire::default() };
     headers.reserve(count);
-    for (name_at, name, value_at, value) in &places[..count] {
+    for (name_at, name, value_at, value) in places {
         let part = |at: u32, length: u32| at as usize..(at + length) as usize;
         // The parser takes a bare line feed for a line's end; we do not.
         if bytes.get((*name_at as usize).wrapping_sub(2)) != Some(&b'\r') {
@@ -281,6 +312,23 @@ mod tests {
         let head = read_response(&mut read, method, &mut HeaderMap::new())?;
         let left = String::from_utf8(read.to_vec()).unwrap_or_default();
         Ok(head.map(|head| (head, left)))
+    }
+
+    #[test]
+    fn what_is_added_is_what_was_to_be_added() {
+        for all in [true, false] {
+            let added = Added {
+                forwarded_for: HeaderValue::from_static("192.0.2.1"),
+                proto: all.then_some("https"),
+                host: all.then(|| HeaderValue::from_static("a.example")),
+                request_id: HeaderValue::from_static("0123"),
+                traceparent: all.then_some([b'0'; 55]),
+            };
+            let (mut written, mut each) = (Vec::new(), Vec::new());
+            write_added(&added, &mut written);
+            added.each(|name, value| line(name.as_str().as_bytes(), value, &mut each));
+            assert_eq!(String::from_utf8(written), String::from_utf8(each));
+        }
     }
 
     fn framing(fields: &str) -> Result<(Framing, bool), &'static str> {
