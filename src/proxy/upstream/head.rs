@@ -135,6 +135,10 @@ fn write_added(added: &Added, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\nx-forwarded-host: ");
         out.extend_from_slice(host.as_bytes());
     }
+    if let Some(forwarded) = &added.forwarded {
+        out.extend_from_slice(b"\r\nforwarded: ");
+        out.extend_from_slice(forwarded.as_bytes());
+    }
     out.extend_from_slice(b"\r\nx-request-id: ");
     out.extend_from_slice(added.request_id.as_bytes());
     if let Some(traceparent) = &added.traceparent {
@@ -321,6 +325,7 @@ mod tests {
                 forwarded_for: HeaderValue::from_static("192.0.2.1"),
                 proto: all.then_some("https"),
                 host: all.then(|| HeaderValue::from_static("a.example")),
+                forwarded: all.then(|| HeaderValue::from_static("for=192.0.2.1")),
                 request_id: HeaderValue::from_static("0123"),
                 traceparent: all.then_some([b'0'; 55]),
             };
