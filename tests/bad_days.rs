@@ -274,6 +274,7 @@ fn a_disk_that_is_full_holds_releases_up_and_visitors_not() {
         .unwrap();
     let Some(disk) = Disk::new(&daemon, "8m") else { return };
     daemon.expect_error("state not saved");
+    daemon.expect_error("the audit log");
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     let running = daemon.running();
@@ -334,6 +335,7 @@ fn a_full_disk_does_not_hold_up_the_way_back() {
     let mut daemon = Daemon::configured(Runs::Processes, SHORT).unwrap();
     let Some(disk) = Disk::new(&daemon, "8m") else { return };
     daemon.expect_error("state not saved");
+    daemon.expect_error("the audit log");
     daemon.start();
     daemon.wait("the first revision", |web| web["phase"] == "promoted");
     let said = daemon.deploy("none", &["--env", "SAMPLE_NAME=two", "--steps", "100%"]);

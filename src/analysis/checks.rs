@@ -168,8 +168,16 @@ fn metric_check(judge: &Judge, metric: Metric, evidence: Evidence) -> (Check, Op
             let needs = format!("about {more} more canary {plural}{lasts} {verb} needed to pass");
             (Finding::Inconclusive, format!("{against}: {needs}"))
         } else {
+            let slowest = judge.promotion.slowest().filter(|_| !judge.is_alone());
+            // A step asks for p50, p90 and p99; what is told may be another.
+            let which = match (metric, slowest) {
+                (Metric::Latency(told), Some(slowest)) if (told - slowest).abs() > 1e-9 => {
+                    format!("{} is ", Metric::Latency(slowest))
+                }
+                _ => String::new(),
+            };
             let between = "too far off to pass, not enough for a rollback";
-            (Finding::Inconclusive, format!("{against}: {between}"))
+            (Finding::Inconclusive, format!("{against}: {which}{between}"))
         }
     };
     let (canary, stable) = values(judge, metric);

@@ -402,6 +402,7 @@ impl Judge {
         }
         if beside {
             self.baseline.end_slot();
+            self.promotion.end_slot();
             self.promotion.refresh(self.errors.stable_rate(), &self.baseline);
         }
         self.latency.end_slot(&self.baseline);

@@ -175,6 +175,7 @@ impl LimitStream {
     pub fn end_slot(&mut self) {
         self.mixture.end_slot();
         self.mixture.release(PER_SLOT);
+        self.proof.end_slot();
     }
 
     /// The limit.

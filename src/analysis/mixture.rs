@@ -117,7 +117,7 @@ impl<const N: usize> Mixture<N> {
 }
 
 /// `ln(exp(a) + exp(b))` without overflow.
-fn ln_add(a: f64, b: f64) -> f64 {
+pub(super) fn ln_add(a: f64, b: f64) -> f64 {
     let (low, high) = if a < b { (a, b) } else { (b, a) };
     if low <= NOTHING || low == f64::NEG_INFINITY {
         high.max(NOTHING)

@@ -99,11 +99,13 @@ fn compare(spec: &RevisionSpec, used: &[Usage], room: Room) -> Compared {
     let largest = |of: fn(&Usage) -> u64| used.iter().map(of).max().unwrap_or(0);
     let all = |of: fn(&Usage) -> u64| used.iter().map(of).sum();
     let limit = spec.container.memory;
-    let is_limit = limit > 0 && matches!(spec.source, Source::Image(_));
+    let is_container = matches!(spec.source, Source::Image(_));
+    let is_limit = limit > 0 && is_container;
+    let disk_least = if is_container { DISK_LEAST } else { 0 };
     Compared {
         each: Usage {
             memory: if is_limit { limit } else { largest(|usage| usage.memory) },
-            disk: largest(|usage| usage.disk).max(DISK_LEAST),
+            disk: largest(|usage| usage.disk).max(disk_least),
             files: largest(|usage| usage.files),
         },
         is_limit,

@@ -3,9 +3,10 @@
 //! A task of its own drives it. It ends when the peer ends it, when its endpoint is cut, and when
 //! the last handle on it is gone.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
-use std::rc::Rc;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use http::Response;
@@ -39,12 +40,15 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
     }
 }
 
+/// What drives a connection.
+type Driver = Pin<Box<http2::Connection<TokioIo<TcpStream>, RequestBody, Local>>>;
+
 /// A handle on a shared connection.
 #[derive(Debug, Clone)]
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
-    /// The peer has said so in its settings.
-    takes_websockets: Rc<Cell<bool>>,
+    /// Knows what the peer has said in its settings; its task owns it.
+    driver: Weak<RefCell<Driver>>,
     task: AbortHandle,
 }
 
@@ -58,19 +62,13 @@ impl Multiplexed {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::Broken(Broken::Http2(error)))?;
-        let takes_websockets = Rc::new(Cell::new(false));
-        let said = Rc::clone(&takes_websockets);
-        let mut driver = Box::pin(driver);
+        let owned = Rc::new(RefCell::new(Box::pin(driver)));
+        let driver = Rc::downgrade(&owned);
         let task = tokio::task::spawn_local(async move {
             // An error reaches each request through its own stream.
-            let _ = std::future::poll_fn(|context| {
-                let polled = driver.as_mut().poll(context);
-                said.set(driver.is_extended_connect_protocol_enabled());
-                polled
-            })
-            .await;
+            let _ = std::future::poll_fn(|context| owned.borrow_mut().as_mut().poll(context)).await;
         });
-        Ok(Self { sender, takes_websockets, task: task.abort_handle() })
+        Ok(Self { sender, driver, task: task.abort_handle() })
     }
 
     /// Whether it takes no more requests.
@@ -82,7 +80,11 @@ impl Multiplexed {
     /// a new connection may still wait for.
     pub async fn takes_websockets(&self, within: Duration) -> bool {
         let until = tokio::time::Instant::now() + within;
-        while !self.takes_websockets.get() {
+        // Asked each time: settings that arrive do not wake what is polled here.
+        let says = |driver: Rc<RefCell<Driver>>| {
+            driver.try_borrow().is_ok_and(|driver| driver.is_extended_connect_protocol_enabled())
+        };
+        while !self.driver.upgrade().is_some_and(says) {
             if self.sender.is_closed() || tokio::time::Instant::now() >= until {
                 return false;
             }
