@@ -452,11 +452,9 @@ impl Client {
 
     fn not_connected(&self, error: &std::io::Error) -> Trouble {
         if error.kind() == std::io::ErrorKind::PermissionDenied {
-            let place = self.place();
-            return Trouble::new(
-                Exit::Unreachable,
-                format!("may not open {place}: use sudo, or join the group that owns the socket"),
-            );
+            let help = "use sudo, or join the group that owns the socket";
+            let why = format!("may not open {}: {help}", self.place());
+            return Trouble::new(Exit::Unreachable, why);
         }
         self.unreachable(match error.kind() {
             std::io::ErrorKind::NotFound => "no such socket",
@@ -466,14 +464,9 @@ impl Client {
     }
 
     fn unreachable(&self, why: &str) -> Trouble {
-        let place = self.place();
-        Trouble::new(
-            Exit::Unreachable,
-            format!(
-                "no daemon at {place} ({why}): is `switchback run` up? If it is elsewhere, say where \
-                 with SWITCHBACK_HOST"
-            ),
-        )
+        let help = "is `switchback run` up? If it is elsewhere, say where with SWITCHBACK_HOST";
+        let why = format!("no daemon at {} ({why}): {help}", self.place());
+        Trouble::new(Exit::Unreachable, why)
     }
 }
 
