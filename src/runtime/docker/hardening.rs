@@ -30,7 +30,7 @@ pub fn harden(spec: &RevisionSpec, mut host: HostConfig) -> HostConfig {
         let places = hardening.tmpfs.iter().map(|text| text.split_once(':').unwrap_or((text, "")));
         let places = places.filter(|(path, _)| !is_mounted(path));
         let places: HashMap<String, String> =
-            places.map(|(path, options)| (path.to_owned(), writable(options))).collect();
+            places.map(|(path, options)| (path.to_owned(), writable(options, spec))).collect();
         host.tmpfs = (!places.is_empty()).then_some(places);
     }
     if let Some(log) = hardening.log {
@@ -46,14 +46,24 @@ pub fn harden(spec: &RevisionSpec, mut host: HostConfig) -> HostConfig {
     host
 }
 
-/// Anybody may write there, as to /tmp: the engine would give it the mode of what it covers, which in a
-/// small image is root's alone.
-fn writable(options: &str) -> String {
-    match options {
-        "" => "mode=1777".to_owned(),
-        options if options.contains("mode=") => options.to_owned(),
-        options => format!("{options},mode=1777"),
+/// Anybody may write there, as to /tmp. An engine may give it the mode of the directory that it covers
+/// all the same (runc before 1.2), which in a small image is root's alone: so it belongs to who runs, as
+/// far as that is known by number.
+fn writable(options: &str, spec: &RevisionSpec) -> String {
+    let mut all: Vec<String> =
+        options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
+    let says = |all: &[String], name: &str| all.iter().any(|option| option.starts_with(name));
+    if !says(&all, "mode=") {
+        all.push("mode=1777".to_owned());
     }
+    let user = spec.container.user.as_deref().unwrap_or_default();
+    let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
+    for (name, id) in [("uid=", uid), ("gid=", gid)] {
+        if !says(&all, name) && id.parse::<u32>().is_ok_and(|id| id != 0) {
+            all.push(format!("{name}{id}"));
+        }
+    }
+    all.join(",")
 }
 
 /// Where volumes are mounted.
@@ -176,6 +186,20 @@ mod tests {
         let mut off = spec(&[]);
         off.container.hardening = Hardening::default();
         assert_eq!(harden(&off, HostConfig::default()), HostConfig::default());
+    }
+
+    #[test]
+    fn who_runs_may_write_where_nothing_lasts() {
+        let of = |user: Option<&str>, options: &str| {
+            let mut spec = spec(&[]);
+            spec.container.user = user.map(str::to_owned);
+            writable(options, &spec)
+        };
+        assert_eq!(of(None, ""), "mode=1777");
+        assert_eq!(of(Some("0"), "exec"), "exec,mode=1777");
+        assert_eq!(of(Some(NOBODY), ""), "mode=1777,uid=65534,gid=65534");
+        assert_eq!(of(Some("app"), "size=8m,mode=700"), "size=8m,mode=700");
+        assert_eq!(of(Some("1000"), "uid=1"), "uid=1,mode=1777");
     }
 
     #[test]
