@@ -60,7 +60,7 @@ pub enum NotifyVerb {
 /// `notify test`
 #[derive(Debug, Args)]
 pub struct NotifyTest {
-    /// One of [notify]; all of them otherwise
+    /// One recipient; all of them otherwise
     pub name: Option<String>,
     /// How data is written.
     #[command(flatten)]
