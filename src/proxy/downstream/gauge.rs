@@ -246,8 +246,8 @@ impl Gauge {
                     }
                 }
             }
-            // Of streams that were never opened the library knows best.
-            (HEADERS | DATA, None) if self.ended.contains(&stream) => {
+            // Of stream 0, and of streams that were never opened, the library knows best.
+            (HEADERS | DATA, None) if stream != 0 && self.ended.contains(&stream) => {
                 return Err(Wrong::Closed);
             }
             (HEADERS | DATA, Some(place)) if ends => {
@@ -401,6 +401,15 @@ mod tests {
         gauge.came(&headers[20..], 11).expect("calm");
         gauge.came(&[0, 0], 12).expect("calm");
         assert_eq!(gauge.incomplete_since(), Some(12));
+    }
+
+    #[test]
+    fn stream_0_has_not_ended() {
+        for kind in [HEADERS, DATA] {
+            let mut frame = frame(kind, END_HEADERS, 1);
+            frame[8] = 0;
+            assert_eq!(begun().came(&frame, 0), Ok(()), "the library says PROTOCOL_ERROR: {kind}");
+        }
     }
 
     #[test]
