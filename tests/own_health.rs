@@ -52,7 +52,7 @@ fn a_container_is_healthy_when_its_image_says_so() {
 
 #[test]
 fn a_container_that_its_image_finds_sick_is_never_healthy() {
-    let Some(daemon) = unasked(LONG, "6s") else { return };
+    let Some(daemon) = unasked(LONG, "20s") else { return };
     let host = daemon.engine().unwrap();
     let running = daemon.running();
     let load = Load::begin(daemon.http, 50);
@@ -67,7 +67,7 @@ fn a_container_that_its_image_finds_sick_is_never_healthy() {
         assert_eq!(said.code, UNHEALTHY, "{said:?}");
         let cause = said.last()["cause"].as_str().unwrap().to_owned();
         eprintln!("{cause}");
-        assert!(cause.contains(says) && cause.contains("not healthy within 6s"), "{cause}");
+        assert!(cause.contains(says) && cause.contains("not healthy within 20s"), "{cause}");
         assert_eq!(daemon.service()["stable"]["revision"], 1);
         daemon.until("only stable runs", || daemon.running() == running);
     }
