@@ -52,7 +52,7 @@ fn a_container_is_healthy_when_its_image_says_so() {
 
 #[test]
 fn a_container_that_its_image_finds_sick_is_never_healthy() {
-    let Some(daemon) = unasked(LONG, "20s") else { return };
+    let Some(daemon) = unasked(LONG, "10s") else { return };
     let host = daemon.engine().unwrap();
     let running = daemon.running();
     let load = Load::begin(daemon.http, 50);
@@ -63,11 +63,17 @@ fn a_container_that_its_image_finds_sick_is_never_healthy() {
     ] {
         let check = format!("HEALTHCHECK --interval=1s {retries} CMD echo no database; exit 1");
         let image = import(host, &[&serving(""), &check]);
-        let said = daemon.cli(&["deploy", "web", "-o", "json", "--image", &image]);
-        assert_eq!(said.code, UNHEALTHY, "{said:?}");
-        let cause = said.last()["cause"].as_str().unwrap().to_owned();
-        eprintln!("{cause}");
-        assert!(cause.contains(says) && cause.contains("not healthy within 20s"), "{cause}");
+        let deployed = || {
+            let said = daemon.cli(&["deploy", "web", "-o", "json", "--image", &image]);
+            assert_eq!(said.code, UNHEALTHY, "{said:?}");
+            let cause = said.last()["cause"].as_str().unwrap().to_owned();
+            eprintln!("{cause}");
+            cause
+        };
+        // An engine with much to do does not always get to ask, which is said as well.
+        let mut causes = (0..5).map(|_| deployed());
+        let cause = causes.find(|cause| !cause.contains("it has not run so far")).unwrap();
+        assert!(cause.contains(says) && cause.contains("not healthy within 10s"), "{cause}");
         assert_eq!(daemon.service()["stable"]["revision"], 1);
         daemon.until("only stable runs", || daemon.running() == running);
     }
