@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use crate::certificates::keeper::{Handle, Keeper, Parts, Times};
 use crate::certificates::local;
 use crate::config::Config;
 use crate::model::certificate::CertificateStatus;
+use crate::proxy::tests::anyone::Anyone;
 use crate::proxy::{self, Proxy};
 use crate::routing::live::Live;
 use crate::store::redb::RedbStore;
@@ -147,7 +148,7 @@ impl Rig {
     pub async fn shown(&self, name: &str) -> Option<Vec<u8>> {
         let stream = TcpStream::connect(self.https()).await.expect("a connection");
         let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(client(Arc::new(Anyone))));
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client(Arc::new(Anyone::all()))));
         let stream = tokio::time::timeout(PATIENCE, connector.connect(name, stream)).await;
         let stream = stream.expect("in time").ok()?;
         Some(stream.get_ref().1.peer_certificates().expect("a chain")[0].to_vec())
@@ -179,43 +180,6 @@ fn client(verifier: Arc<dyn ServerCertVerifier>) -> rustls::ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth()
-}
-
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 /// Makes a pair of files that are valid from and until so many days from now.

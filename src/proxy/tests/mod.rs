@@ -1,5 +1,6 @@
 //! Stories of the data plane, told with real sockets.
 
+pub(crate) mod anyone;
 pub(crate) mod support;
 
 mod advisories;

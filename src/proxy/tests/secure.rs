@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::anyone::Anyone;
 use super::protocols::{fetch, http2_over, post};
 use super::support::*;
 use crate::proxy::tls::{
@@ -53,52 +54,15 @@ pub async fn tls_over<S>(
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    #[derive(Debug)]
-    struct Anyone;
-    impl ServerCertVerifier for Anyone {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            rustls::crypto::aws_lc_rs::default_provider()
-                .signature_verification_algorithms
-                .supported_schemes()
-        }
-    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_custom_certificate_verifier(Arc::new(Anyone::all()))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(name).expect("a name");
+    let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
 }
 
@@ -176,7 +140,7 @@ async fn bad_certificates_are_named() {
 
 /// A client's settings: what it can check, how old its TLS is, what it shows of itself.
 fn client_config(
-    verifier: Checks,
+    verifier: Anyone,
     versions: &[&'static rustls::SupportedProtocolVersion],
     shows: Option<&(rcgen::Certificate, rcgen::KeyPair)>,
 ) -> rustls::ClientConfig {
@@ -193,54 +157,6 @@ fn client_config(
             let chain = vec![certificate.der().clone()];
             builder.with_client_auth_cert(chain, key.into()).expect("a pair")
         }
-    }
-}
-
-/// Judges no certificate, but can check only these signatures.
-#[derive(Debug)]
-struct Checks(Vec<rustls::SignatureScheme>);
-
-impl Checks {
-    fn all() -> Self {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        Self(provider.signature_verification_algorithms.supported_schemes())
-    }
-
-    fn rsa() -> Self {
-        use rustls::SignatureScheme::{RSA_PKCS1_SHA256, RSA_PSS_SHA256};
-        Self(vec![RSA_PSS_SHA256, RSA_PKCS1_SHA256])
-    }
-}
-
-impl rustls::client::danger::ServerCertVerifier for Checks {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.clone()
     }
 }
 
@@ -288,7 +204,7 @@ async fn tickets_of_one_worker_are_good_on_all() {
     let https = rig.proxy.addresses().https[0];
     let mut resumed = 0;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let config = Arc::new(client_config(Checks::all(), &[version], None));
+        let config = Arc::new(client_config(Anyone::all(), &[version], None));
         for round in 0..12 {
             let mut stream = connect(https, &config, "one.example").await.expect("TLS");
             let kind = stream.get_ref().1.handshake_kind().expect("a handshake");
@@ -300,7 +216,7 @@ async fn tickets_of_one_worker_are_good_on_all() {
         until(|| rig.total(Count::TlsResumed) == resumed).await;
     }
     // New settings have new keys: what the old ones allowed is not resumed.
-    let config = Arc::new(client_config(Checks::all(), &[&rustls::version::TLS13], None));
+    let config = Arc::new(client_config(Anyone::all(), &[&rustls::version::TLS13], None));
     let mut stream = connect(https, &config, "one.example").await.expect("TLS");
     assert_eq!(asked(&mut stream, "").await, Some(200));
     certificates.configure(&TlsSettings::default()).expect("settings");
@@ -329,8 +245,8 @@ async fn each_client_gets_the_kind_and_the_name_that_it_can_use() {
     let rig = rig(&certificates, origin, 1, ServiceSettings::default());
     let https = rig.proxy.addresses().https[0];
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let any = Arc::new(client_config(Checks::all(), &[version], None));
-        let old = Arc::new(client_config(Checks::rsa(), &[version], None));
+        let any = Arc::new(client_config(Anyone::all(), &[version], None));
+        let old = Arc::new(client_config(Anyone::rsa(), &[version], None));
         for (config, name, expected) in [
             (&any, "app.example", Some(&with_ecdsa)),
             (&old, "app.example", Some(&with_rsa)),
@@ -348,8 +264,8 @@ async fn each_client_gets_the_kind_and_the_name_that_it_can_use() {
     // Only 1.3, from now on.
     let settings = TlsSettings { only_13: true, client: None };
     certificates.configure(&settings).expect("settings");
-    let old = Arc::new(client_config(Checks::all(), &[&rustls::version::TLS12], None));
-    let new = Arc::new(client_config(Checks::all(), &[&rustls::version::TLS13], None));
+    let old = Arc::new(client_config(Anyone::all(), &[&rustls::version::TLS12], None));
+    let new = Arc::new(client_config(Anyone::all(), &[&rustls::version::TLS13], None));
     assert!(connect(https, &old, "app.example").await.is_err());
     connect(https, &new, "app.example").await.expect("TLS 1.3");
 }
@@ -427,7 +343,7 @@ async fn clients_show_certificates_and_instances_are_told() {
     let rig = rig(&certificates, origin, 2, ServiceSettings::default());
     let https = rig.proxy.addresses().https[0];
     let (till, stranger) = (clients.sign("till-7", 7), Clients::new().sign("till-7", 7));
-    let with = |shows| Arc::new(client_config(Checks::all(), rustls::ALL_VERSIONS, shows));
+    let with = |shows| Arc::new(client_config(Anyone::all(), rustls::ALL_VERSIONS, shows));
     // Required: in TLS 1.3 a client hears of the refusal with its first read.
     let forged = "x-client-cert-subject: CN=root\r\nX-Client-Cert-Fingerprint: 00\r\n";
     for shows in [None, Some(&stranger)] {
