@@ -247,6 +247,18 @@ impl Executor {
         self.spawn(service, rollout, attempt, work);
     }
 
+    /// Waits until nobody is served by them, then stops them.
+    async fn let_go(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        endpoints: &[Arc<Endpoint>],
+        instances: &[Instance],
+        (drain_deadline, grace): (Duration, Duration),
+    ) {
+        drained(endpoints, drain_deadline, &self.alone).await;
+        join_all(instances.iter().map(|instance| self.end(runtime, &instance.id, grace))).await;
+    }
+
     /// Drains a former revision and stops it.
     pub fn retire(
         &self,
@@ -257,11 +269,9 @@ impl Executor {
         instances: Vec<Instance>,
         times: (Duration, Duration),
     ) {
-        let (drain_deadline, grace) = times;
         let this = self.clone();
         let work = async move {
-            drained(&endpoints, drain_deadline, &this.alone).await;
-            join_all(instances.iter().map(|i| this.end(&runtime, &i.id, grace))).await;
+            this.let_go(&runtime, &endpoints, &instances, times).await;
             Completion::Retired { revision }
         };
         self.spawn(service, RolloutId(0), 0, work);
@@ -277,11 +287,9 @@ impl Executor {
         instances: Vec<Instance>,
         times: (Duration, Duration),
     ) {
-        let (drain_deadline, grace) = times;
         let this = self.clone();
         let work = async move {
-            drained(&endpoints, drain_deadline, &this.alone).await;
-            join_all(instances.iter().map(|i| this.end(&runtime, &i.id, grace))).await;
+            this.let_go(&runtime, &endpoints, &instances, times).await;
             Completion::Left { revision }
         };
         let (service, rollout, attempt) = asked;
