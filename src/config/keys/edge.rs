@@ -214,7 +214,12 @@ pub(super) const ROUTE_OWN: &[Key] = &[
         "",
         "Parameters of the query that this route is for, with stars; of a list one must fit.",
     ),
-    key("service", Text, "", "Another service whose instances answer."),
+    key(
+        "service",
+        Text,
+        "",
+        "Another service whose instances answer, by the rules of this one; its own `client_certificate` and `max_body` hold, too.",
+    ),
     key(
         "redirect",
         Text,
