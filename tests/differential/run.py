@@ -30,9 +30,10 @@ import vectors
 
 HERE = pathlib.Path(__file__).parent
 PATIENCE = 60
-# A client that has heard nothing new for so long, of what is not to end by itself, goes.
-QUIET = 0.4
-AT_ONCE = 24
+# A client that has heard nothing new for so long, of what is not to end by itself, goes; and so many at once.
+HASTE = 0.5, 24
+# On a busy machine an answer takes longer than that: what differs from what is pinned is asked again in calm.
+CALM = 8, 4
 ORIGINS = ("wire", "http.server", "h11", "uvicorn", "hypercorn", "granian", "gunicorn", "waitress", "aiohttp", "node")
 # What the head of a forwarded request must look like, to have one reading only.
 LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.1")
@@ -149,7 +150,9 @@ def versions_are_pinned():
         program = shutil.which(name) or f"/usr/sbin/{name}"
         said = subprocess.run([program, option], capture_output=True, text=True)
         if version not in said.stdout + said.stderr:
-            print(f"SKIPPED: what {name} does is pinned for {version}, here is {said.stdout or said.stderr}")
+            why = f"what {name} does is pinned for {version}, here is {said.stdout or said.stderr}"
+            assert os.environ.get("CI") != "true", why
+            print(f"SKIPPED: {why}")
             return False
     return True
 
@@ -158,7 +161,7 @@ def address(number):
     return f"127.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
-async def ask(port, number, sent, is_open):
+async def ask(port, number, sent, is_open, quiet):
     """The statuses that a client is told."""
     opening = asyncio.open_connection("127.0.0.1", port, local_addr=(address(number), 0))
     reader, writer = await asyncio.wait_for(opening, PATIENCE)
@@ -168,7 +171,7 @@ async def ask(port, number, sent, is_open):
         end = time.monotonic() + PATIENCE
         while not ended:
             # What ends by itself is awaited; what cannot, only for a while.
-            patience = QUIET if is_open or came else end - time.monotonic()
+            patience = quiet if is_open or came else end - time.monotonic()
             more = await asyncio.wait_for(reader.read(65536), patience)
             came, ended = came + more, not more
     except (asyncio.TimeoutError, ConnectionError):
@@ -178,18 +181,20 @@ async def ask(port, number, sent, is_open):
     return re.findall(rb"(?:^|\n|ok)HTTP/1\.[01] (\d{3})", came), ended
 
 
-async def ask_all(port, everything, by_http2):
-    turns, told = asyncio.Semaphore(AT_ONCE), {}
+async def ask_all(port, everything, by_http2, only, pace):
+    quiet, at_once = pace
+    turns, told = asyncio.Semaphore(at_once), {}
 
     async def one(number, vector, sent):
         async with turns:
             if isinstance(sent, frames.Request):
                 told[number] = await frames.ask(by_http2, address(number), sent, PATIENCE)
             else:
-                statuses, _ = await ask(port, number, sent, vector.open)
+                statuses, _ = await ask(port, number, sent, vector.open, quiet)
                 told[number] = [status.decode() for status in statuses]
 
-    await asyncio.gather(*(one(number, vector, sent) for number, (vector, sent) in enumerate(everything, 1)))
+    asked = ((number, *one) for number, one in enumerate(everything, 1) if only is None or number in only)
+    await asyncio.gather(*(one(*this) for this in asked))
     return told
 
 
@@ -274,6 +279,8 @@ class Judge:
 
     def __init__(self, everything, peers_as_pinned):
         self.everything, self.wrong, self.notes = everything, [], collections.Counter()
+        # Of what differs from what is pinned: the vector's number, and how.
+        self.doubts = []
         self.peers_as_pinned = peers_as_pinned
 
     def complain(self, number, what):
@@ -327,7 +334,7 @@ class Judge:
     def pinned(self, who, told, records):
         read = by_client(records)
         for number, (vector, _) in enumerate(self.everything, 1):
-            if vector.file == "mutants":
+            if vector.file == "mutants" or number not in told:
                 continue
             now = said(told[number], read[number], number)
             yield vector, number, now
@@ -336,7 +343,7 @@ class Judge:
         for vector, number, now in self.pinned(who, told, records):
             expected = vector.pinned.get(who, vector.pinned["switchback"])
             if now != expected:
-                self.complain(number, f"{who} said {now!r}, pinned is {expected!r}")
+                self.doubts.append((number, f"{who} said {now!r}, pinned is {expected!r}"))
             if who != "switchback":
                 kind = difference(vector.pinned["switchback"], expected)
                 self.notes[f"{who}, {kind}"] += 1
@@ -363,13 +370,16 @@ def main():
     everything = [(one, one.sent() if one.open or one.http2 else one.sent() + vectors.END) for one in known]
     everything += [(one, sent + vectors.END) for one, sent in vectors.mutants(known, arguments.mutants, arguments.seed)]
     everything = [(one, sent.replace(b"{}", b"v%d" % number)) for number, (one, sent) in enumerate(everything, 1)]
-    scene, judge = Scene(), Judge(everything, arguments.peers)
-    try:
-        asyncio.run(play(scene, judge, arguments, everything, known))
-    finally:
-        scene.end()
-        if not arguments.keep:
-            shutil.rmtree(scene.home, ignore_errors=True)
+    judge = Judge(everything, arguments.peers)
+    in_scene(judge, arguments, everything, known, None, CALM if arguments.record else HASTE)
+    doubts, judge.doubts, notes = judge.doubts, [], judge.notes
+    if doubts:
+        print(f"asked again, in calm: {len(doubts)}")
+        judge.notes = collections.Counter()
+        in_scene(judge, arguments, everything, known, {number for number, _ in doubts}, CALM)
+        judge.notes = notes
+    for doubt in judge.doubts:
+        judge.complain(*doubt)
     for note, count in sorted(judge.notes.items()):
         print(f"{note}: {count}")
     for what in judge.wrong[:200]:
@@ -378,7 +388,17 @@ def main():
     sys.exit(bool(judge.wrong))
 
 
-async def play(scene, judge, arguments, everything, known):
+def in_scene(judge, arguments, everything, known, only, pace):
+    scene = Scene()
+    try:
+        asyncio.run(play(scene, judge, arguments, everything, known, only, pace))
+    finally:
+        scene.end()
+        if not arguments.keep:
+            shutil.rmtree(scene.home, ignore_errors=True)
+
+
+async def play(scene, judge, arguments, everything, known, only, pace):
     kinds = arguments.origins.split(",")
     assert kinds[0] == "wire", "the lenient origin is what others are compared with"
     ports = {}
@@ -393,7 +413,7 @@ async def play(scene, judge, arguments, everything, known):
         peers["nginx"] = scene.nginx(scene.origin("wire", "nginx-origin"), "nginx")
         peers["haproxy"] = scene.haproxy(scene.origin("wire", "haproxy-origin"), "haproxy")
     began = time.monotonic()
-    told = dict(zip([*ports, *peers], await asyncio.gather(*(ask_all(port, everything, http2) for port, http2 in [*ports.values(), *peers.values()]))))
+    told = dict(zip([*ports, *peers], await asyncio.gather(*(ask_all(port, everything, http2, only, pace) for port, http2 in [*ports.values(), *peers.values()]))))
     print(f"asked for {time.monotonic() - began:.0f} s")
     # Logs are written to their ends when their writers end: the proxies before the origins.
     scene.end()
