@@ -36,6 +36,7 @@ mod labels;
 mod maintenance;
 mod monitoring;
 mod notified;
+mod one_day;
 mod operators;
 mod outside;
 mod own_health;

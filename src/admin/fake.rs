@@ -376,6 +376,7 @@ pub(crate) fn baking() -> ServiceStatus {
         needs_seconds: Some(16.0),
         worst_routes: vec![WorstRoute { route: "/checkout".to_owned(), canary: 4, stable: 1 }],
         hold: None,
+        failing: false,
     };
     ServiceStatus {
         service: "web".to_owned(),
