@@ -400,6 +400,7 @@ pub(crate) fn baking() -> ServiceStatus {
         webhooks: Vec::new(),
         gated: false,
         routes: vec!["app.example.com".to_owned()],
+        answers_alone: false,
         generation: 7,
     }
 }

@@ -254,9 +254,11 @@ pub(super) fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestam
     }
     if service.stable.is_none() && service.canary.is_none() {
         let name = &service.service;
-        lines.push(Line::from(format!(
-            "  never deployed: `switchback deploy {name}` begins its first rollout"
-        )));
+        lines.push(Line::from(if service.answers_alone {
+            "  answered by its routes: nothing runs".to_owned()
+        } else {
+            format!("  never deployed: `switchback deploy {name}` begins its first rollout")
+        }));
         return lines;
     }
     lines.extend(live::traffic(service, signs, 2));

@@ -321,7 +321,7 @@ impl Driver {
         if super::settings::names_a_version(config) {
             let wanted = Wanted::new(config.template.clone(), config.plan.clone());
             self.prepare(name, wanted, None);
-        } else {
+        } else if !config.answers_alone() {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);
         }

@@ -86,6 +86,7 @@ impl Driver {
                 matches!(&active.rollout.phase, Phase::Paused { reason: why, .. } if *why == reason)
             }),
             routes: super::settings::route_texts(&service.config),
+            answers_alone: service.config.answers_alone(),
             generation: self.fleet.generation(),
         }
     }
@@ -192,7 +193,7 @@ fn notes_of(
             "in maintenance: visitors do not reach it; `switchback maintenance {name} off` ends it"
         ));
     }
-    if service.record.stable.is_none() && active.is_none() {
+    if service.record.stable.is_none() && active.is_none() && !service.config.answers_alone() {
         let what = if service.preparing { "being prepared" } else { "not deployed yet" };
         notes.push(format!("{name} is {what}"));
     }

@@ -71,6 +71,9 @@ pub struct ServiceStatus {
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
     pub routes: Vec<String>,
+    /// Whether its routes answer everything, so that nothing need run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_alone: bool,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,

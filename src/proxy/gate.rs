@@ -129,7 +129,8 @@ pub async fn enter(
         }
     }
     if let Some(auth) = passed.rule.rules.forward_auth.clone() {
-        match forward_auth::ask(&auth, head, &passed.facts).await {
+        let stranger = (!connection.trusted).then_some(&worker.settings.client_header);
+        match forward_auth::ask(&auth, head, &passed.facts, stranger).await {
             Answered::Yes(fields) => passed.fields = fields,
             Answered::No(response) => {
                 worker.count(Count::Denied);
