@@ -34,6 +34,7 @@ mod keeping;
 mod kept_images;
 mod labels;
 mod maintenance;
+mod mirrored;
 mod monitoring;
 mod notified;
 mod one_day;

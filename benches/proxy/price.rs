@@ -169,6 +169,7 @@ fn table(routes: usize) -> RoutingTable {
             warm: None,
             budget: None,
             fresh: None,
+            mirror: None,
         };
         let host = HostPattern::Exact(host(number));
         (entry, vec![Route { host, path: "/".to_owned() }])

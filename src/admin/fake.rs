@@ -387,6 +387,7 @@ pub(crate) fn baking() -> ServiceStatus {
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),
         canary: Some(side(4, 25.2, true)),
+        mirror: None,
         shield: None,
         warm: None,
         verdict: Some(verdict),

@@ -286,6 +286,17 @@ pub(super) fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestam
         let line = Line::new().and(Look::Faint, "  webhook  ").plain(&text).and(look, &one.state);
         lines.push(line.plain(&format!("{said}, asked {} times", one.calls)));
     }
+    if let Some(mirror) = &service.mirror {
+        let text = format!(
+            "{} of {} copies compared: {} failed on the canary, {} on stable",
+            mirror.compared, mirror.sent, mirror.failed[0], mirror.failed[1]
+        );
+        let line = Line::new().and(Look::Faint, "  mirror   ").plain(&text);
+        lines.push(match mirror.left_out {
+            0 => line,
+            left_out => line.plain(&format!("; {left_out} more were left out")),
+        });
+    }
     if let Some(shield) = service.shield.filter(|shield| shield.shielded + shield.refused > 0) {
         let sent = format!("{} failures of the canary went to stable", shield.shielded);
         let line = Line::new().and(Look::Faint, "  shield   ").plain(&sent);

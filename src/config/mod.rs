@@ -29,6 +29,7 @@ pub mod keys;
 pub mod labels;
 mod listen_keys;
 pub mod load;
+mod mirror;
 mod networks;
 pub mod notify;
 mod policy;

@@ -114,6 +114,7 @@ impl Driver {
                 fresh: Fresh::None,
                 recorder: None,
                 epoch: 0,
+                mirror: None,
                 outside: Default::default(),
                 waiting: Vec::new(),
             });

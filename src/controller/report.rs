@@ -59,6 +59,7 @@ impl Driver {
             stable,
             canary,
             shield: self.shield_of(service, active),
+            mirror: active.and_then(super::mirror::status),
             warm: record.warm.as_ref().map(|warm| WarmStatus {
                 revision: warm.placed.revision.0,
                 image: image_of(service, warm.placed.revision),
@@ -246,6 +247,7 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
             let noun = if count == 1 { "test" } else { "tests" };
             format!("healthy; {count} smoke {noun} before the first visitor")
         }
+        Phase::Mirroring => super::mirror::beginning(&rollout.plan),
         Phase::Baking { step } => {
             format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
         }

@@ -20,6 +20,7 @@ use super::files::FileBody;
 use super::headers::strip_trailers;
 use super::kept::Reading;
 use super::logged::Logged;
+use super::mirror::Compared;
 use super::ongoing::Ongoing;
 use super::upstream::Broken;
 use crate::telemetry::traffic::Reason;
@@ -137,6 +138,8 @@ pub enum ResponseBody {
     File(Box<FileBody>),
     /// Any of these, made smaller.
     Compressed(Box<Compressed>),
+    /// What comes from the upstream, kept to be compared.
+    Compared(Box<Compared>),
     /// Any of these, with the access log told of its end.
     Logged(Box<Logged>),
 }
@@ -286,6 +289,7 @@ impl Body for ResponseBody {
             Self::Stream(stream) => stream.poll_next(context),
             Self::File(file) => file.poll_frame(context),
             Self::Compressed(compressed) => compressed.poll_frame(context),
+            Self::Compared(compared) => compared.poll_frame(context),
             Self::Logged(logged) => logged.poll_frame(context),
         }
     }
@@ -296,6 +300,7 @@ impl Body for ResponseBody {
             Self::Full(_) => false,
             Self::File(file) => file.left() == 0,
             Self::Compressed(compressed) => compressed.is_end(),
+            Self::Compared(compared) => compared.body().is_end_stream(),
             Self::Logged(logged) => logged.body().is_end_stream(),
             Self::Stream(stream) => {
                 stream.first.is_none()
@@ -316,6 +321,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(file) => SizeHint::with_exact(file.left()),
             Self::Compressed(_) => SizeHint::default(),
+            Self::Compared(compared) => compared.body().size_hint(),
             Self::Logged(logged) => logged.body().size_hint(),
             Self::Stream(stream) => match &stream.source {
                 Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {

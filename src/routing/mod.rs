@@ -9,6 +9,7 @@ pub mod asset;
 pub mod budget;
 pub mod endpoint;
 pub mod live;
+pub mod mirror;
 pub mod pool;
 pub mod settings;
 pub mod split;

@@ -15,6 +15,7 @@ mod killed;
 mod life;
 mod lines;
 mod logs;
+mod mirror;
 mod plain;
 mod protocols;
 mod quotas;

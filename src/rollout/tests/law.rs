@@ -32,6 +32,7 @@ fn every_phase() -> Vec<Phase> {
     vec![
         Phase::Launching,
         Phase::Probing,
+        Phase::Mirroring,
         baking(0),
         baking(3),
         paused(1, percent(25), PauseReason::Operator),
