@@ -275,19 +275,28 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// What a limit tells clients apart by, as bytes.
-fn with_key<T>(key: &Key, facts: &Facts, headers: &HeaderMap, act: impl FnOnce(&[u8]) -> T) -> T {
+/// What a limit tells clients apart by: what kind of thing it is, and its bytes. A field that spells the
+/// bytes of somebody's address is not that address.
+fn with_key<T>(
+    key: &Key,
+    facts: &Facts,
+    headers: &HeaderMap,
+    act: impl FnOnce((u8, &[u8])) -> T,
+) -> T {
+    const FIELD: u8 = 0;
+    const ADDRESS: u8 = 1;
+    const EVERYONE: u8 = 2;
     if let Key::Header(name) = key
         && let Some(value) = headers.get(name)
     {
-        return act(value.as_bytes());
+        return act((FIELD, value.as_bytes()));
     }
     if *key == Key::Everyone {
-        return act(b"everyone");
+        return act((EVERYONE, &[]));
     }
     match facts.client.to_canonical() {
-        std::net::IpAddr::V4(address) => act(&address.octets()),
-        std::net::IpAddr::V6(address) => act(&address.octets()[..8]),
+        std::net::IpAddr::V4(address) => act((ADDRESS, &address.octets())),
+        std::net::IpAddr::V6(address) => act((ADDRESS, &address.octets()[..8])),
     }
 }
 

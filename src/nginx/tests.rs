@@ -351,3 +351,79 @@ fn the_proxy_protocol_is_carried_over() {
     assert!(imported.left[0].contains("trusted_proxies"), "{:?}", imported.left);
     assert!(!taken(&imported).listen.trusted_proxies.is_empty());
 }
+
+/// What guards a place or would run there is carried over, or the place is closed.
+#[test]
+fn nothing_is_open_here_that_was_closed_there() {
+    let php = "server { listen 80; server_name p.example; root /srv/public; index index.php;\n\
+        location / { try_files $uri $uri/ /index.php?$query_string; }\n\
+        location ~ \\.php$ { fastcgi_pass unix:/run/php.sock; include fastcgi_params; }\n\
+        location ~ /\\.(?!well-known).* { deny all; } }";
+    let imported = import(php).expect("good");
+    let config = taken(&imported);
+    let [site] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    let told: Vec<_> = site.policy.routes.iter().map(described).collect();
+    let expected = [("*", 404), ("*", 403), ("/", 0)];
+    assert_eq!(told, expected.map(|(path, status)| (path.to_owned(), status)), "{}", imported.toml);
+    assert!(!imported.toml.contains("index.php"), "no source is shown: {}", imported.toml);
+    let told = |words: &str| imported.left.iter().any(|left| left.contains(words));
+    assert!(told("fastcgi_pass") && told("index.php?$query_string"), "{:#?}", imported.left);
+
+    let guarded = "limit_req_zone $binary_remote_addr zone=one:1m rate=5r/s;\n\
+        server { listen 80; server_name g.example; root /srv/www;\n\
+        location /admin/ { auth_basic \"Staff\"; auth_basic_user_file users; allow 10.0.0.0/8;\n\
+        deny all; limit_req zone=one; add_header X-A b; expires 1h; sub_filter a b; }\n\
+        location /closed/ { deny all; proxy_pass http://127.0.0.1:1; }\n\
+        location /app/ { deny all; allow 10.0.0.1; proxy_pass http://127.0.0.1:2; }\n\
+        location @later { root /srv/other; } location / { try_files $uri =404; } }";
+    let imported = import(guarded).expect("good");
+    for line in [
+        "basic_auth = \"users\"",
+        "realm = \"Staff\"",
+        "allow = \"10.0.0.0/8\"",
+        "rate_limit = \"5/s by client-address\"",
+        "headers.set = { X-A = \"b\", Cache-Control = \"max-age=3600\" }",
+        "path = \"/closed\"\nstatus = 403",
+        "deny = [\"0.0.0.0/0\", \"::/0\"]",
+    ] {
+        assert!(imported.toml.contains(line), "{line}: {}", imported.toml);
+    }
+    let told = |words: &str| imported.left.iter().any(|left| left.contains(words));
+    assert!(told("sub_filter") && told("location @later"), "{:#?}", imported.left);
+    assert!(!imported.toml.contains("/srv/other"), "{}", imported.toml);
+}
+
+/// What certbot makes of a site.
+#[test]
+fn redirects_by_if_are_redirects() {
+    let text = r#"
+server {
+    server_name a.example www.a.example;
+    root /var/www/html;
+    location / { try_files $uri $uri/ =404; }
+    location ~ /\.ht { deny all; }
+    location /health { return 200 "healthy\n"; add_header Content-Type text/css; }
+    listen 443 ssl;
+    ssl_certificate c; ssl_certificate_key k;
+    include /etc/letsencrypt/options-ssl-nginx.conf;
+    ssl_dhparam /etc/letsencrypt/ssl-dhparams.pem;
+}
+server {
+    if ($host = www.a.example) { return 301 https://$host$request_uri; }
+    if ($host = a.example) { return 301 https://$host$request_uri; }
+    listen 80 default_server;
+    server_name a.example www.a.example;
+    return 404;
+}
+"#;
+    let imported = import(text).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    let config = taken(&imported);
+    let [site] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    let told: Vec<_> = site.policy.routes.iter().map(described).collect();
+    let expected = [("*", 403), ("/health", 200), ("/", 0)];
+    assert_eq!(told, expected.map(|(path, status)| (path.to_owned(), status)), "{}", imported.toml);
+    assert!(imported.toml.contains("respond = \"healthy\\n\""), "{}", imported.toml);
+    assert!(imported.toml.contains("content_type = \"text/css\""), "{}", imported.toml);
+    assert!(site.policy.base.to_https);
+}

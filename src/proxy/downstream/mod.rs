@@ -156,14 +156,14 @@ impl Deadlines {
 }
 
 impl Downstream {
-    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened) -> Rc<Self> {
+    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened, is_nobodys: bool) -> Rc<Self> {
         let multiplexed = opened.multiplexed;
         let local = || worker.table().announces.then(|| opened.local()).flatten();
         Rc::new(Self {
             peer,
             local: opened.announced.or_else(local),
             peer_value: address_value(peer.ip()),
-            trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
+            trusted: !is_nobodys && is_trusted(&worker.settings.trusted_proxies, peer.ip()),
             secure: matches!(opened.transport, Transport::Tls(_)),
             certificate: opened.certificate(),
             tunnel: RefCell::new(None),
@@ -396,7 +396,9 @@ async fn serve(
         worker.refuse(Reason::HandshakeTime, peer);
     }
     let Ok(Some(opened)) = opened else { return };
-    let connection = Downstream::new(&worker, peer, &opened);
+    // Where a preamble does not say whose the bytes are, they are not the word of whoever forwards them.
+    let is_nobodys = preamble && opened.announced.is_none();
+    let connection = Downstream::new(&worker, peer, &opened, is_nobodys);
     let Opened { transport, multiplexed, .. } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
     let io = Io::new(transport, Rc::clone(&connection));

@@ -158,6 +158,10 @@ async fn a_preamble_says_who_connects() {
         client.send(bytes).await;
         let (_, body) = client.get("/").await;
         assert_eq!(field(&body, "x-forwarded-for"), Some("127.0.0.1"));
+        // Or somebody of whom it does not know: what they say of themselves is nobody's word.
+        client.send("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 9.9.9.9\r\n\r\n").await;
+        let (_, body) = client.read().await;
+        assert_eq!(field(&body, "x-forwarded-for"), Some("127.0.0.1"), "{version:?}");
     }
     let mut stream = tokio::net::TcpStream::connect(rig.http()).await.expect("a connection");
     let bytes = preamble(Preamble::V2, "[2001:db8::9]:1");
