@@ -1,6 +1,7 @@
 //! What the driver holds of one service.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -57,6 +58,8 @@ pub struct Service {
     /// When the stable side began to look as it does.
     pub since: i64,
     pub rates: [Rate; 2],
+    /// Its routes for people. There may be thousands, and they are told ten times a second.
+    pub routes: Arc<[String]>,
     pub watched: HashMap<InstanceId, Watched>,
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Written by the driver, served by the admin API, read by the command line. Fields are only added.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -70,7 +72,8 @@ pub struct ServiceStatus {
     pub gated: bool,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
-    pub routes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub routes: Arc<[String]>,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
