@@ -47,7 +47,7 @@ pub enum Answered {
 /// Asks about a request.
 ///
 /// Cancel safety: dropped midway, the question is taken back.
-pub async fn ask(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Answered {
+pub async fn ask(auth: &ForwardAuth, head: &Parts, facts: &Facts<'_>) -> Answered {
     let asked = tokio::time::timeout(PATIENCE, exchange(auth, head, facts));
     let Ok(Some((answer, body))) = asked.await else { return Answered::Unknown };
     if answer.status.is_success() {
@@ -69,7 +69,7 @@ pub async fn ask(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Answered {
 async fn exchange(
     auth: &ForwardAuth,
     head: &Parts,
-    facts: &Facts,
+    facts: &Facts<'_>,
 ) -> Option<(http::response::Parts, Bytes)> {
     let stream = TcpStream::connect(auth.address).await.ok()?;
     let _ = stream.set_nodelay(true);
@@ -89,7 +89,7 @@ async fn exchange(
     Some((answer, body))
 }
 
-fn question(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Option<Request<Empty<Bytes>>> {
+fn question(auth: &ForwardAuth, head: &Parts, facts: &Facts<'_>) -> Option<Request<Empty<Bytes>>> {
     let mut headers: HeaderMap = head.headers.clone();
     let found = Seen::look(&headers).found;
     strip_request(&mut headers, found);
@@ -100,7 +100,7 @@ fn question(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Option<Request<E
     headers.insert(HOST, value(&auth.authority)?);
     headers.insert(X_FORWARDED_METHOD, value(facts.method.as_str())?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme()));
-    headers.insert(X_FORWARDED_HOST, value(&facts.host)?);
+    headers.insert(X_FORWARDED_HOST, value(facts.host)?);
     headers.insert(X_FORWARDED_URI, value(facts.path_and_query())?);
     headers.insert(X_FORWARDED_FOR, value(&facts.client.to_canonical().to_string())?);
     headers.insert(X_REQUEST_ID, facts.request_id.clone());
