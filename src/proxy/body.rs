@@ -20,7 +20,7 @@ use super::exchange::{Exchange, Fired, Stage};
 use super::files::FileBody;
 use super::headers::strip_trailers;
 use super::kept::Reading;
-use super::logged::Logged;
+use super::logged::Entry;
 use super::ongoing::Ongoing;
 use super::upstream::Broken;
 use crate::telemetry::traffic::Reason;
@@ -139,7 +139,7 @@ pub enum ResponseBody {
     /// Any of these, made smaller.
     Compressed(Box<Compressed>),
     /// Any of these, with the access log told of its end.
-    Logged(Box<Logged>),
+    Logged(Box<Entry>),
 }
 
 impl ResponseBody {

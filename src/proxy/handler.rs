@@ -97,7 +97,7 @@ async fn route(
     request: Request<ClientBody>,
     entry: &mut Option<Box<Entry>>,
 ) -> Response<ResponseBody> {
-    let arrived = Instant::now();
+    let arrived = entry.as_ref().map_or_else(Instant::now, |entry| entry.arrived());
     let (mut head, body) = request.into_parts();
     // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
     let upgrade = head.extensions.remove::<OnUpgrade>();
