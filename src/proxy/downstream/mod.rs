@@ -349,8 +349,6 @@ pub fn spawn(
             return;
         }
     };
-    // A refusal costs latency at most.
-    let _ = stream.set_nodelay(true);
     tokio::task::spawn_local(serve(
         Rc::clone(worker),
         stream,
@@ -387,9 +385,9 @@ async fn serve(
     }
     let Ok(Some(opened)) = opened else { return };
     let connection = Downstream::new(&worker, peer, &opened);
-    let Opened { transport, multiplexed, .. } = opened;
+    let Opened { transport, multiplexed, first, .. } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
-    let io = Io::new(transport, Rc::clone(&connection));
+    let io = Io::new(transport, first, Rc::clone(&connection));
     if multiplexed {
         Box::pin(http2::serve(&worker, &connection, TokioIo::new(io))).await;
     } else {
