@@ -400,7 +400,7 @@ pub(crate) fn baking() -> ServiceStatus {
         confirm: None,
         webhooks: Vec::new(),
         gated: false,
-        routes: vec!["app.example.com".to_owned()],
+        routes: vec!["app.example.com".to_owned()].into(),
         answers_alone: false,
         generation: 7,
     }
@@ -423,7 +423,7 @@ pub(crate) fn idle() -> ServiceStatus {
         verdict: None,
         rollout: Some(11),
         seconds_left: None,
-        routes: vec!["api.example.com".to_owned()],
+        routes: vec!["api.example.com".to_owned()].into(),
         ..baking()
     }
 }

@@ -1,5 +1,7 @@
 //! What is told of services and rollouts: the JSON of the contract, and the sentences.
 
+use std::sync::Arc;
+
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
@@ -86,7 +88,7 @@ impl Driver {
                 let reason = PauseReason::Gate;
                 matches!(&active.rollout.phase, Phase::Paused { reason: why, .. } if *why == reason)
             }),
-            routes: super::settings::route_texts(&service.config),
+            routes: Arc::clone(&service.routes),
             answers_alone: service.config.answers_alone(),
             generation: self.fleet.generation(),
         }

@@ -1,5 +1,6 @@
 //! Questions that the controller asks of a service's configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::Refused;
@@ -27,7 +28,7 @@ pub fn names_a_version(config: &Service) -> bool {
 
 /// A service's routes for people: `app.example.com/api`.
 #[must_use]
-pub fn route_texts(config: &Service) -> Vec<String> {
+pub fn route_texts(config: &Service) -> Arc<[String]> {
     let text = |route: &Route| {
         let host = match &route.host {
             HostPattern::Any => "*".to_owned(),

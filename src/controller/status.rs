@@ -2,6 +2,8 @@
 //!
 //! Written by the driver, served by the admin API, read by the command line. Fields are only added.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -73,7 +75,8 @@ pub struct ServiceStatus {
     pub gated: bool,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
-    pub routes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub routes: Arc<[String]>,
     /// Whether its routes answer everything, so that nothing need run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answers_alone: bool,

@@ -63,17 +63,22 @@ pub fn choose(offered: &[Coding], headers: &HeaderMap) -> Option<Coding> {
     let mut weights = [None; Coding::ALL.len()];
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     for element in values.flat_map(|value| value.split(',')) {
-        let mut parts = element.split(';').map(str::trim);
-        let name = parts.next().unwrap_or("").to_ascii_lowercase();
-        let weight = Some(parts.next().map_or(1000, weight));
-        match name.strip_prefix("x-").unwrap_or(&name) {
-            "*" => all = weight,
-            "identity" => plain = weight,
-            name => {
-                if let Some(at) = Coding::ALL.iter().position(|coding| coding.token() == name) {
-                    weights[at] = weight;
-                }
-            }
+        let (name, weight) = match element.split_once(';') {
+            Some((name, rest)) => (name, weight(rest.split(';').next().unwrap_or("").trim())),
+            None => (element, 1000),
+        };
+        let name = name.trim();
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("*") {
+            all = Some(weight);
+        } else if is("identity") {
+            plain = Some(weight);
+        } else if let Some(at) = Coding::ALL.iter().position(|coding| {
+            is(coding.token())
+                || name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"))
+                    && name[2..].eq_ignore_ascii_case(coding.token())
+        }) {
+            weights[at] = Some(weight);
         }
     }
     let mut best: Option<(Coding, u16)> = None;
@@ -95,7 +100,8 @@ fn weight(text: &str) -> u16 {
     };
     let (whole, rest) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let is_sound = rest.len() <= 3 && rest.bytes().all(|byte| byte.is_ascii_digit());
-    let thousandths: u16 = format!("{rest:0<3}").parse().unwrap_or(0);
+    let digit = |at: usize| rest.as_bytes().get(at).map_or(0, |digit| u16::from(*digit - b'0'));
+    let thousandths = if is_sound { digit(0) * 100 + digit(1) * 10 + digit(2) } else { 0 };
     match whole {
         "0" if is_sound => thousandths,
         "1" if is_sound && thousandths == 0 => 1000,

@@ -19,7 +19,7 @@ use super::exchange::{Exchange, Fired, Stage};
 use super::files::FileBody;
 use super::headers::strip_trailers;
 use super::kept::Reading;
-use super::logged::Logged;
+use super::logged::Entry;
 use super::mirror::Compared;
 use super::ongoing::Ongoing;
 use super::upstream::Broken;
@@ -141,7 +141,7 @@ pub enum ResponseBody {
     /// What comes from the upstream, kept to be compared.
     Compared(Box<Compared>),
     /// Any of these, with the access log told of its end.
-    Logged(Box<Logged>),
+    Logged(Box<Entry>),
 }
 
 impl ResponseBody {

@@ -57,7 +57,7 @@ pub enum Answered {
 pub async fn ask(
     auth: &ForwardAuth,
     head: &Parts,
-    facts: &Facts,
+    facts: &Facts<'_>,
     stranger: Option<&Believed>,
 ) -> Answered {
     let asked = tokio::time::timeout(PATIENCE, exchange(auth, head, facts, stranger));
@@ -81,7 +81,7 @@ pub async fn ask(
 async fn exchange(
     auth: &ForwardAuth,
     head: &Parts,
-    facts: &Facts,
+    facts: &Facts<'_>,
     stranger: Option<&Believed>,
 ) -> Option<(http::response::Parts, Bytes)> {
     let stream = TcpStream::connect(auth.address).await.ok()?;
@@ -106,7 +106,7 @@ async fn exchange(
 fn question(
     auth: &ForwardAuth,
     head: &Parts,
-    facts: &Facts,
+    facts: &Facts<'_>,
     stranger: Option<&Believed>,
 ) -> Option<Request<Empty<Bytes>>> {
     let mut headers: HeaderMap = head.headers.clone();
@@ -125,7 +125,7 @@ fn question(
     headers.insert(HOST, value(&auth.authority)?);
     headers.insert(X_FORWARDED_METHOD, value(facts.method.as_str())?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme()));
-    headers.insert(X_FORWARDED_HOST, value(&facts.host)?);
+    headers.insert(X_FORWARDED_HOST, value(facts.host)?);
     headers.insert(X_FORWARDED_URI, value(facts.path_and_query())?);
     headers.insert(X_FORWARDED_FOR, value(&facts.client.to_canonical().to_string())?);
     headers.insert(X_REQUEST_ID, facts.request_id.clone());

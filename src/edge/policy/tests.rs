@@ -18,7 +18,7 @@ fn policy(base: Rules, routes: Vec<RouteSpec>) -> Policy {
     Policy::new(Spec { base, routes }, None, &Seed::new(), Instant::now())
 }
 
-fn admit(rule: &Rule, facts: &Facts) -> Result<Vec<Flight>, Box<Reply>> {
+fn admit(rule: &Rule, facts: &Facts<'_>) -> Result<Vec<Flight>, Box<Reply>> {
     rule.admit(facts, &HeaderMap::new(), 443, Instant::now())
 }
 

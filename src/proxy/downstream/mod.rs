@@ -359,8 +359,6 @@ pub fn spawn(
             return;
         }
     };
-    // A refusal costs latency at most.
-    let _ = stream.set_nodelay(true);
     tokio::task::spawn_local(serve(
         Rc::clone(worker),
         stream,
@@ -399,9 +397,9 @@ async fn serve(
     // Where a preamble does not say whose the bytes are, they are not the word of whoever forwards them.
     let is_nobodys = preamble && opened.announced.is_none();
     let connection = Downstream::new(&worker, peer, &opened, is_nobodys);
-    let Opened { transport, multiplexed, .. } = opened;
+    let Opened { transport, multiplexed, first, .. } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
-    let io = Io::new(transport, Rc::clone(&connection));
+    let io = Io::new(transport, first, Rc::clone(&connection));
     if multiplexed {
         Box::pin(http2::serve(&worker, &connection, TokioIo::new(io))).await;
     } else {
