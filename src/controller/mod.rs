@@ -22,6 +22,8 @@ mod journal;
 mod keeper;
 mod labels;
 mod maintenance;
+mod measured;
+mod output;
 mod outside;
 mod owner;
 mod perform;

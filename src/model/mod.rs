@@ -13,5 +13,6 @@ pub mod network;
 pub mod preamble;
 pub mod progress;
 pub mod revision;
+pub mod secret;
 pub mod webhook;
 pub mod weight;
