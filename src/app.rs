@@ -267,7 +267,7 @@ fn runtimes(
     let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
-    let docker = Arc::new(docker);
+    let docker = Arc::new(docker.with_secrets(&dir.join("secrets")));
     let runtimes = Runtimes {
         docker: Arc::clone(&docker) as Arc<dyn Runtime>,
         process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),

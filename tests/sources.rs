@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::kept_images::{configure, of_image};
 use crate::support::daemon::Daemon;
+use crate::support::engine::remove_images;
 use crate::support::repository::{DOCKERFILE, Repository};
 
 /// A repository with two apps side by side.
@@ -42,19 +43,7 @@ fn daemon(name: &str) -> Option<Daemon> {
 /// Removes what was built.
 fn remove(daemon: &Daemon, name: &str) {
     let ours = format!("switchback-built-{name}-{}", std::process::id());
-    let client = daemon.engine().unwrap().client();
-    crate::support::engine::on_a_runtime(async move {
-        let all = client.list_images(None::<bollard::query_parameters::ListImagesOptions>).await;
-        for tag in all.unwrap().into_iter().flat_map(|image| image.repo_tags) {
-            if tag.starts_with(&ours) {
-                let options = bollard::query_parameters::RemoveImageOptions {
-                    force: true,
-                    ..bollard::query_parameters::RemoveImageOptions::default()
-                };
-                let _gone = client.remove_image(&tag, Some(options), None).await;
-            }
-        }
-    });
+    remove_images(daemon.engine().unwrap(), &ours);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, audit, events, gates, health, keeping, links, metrics, problem};
+use super::{api, audit, events, gates, health, keeping, links, metrics, problem, reading};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,8 +22,8 @@ use super::{api, audit, events, gates, health, keeping, links, metrics, problem}
         openapi,
         api::daemon,
         api::reload,
-        api::services,
-        api::service,
+        reading::services,
+        reading::service,
         api::deploy,
         api::promote,
         api::abort,
@@ -42,7 +42,8 @@ use super::{api, audit, events, gates, health, keeping, links, metrics, problem}
         api::rollouts,
         api::rollout,
         api::forecast,
-        api::logs,
+        reading::logs,
+        reading::fit,
         events::events,
         keeping::list,
         keeping::create,

@@ -40,6 +40,7 @@ mod rollout_keys;
 mod route;
 pub mod scalar;
 pub mod schema;
+mod secrets;
 mod service;
 pub mod show;
 mod source;

@@ -15,6 +15,7 @@ use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
+use super::secrets::read_secrets;
 use super::source::{check_fit, command_port, read_source};
 use super::{Service, env_file, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
@@ -212,10 +213,15 @@ fn read_template(
         section.wrong("proxy_protocol", &place, title, expected);
     }
     let env = read_env(section, base, file);
-    let container = read_container(section);
+    let secrets = read_secrets(section, base);
+    let mut container = read_container(section);
     let stop_grace = section.duration("stop_grace").value;
     let source = source?;
     check_fit(section, &source);
+    if matches!(source, Source::Command(_)) && section.lacks("no_new_privileges") {
+        // A command may begin with sudo.
+        container.hardening.no_new_privileges = false;
+    }
     let port = match &source {
         Source::Image(_) => {
             if section.lacks("port") {
@@ -237,6 +243,7 @@ fn read_template(
         replicas,
         port,
         env,
+        secrets,
         protocol,
         preamble,
         probe,

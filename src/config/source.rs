@@ -12,6 +12,7 @@ use crate::model::revision::Source;
 
 /// Keys that only one kind of source understands.
 const IMAGE_ONLY: [&str; 17] = [
+    "own_network",
     "args",
     "volumes",
     "networks",
@@ -20,7 +21,6 @@ const IMAGE_ONLY: [&str; 17] = [
     "pids",
     "user",
     "capabilities",
-    "no_new_privileges",
     "read_only",
     "tmpfs",
     "log_size",
@@ -31,8 +31,16 @@ const IMAGE_ONLY: [&str; 17] = [
     "build",
 ];
 /// Keys without meaning for addresses that somebody else runs.
-const LAUNCHED_ONLY: [&str; 6] =
-    ["port", "replicas", "env", "env_file", "launch_deadline", "stop_grace"];
+const LAUNCHED_ONLY: [&str; 8] = [
+    "port",
+    "replicas",
+    "env",
+    "env_file",
+    "secrets",
+    "no_new_privileges",
+    "launch_deadline",
+    "stop_grace",
+];
 
 /// Whether a service with this table has no use for a key.
 pub(super) fn ignores(table: &Table, name: &str) -> bool {

@@ -19,6 +19,7 @@ use super::fleet::Fleet;
 use super::handle::{Ask, Handle, Refused};
 use super::journal::{Happening, Journal, Kind};
 use super::labels::Labels;
+use super::measured::Former;
 use super::prepare::Prepared;
 use super::runtimes::Runtimes;
 use super::service::{Active, Service};
@@ -121,6 +122,7 @@ pub struct Driver {
     /// The services of the file.
     pub(super) configured: Vec<ServiceConfig>,
     pub(super) labels: Labels,
+    pub(super) measured: Former,
     pub(super) prepared: mpsc::Sender<Prepared>,
     pub(super) probes: mpsc::Sender<Probed>,
     pub(super) reports: mpsc::Sender<RuntimeEvent>,
@@ -221,6 +223,7 @@ impl Driver {
             certificates: parts.certificates,
             configured: parts.services,
             labels: Labels::default(),
+            measured: Former::default(),
             prepared: prepared_in,
             probes: probes_in,
             watches: [false; 2],

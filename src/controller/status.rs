@@ -229,9 +229,23 @@ pub struct InstanceStatus {
     pub healthy: bool,
     /// Requests it is answering.
     pub in_flight: u32,
+    /// How often it was started again since its revision became stable, as far as this daemon saw.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// Processors that it uses, 1 being one of them; only with `usage=true`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// Bytes of memory that it uses; only with `usage=true`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// What the last failing probe said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl InstanceStatus {
@@ -433,6 +447,18 @@ pub struct StepForecast {
     pub catches_slower: Option<f64>,
 }
 
+/// Whether a deploy of what is configured would fit on the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FitStatus {
+    /// Whether it would.
+    pub fits: bool,
+    /// By which strategy.
+    pub strategy: String,
+    /// What is missing, with the figures, or why another strategy than the configured one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
+}
+
 /// The daemon as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DaemonStatus {
@@ -471,8 +497,15 @@ pub struct DaemonStatus {
 pub struct InstanceLogs {
     /// What the runtime calls the instance.
     pub instance: String,
+    /// Its revision.
+    #[serde(default)]
+    pub revision: u32,
     /// Its last lines, oldest first.
     pub lines: Vec<String>,
+    /// When each of them was written, RFC 3339, empty where that is not known; only with `times=true` or
+    /// `since`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<String>,
 }
 
 impl ServiceStatus {

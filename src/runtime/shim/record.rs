@@ -36,6 +36,9 @@ pub struct Spec {
     pub port: u16,
     /// Environment beyond what is inherited.
     pub env: BTreeMap<String, String>,
+    /// Whether nothing in it can gain more than it began with.
+    #[serde(default)]
+    pub no_new_privileges: bool,
     /// What it gets to stop by itself when nobody says how long.
     #[serde(with = "duration_millis")]
     pub stop_grace: Duration,
