@@ -376,6 +376,7 @@ pub(crate) fn baking() -> ServiceStatus {
         needs_seconds: Some(16.0),
         worst_routes: vec![WorstRoute { route: "/checkout".to_owned(), canary: 4, stable: 1 }],
         hold: None,
+        failing: false,
     };
     ServiceStatus {
         service: "web".to_owned(),
@@ -386,6 +387,7 @@ pub(crate) fn baking() -> ServiceStatus {
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),
         canary: Some(side(4, 25.2, true)),
+        mirror: None,
         shield: None,
         warm: None,
         verdict: Some(verdict),
@@ -399,6 +401,7 @@ pub(crate) fn baking() -> ServiceStatus {
         webhooks: Vec::new(),
         gated: false,
         routes: vec!["app.example.com".to_owned()].into(),
+        answers_alone: false,
         generation: 7,
     }
 }

@@ -6,6 +6,7 @@
 
 mod compared;
 mod deployment;
+mod mirrored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ impl Fleet {
                     compares_instances: false,
                     fresh: None,
                     fresh_weight: Weight::ZERO,
+                    mirror: None,
                     stable: None,
                     canary: None,
                     aside: Vec::new(),
@@ -204,6 +206,7 @@ impl Fleet {
             }
             deployment.weight = weight;
             deployment.fresh_weight = deployment.part_for(weight);
+            deployment.mirror = None;
             deployment.salt = Salt::new(salt);
             deployment.begin_epoch(workers);
         }
@@ -220,6 +223,7 @@ impl Fleet {
             deployment.weight = Weight::ZERO;
             deployment.sessions = None;
             deployment.fresh_weight = Weight::ZERO;
+            deployment.mirror = None;
             deployment.compares_instances = false;
             deployment.begin_epoch(workers);
         }
@@ -295,6 +299,7 @@ impl Fleet {
             stable: deployment.stable.as_ref().filter(|group| group.serves()).map(Group::entry),
             canary: deployment.canary.as_ref().map(Group::entry),
             warm: deployment.aside.last().map(Group::entry),
+            mirror: deployment.mirror.clone(),
             budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
             fresh: deployment
                 .fresh

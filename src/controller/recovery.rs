@@ -116,6 +116,7 @@ impl Driver {
                 fresh: Fresh::None,
                 recorder: None,
                 epoch: 0,
+                mirror: None,
                 outside: Default::default(),
                 waiting: Vec::new(),
             });
@@ -323,7 +324,7 @@ impl Driver {
         if super::settings::names_a_version(config) {
             let wanted = Wanted::new(config.template.clone(), config.plan.clone());
             self.prepare(name, wanted, None);
-        } else {
+        } else if !config.answers_alone() {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);
         }

@@ -55,7 +55,7 @@ impl fmt::Display for Coding {
 /// offered when it does not mind. `None` when it is to get the body as it is.
 #[must_use]
 pub fn choose(offered: &[Coding], headers: &HeaderMap) -> Option<Coding> {
-    if offered.is_empty() {
+    if offered.is_empty() || is_fixed(headers) {
         return None;
     }
     let mut all = None;
@@ -140,7 +140,7 @@ pub fn fit(method: &Method, status: StatusCode, headers: &HeaderMap, length: Opt
     if length.is_some_and(|length| length < LEAST) { Fit::Varies } else { Fit::Yes }
 }
 
-/// Whether nobody on the way may change the body (RFC 9111, 5.2.2.6).
+/// Whether nobody on the way may change the body, or shall not (RFC 9111, 5.2.2.6 and 5.2.1.6).
 fn is_fixed(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     values
@@ -232,6 +232,8 @@ mod tests {
         let two = head(&[("accept-encoding", "br"), ("accept-encoding", "gzip;q=0.9")]);
         assert_eq!(choose(&[Coding::Gzip], &two), Some(Coding::Gzip));
         assert_eq!(choose(&[Coding::Gzip, Coding::Brotli], &two), Some(Coding::Brotli));
+        let asked = [("accept-encoding", "gzip"), ("cache-control", "max-age=0, no-transform")];
+        assert_eq!(choose(&all, &head(&asked)), None, "a client that wants it as it is");
         let any = head(&[("accept-encoding", "*")]);
         assert_eq!(choose(&[Coding::Gzip, Coding::Brotli], &any), Some(Coding::Gzip));
     }

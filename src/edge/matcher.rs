@@ -50,6 +50,14 @@ impl Matcher {
         *self == Self::default()
     }
 
+    /// Whether every request fits, because the prefix of all paths is the only condition.
+    #[must_use]
+    pub fn takes_every_path(&self) -> bool {
+        let is_all = |path: &PathMatch| matches!(path, PathMatch::Prefix(prefix) if prefix == "/");
+        let rest = Self { paths: Vec::new(), ..self.clone() };
+        rest.is_empty() && self.paths.iter().any(is_all)
+    }
+
     /// Whether a request fits; its path is as it is compared ([`super::path::normal`]).
     #[must_use]
     pub fn matches(&self, facts: &Facts<'_>, path: &str, headers: &HeaderMap) -> bool {

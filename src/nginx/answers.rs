@@ -14,7 +14,16 @@ pub struct Answer {
     line: usize,
     /// What is said when there is no service for it.
     otherwise: String,
+    /// It only leads to https.
+    is_upgrade: bool,
 }
+
+/// Where a `return` that only leads to https leads.
+const UPGRADES: [&str; 3] = [
+    "https://$host$request_uri",
+    "https://$server_name$request_uri",
+    "https://$http_host$request_uri",
+];
 
 /// A service that takes requests, with all that leads to it.
 #[derive(Debug)]
@@ -48,7 +57,7 @@ fn template(text: &str, place: &Place) -> Option<String> {
     (!said.contains('$')).then_some(said)
 }
 
-/// A `return`. It is known already that it does not only lead to https.
+/// A `return`.
 pub fn returned(place: &Place, answer: &Directive, names: &mut Names, sheet: &mut Sheet) {
     let (status, said) = match answer.words.as_slice() {
         [one] if one.contains("://") => ("302", one.as_str()),
@@ -59,6 +68,7 @@ pub fn returned(place: &Place, answer: &Directive, names: &mut Names, sheet: &mu
     let hosts = place.hosts.join(", ");
     let otherwise = format!("`return {}` for {hosts}{}", answer.words.join(" "), place.path);
     let is_redirect = matches!(status, "301" | "302" | "303" | "307" | "308");
+    let is_upgrade = is_redirect && UPGRADES.contains(&said);
     if status == "444" && place.hosts == ["*"] {
         // Whoever asks for a host that is not known gets a 404.
         return;
@@ -85,7 +95,8 @@ pub fn returned(place: &Place, answer: &Directive, names: &mut Names, sheet: &mu
         }
         _ => return sheet.leave(answer.line, &otherwise),
     }
-    names.answers.push(Answer { place: place.clone(), lines, line: answer.line, otherwise });
+    let line = answer.line;
+    names.answers.push(Answer { place: place.clone(), lines, line, otherwise, is_upgrade });
 }
 
 /// Files, where nothing is passed on. `all` is what holds here, outermost first; `own` is what stands
@@ -134,7 +145,8 @@ pub fn files(
     }
     let otherwise =
         format!("`{} {}`: there is no service beside it", directory.name, directory.word(0));
-    names.answers.push(Answer { place: place.clone(), lines, line, otherwise });
+    let place = place.clone();
+    names.answers.push(Answer { place, lines, line, otherwise, is_upgrade: false });
 }
 
 /// Seconds of a time as nginx writes it.
@@ -173,27 +185,55 @@ pub fn endings(expression: &str) -> Option<Vec<String>> {
 /// Gives each answer to a service.
 pub fn place_all(names: &mut Names, sheet: &mut Sheet) {
     let mut answers = std::mem::take(&mut names.answers);
+    // Whether something leads to https anyway is known when the rest is done.
     // The first route that fits decides: other hosts come first, and then, as nginx has it, exact paths
     // and endings before prefixes, and longer ones before shorter ones.
     answers.sort_by_key(|answer| {
         let place = &answer.place;
         let rank = if place.exact { 0 } else { 1 + u32::from(place.globs.is_empty()) };
         let is_own = names.takers.iter().any(|taker| taker.hosts == place.hosts);
-        (is_own, rank, std::cmp::Reverse(place.path.len()))
+        (answer.is_upgrade, is_own, rank, std::cmp::Reverse(place.path.len()))
     });
+    let mut alone: Vec<String> = Vec::new();
     for answer in answers {
         let place = &answer.place;
+        let is_met = |host: &String| names.takers.iter().any(|taker| taker.hosts.contains(host));
+        let is_known = place.hosts.iter().all(|host| host == "*" || is_met(host));
+        if answer.is_upgrade && is_known && !names.takers.is_empty() && sheet.has_certificate() {
+            // That is done anyway.
+            continue;
+        }
         let same = |taker: &&Taker| taker.hosts == place.hosts;
-        let is_whole = |taker: &&Taker| taker.path.is_empty() && place.hosts != ["*"];
+        let is_whole = |taker: &&Taker| {
+            taker.path.is_empty() && place.hosts != ["*"] && !alone.contains(&taker.header)
+        };
         let takers = &names.takers;
         let longest = takers.iter().filter(same).filter(|taker| leads(&taker.path, &place.path));
         let found = longest
             .max_by_key(|taker| taker.path.len())
             .or_else(|| takers.iter().find(same))
             .or_else(|| takers.iter().find(is_whole));
-        let Some(taker) = found else {
+        let asks_app =
+            answer.lines.iter().any(|(key, value)| key == "missing" && value == "\"app\"");
+        if found.is_none() && asks_app {
             sheet.leave(answer.line, &answer.otherwise);
             continue;
+        }
+        let taker = match found {
+            Some(taker) => taker,
+            None => {
+                // Nothing need run for it.
+                let host = place.hosts.first().map_or("web", String::as_str).to_owned();
+                let key = format!("answers {}", place.hosts.join(" "));
+                let header = format!("service.{}", names.service(&host, &key));
+                for host in &place.hosts {
+                    sheet.gather(&header, "host", host, answer.line);
+                }
+                alone.push(header.clone());
+                let taker = Taker { header, hosts: place.hosts.clone(), path: String::new() };
+                names.takers.push(taker);
+                &names.takers[names.takers.len() - 1]
+            }
         };
         let header = taker.header.clone();
         let mut lines = Vec::new();
@@ -225,6 +265,13 @@ pub fn place_all(names: &mut Names, sheet: &mut Sheet) {
         }
         lines.extend(answer.lines);
         sheet.route(&header, lines);
+    }
+    for header in alone {
+        if !sheet.answers_all(&header) {
+            let rest = [("path", "\"/\""), ("status", "404")];
+            let rest = rest.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            sheet.route(&header, rest.to_vec());
+        }
     }
 }
 

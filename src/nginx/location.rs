@@ -51,7 +51,7 @@ pub fn location(
             service(place, pass, inherited, inner, names, sheet);
         }
     } else if let Some(answer) = find("return") {
-        returned(place, answer, names, sheet);
+        answers::returned(place, answer, names, sheet);
     } else {
         for one in inner {
             nowhere(one, sheet);
@@ -110,25 +110,6 @@ fn nowhere(one: &Directive, sheet: &mut Sheet) {
             sheet.leave(one.line, &format!("`{} {}`", one.name, one.words.join(" ")));
         }
         _ => {}
-    }
-}
-
-fn returned(place: &Place, answer: &Directive, names: &mut Names, sheet: &mut Sheet) {
-    let (status, to) = match answer.words.as_slice() {
-        [one] if one.starts_with("http") => ("302", one.as_str()),
-        [status] => (status.as_str(), ""),
-        [status, to, ..] => (status.as_str(), to.as_str()),
-        [] => return,
-    };
-    let is_upgrade = matches!(
-        to,
-        "https://$host$request_uri"
-            | "https://$server_name$request_uri"
-            | "https://$http_host$request_uri"
-    );
-    // With a certificate this is what is done anyway.
-    if !(is_upgrade && matches!(status, "301" | "302" | "307" | "308")) {
-        answers::returned(place, answer, names, sheet);
     }
 }
 

@@ -189,7 +189,8 @@ pub async fn wait(
     let dressed =
         |facts, response| Err(Box::new(dress(worker, rule, facts, passed.coding, response)));
     if let Some(auth) = &rule.rules.forward_auth {
-        match forward_auth::ask(auth, head, &facts).await {
+        let stranger = (!connection.trusted).then_some(&worker.settings.client_header);
+        match forward_auth::ask(auth, head, &facts, stranger).await {
             Answered::Yes(fields) => passed.fields = fields,
             Answered::No(response) => {
                 worker.count(Count::Denied);

@@ -60,6 +60,7 @@ use super::headers::{
 };
 use super::ids::Names;
 use super::logged::Entry;
+use super::mirror;
 use super::ongoing::Ongoing;
 use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
@@ -209,6 +210,7 @@ async fn route(
             if let Some(entry) = entry {
                 entry.served(&got);
             }
+            let twin = mirror::answered(ongoing.exchange(), &got);
             let given = Given {
                 request_id: request_id.clone(),
                 set_cookie: choice.set_cookie,
@@ -216,11 +218,17 @@ async fn route(
                 upgrade,
             };
             match answer(worker, connection, got, ongoing, given, asked) {
-                Ok(response) => (response, None),
+                Ok(response) => match twin {
+                    None => (response, None),
+                    Some(twin) => (mirror::follow(worker, response, twin), None),
+                },
                 Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
             }
         }
-        Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
+        Err(failure) => {
+            mirror::failed(worker, ongoing.exchange(), &failure);
+            failed(worker, connection, &failure, accept.as_ref(), request_id)
+        }
     };
     match passed {
         None => response,

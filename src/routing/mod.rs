@@ -10,6 +10,7 @@ pub mod budget;
 pub mod endpoint;
 pub mod index;
 pub mod live;
+pub mod mirror;
 pub mod pool;
 pub mod settings;
 pub mod split;

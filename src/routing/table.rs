@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::endpoint::EndpointId;
 use super::index::Index;
+use super::mirror::Mirror;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use super::split::Salt;
@@ -54,6 +55,8 @@ pub struct ServiceEntry {
     pub budget: Option<Arc<Budget>>,
     /// The part of stable that the canary is compared with, when that is not all of it.
     pub fresh: Option<FreshEntry>,
+    /// What copies requests to the canary, before it has any of its own.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 impl ServiceEntry {
@@ -212,6 +215,7 @@ mod tests {
                 warm: None,
                 budget: None,
                 fresh: None,
+                mirror: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])
         });

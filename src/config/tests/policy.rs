@@ -234,3 +234,32 @@ fn files_and_codings_are_read() {
     let flags = parsed(WEB, &[], &["service.web.compress=gzip,br"]);
     assert_eq!(flags.config.services[0].policy.base.compress, [Coding::Gzip, Coding::Brotli]);
 }
+
+#[test]
+fn who_answers_everything_by_routes_needs_nothing_to_run() {
+    let service = |routes: &str| format!("[service.web]\nhost = \"a.example\"\n{routes}");
+    let all = "[[service.web.route]]\npath = \"/\"\n";
+    for routes in [
+        format!("{all}redirect = \"https://b.example{{uri}}\"\n"),
+        format!("{all}files = \"public\"\nmissing = \"/index.html\"\n"),
+        format!("[[service.web.route]]\nexact = \"/x\"\nstatus = 204\n{all}respond = \"hello\"\n"),
+    ] {
+        let config = read(&service(&routes));
+        assert!(config.services[0].answers_alone(), "{routes}");
+    }
+    let bad = |text: &str| read_with(text, &[], &[]).expect_err(text).to_string();
+    for routes in [
+        "",
+        "[[service.web.route]]\npath = \"/a\"\nstatus = 204\n",
+        "[[service.web.route]]\npath = \"/\"\nmethod = \"GET\"\nstatus = 204\n",
+        "[[service.web.route]]\npath = \"/\"\nfiles = \"public\"\nmissing = \"app\"\n",
+        "[[service.web.route]]\npath = \"/a\"\nrate_limit = \"1/s\"\n\
+         [[service.web.route]]\npath = \"/\"\nstatus = 204\n",
+    ] {
+        let problems = bad(&service(routes));
+        assert!(problems.contains("does not say what to run"), "{routes}: {problems}");
+        assert_eq!(problems.contains("nothing need run"), !routes.is_empty(), "{problems}");
+    }
+    let port = bad(&format!("{}port = 3000\n{all}status = 204\n", service("")));
+    assert!(port.contains("nothing is launched here"), "{port}");
+}
