@@ -89,7 +89,8 @@ impl Archivist {
         let unpacked = self.unpack(service, &contents, &mark, told).await?;
         if Load::of(&contents, Some(&config)).is_some() {
             // Before anybody meets it, in an instance of its own.
-            let tried = self.try_out(&contents, &unpacked.spec, Some(&config), told).await;
+            let tried =
+                Box::pin(self.try_out(&contents, &unpacked.spec, Some(&config), told)).await;
             let trouble = match tried {
                 Ok(tested) if tested.healthy => None,
                 Ok(tested) => Some(ArchiveTrouble::Invalid(format!(
