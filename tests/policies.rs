@@ -72,3 +72,41 @@ fn the_access_log_is_written_moved_away_and_written_again() {
     daemon.terminate();
     assert!(written(&log, "/last"));
 }
+
+/// A service whose routes answer everything: nothing is launched for it, and nothing is missed.
+#[test]
+fn a_service_without_an_app_answers_by_its_routes() {
+    let mut daemon = Daemon::begin(Runs::Processes, LONG).unwrap();
+    let site = daemon.home().join("site");
+    std::fs::create_dir(&site).unwrap();
+    std::fs::write(site.join("index.html"), "hello").unwrap();
+    let alone = format!(
+        "[service.www]\nhost = \"www.example\"\n\
+         [[service.www.route]]\npath = \"/site\"\nstrip_prefix = \"/site\"\nfiles = {site:?}\n\
+         [[service.www.route]]\npath = \"/\"\nredirect = \"https://app.example{{uri}}\"\nstatus = 301\n"
+    );
+    daemon.configure(&format!("{}{alone}", daemon.file(LONG)));
+    let said = daemon.cli(&["reload"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let answers = |daemon: &Daemon| {
+        let host = [("host", "www.example")];
+        let answer = get(daemon.http, "/x?y", &host).unwrap();
+        assert_eq!(
+            (answer.status, answer.field("location")),
+            (301, Some("https://app.example/x?y"))
+        );
+        assert_eq!(get(daemon.http, "/site/", &host).unwrap().body, "hello");
+    };
+    answers(&daemon);
+    let status = daemon.cli(&["status", "www"]);
+    assert!(format!("{status:?}").contains("answered by its routes"), "{status:?}");
+    let deploy = daemon.cli(&["deploy", "www"]);
+    assert!(deploy.code != 0, "{deploy:?}");
+    assert!(format!("{deploy:?}").contains("nothing to deploy"), "{deploy:?}");
+    // It is there from the beginning, too.
+    daemon.terminate();
+    daemon.start();
+    daemon.until("the app", || daemon.get("/").is_ok_and(|answer| answer.status == 200));
+    answers(&daemon);
+    assert!(!daemon.log().contains("www: nothing runs yet"));
+}
