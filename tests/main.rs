@@ -53,5 +53,6 @@ mod state;
 mod strategies;
 mod support;
 mod tidy;
+mod together;
 mod upgrades;
 mod verdicts;

@@ -4,7 +4,7 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, audit, events, gates, health, keeping, links, metrics, problem};
+use super::{api, audit, events, gates, health, keeping, links, metrics, problem, together};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +25,7 @@ use super::{api, audit, events, gates, health, keeping, links, metrics, problem}
         api::services,
         api::service,
         api::deploy,
+        together::deploy,
         api::promote,
         api::abort,
         api::pause,

@@ -271,6 +271,7 @@ impl Driver {
                 Some(archived) = self.inbox.archived.recv() => self.archived(archived),
                 _ = ticks.tick() => self.tick(),
             }
+            self.keep_together();
             self.publish_status();
         }
         self.daemon.stopping = true;

@@ -6,6 +6,7 @@
 
 mod compared;
 mod deployment;
+mod joined;
 mod mirrored;
 
 use std::collections::BTreeMap;
@@ -88,6 +89,7 @@ impl Fleet {
                     compares_instances: false,
                     fresh: None,
                     fresh_weight: Weight::ZERO,
+                    joined: None,
                     mirror: None,
                     stable: None,
                     canary: None,
@@ -211,6 +213,7 @@ impl Fleet {
             if let Some(canary) = deployment.canary.take() {
                 deployment.aside.extend(deployment.stable.replace(canary));
             }
+            deployment.joined = None;
             deployment.weight = Weight::ZERO;
             deployment.sessions = None;
             deployment.fresh_weight = Weight::ZERO;
@@ -281,11 +284,7 @@ impl Fleet {
                 settings: Arc::clone(&deployment.settings),
                 policy: deployment.policy.clone(),
                 maintenance: deployment.maintenance,
-                canary_weight: if deployment.canary.is_some() {
-                    deployment.weight
-                } else {
-                    Weight::ZERO
-                },
+                canary_weight: self.published_weight(deployment),
                 salt: deployment.salt.clone(),
                 overdue: deployment.overdue,
                 stable: deployment.stable.as_ref().filter(|group| group.serves()).map(Group::entry),

@@ -9,6 +9,7 @@ use crate::analysis::verdict::Verdict;
 use crate::model::certificate::CertificateStatus;
 use crate::model::id::InstanceId;
 use crate::model::revision::Origin;
+use crate::rollout::joined::Joined;
 use crate::rollout::strategy::Strategy;
 
 /// A service.
@@ -393,6 +394,9 @@ pub struct DeployRequest {
     /// Deploys although the service is frozen. That it was is written down.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub override_freeze: bool,
+    /// With which others it goes.
+    #[serde(skip)]
+    pub joined: Option<Joined>,
 }
 
 /// What a deploy answers.
