@@ -18,7 +18,7 @@ const APP: [&str; 3] =
     ["sh", "-c", "test -f /data/first || echo born > /data/first; exec httpd -f -p 3000 -h /data"];
 
 /// A volume of a story; goes with it.
-struct Volume {
+pub struct Volume {
     host: DockerHost,
     name: String,
 }
@@ -57,7 +57,7 @@ fn volumes(host: &DockerHost) -> Vec<String> {
 
 impl Volume {
     /// It, and what was restored of it.
-    fn all(&self) -> Vec<String> {
+    pub fn all(&self) -> Vec<String> {
         let mut all = volumes(&self.host);
         all.retain(|name| name.contains(&self.name));
         all.sort();
@@ -66,7 +66,7 @@ impl Volume {
 }
 
 /// A daemon whose app has a volume, and the volume.
-fn with_volume(name: &str, image: &str, more: &str) -> Option<(Volume, Daemon)> {
+pub fn with_volume(name: &str, image: &str, more: &str) -> Option<(Volume, Daemon)> {
     let mut daemon = of_image(image, "")?;
     let volume = Volume::new(daemon.engine().unwrap(), name);
     let plan = plan_with(&volume, more);
@@ -90,13 +90,13 @@ fn plan_with(volume: &Volume, more: &str) -> String {
     )
 }
 
-fn file(daemon: &Daemon, path: &str) -> String {
+pub fn file(daemon: &Daemon, path: &str) -> String {
     let answer = daemon.get(path).ok().filter(|answer| answer.status == 200);
     answer.map(|answer| answer.body.trim().to_owned()).unwrap_or_default()
 }
 
 /// Writes a file where the app has its data.
-fn put(daemon: &Daemon, name: &str, text: &str) {
+pub fn put(daemon: &Daemon, name: &str, text: &str) {
     let id = daemon.service()["stable"]["instances"][0]["id"].as_str().unwrap().to_owned();
     let client = daemon.engine().unwrap().client();
     let command = format!("echo {text} > /data/{name}");
@@ -115,7 +115,7 @@ fn put(daemon: &Daemon, name: &str, text: &str) {
     daemon.until("it is written", || file(daemon, &format!("/{name}")) == text);
 }
 
-fn create(daemon: &Daemon, note: &str) -> String {
+pub fn create(daemon: &Daemon, note: &str) -> String {
     let said = daemon.cli(&["checkpoint", "create", "web", "--note", note]);
     assert_eq!(said.code, 0, "{said:?}");
     said.stdout.trim().to_owned()
@@ -131,11 +131,11 @@ fn shelf(daemon: &Daemon) -> PathBuf {
     daemon.state().join("checkpoints")
 }
 
-fn image(host: &DockerHost) -> String {
+pub fn image(host: &DockerHost) -> String {
     import(host, &[])
 }
 
-fn engine() -> Option<DockerHost> {
+pub fn engine() -> Option<DockerHost> {
     crate::support::engine::engine()
 }
 

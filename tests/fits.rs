@@ -20,6 +20,12 @@ fn a_limit_larger_than_the_machine_is_refused_with_the_figures() {
     let Some(daemon) = Daemon::begin(Runs::Containers, SHORT) else { return };
     reconfigured(&daemon, &format!("memory = \"4000GiB\"\n{SHORT}"));
     let before = daemon.running();
+    let said = daemon.cli(&["deploy", "web", "--dry-run"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let refused = "it would be refused: there is no room for 1 instance beside what serves";
+    assert!(said.stderr.contains(refused), "{said:?}");
+    let plan = daemon.cli(&["deploy", "web", "--dry-run", "-o", "json"]).last();
+    assert_eq!((&plan["possible_now"], &plan["fit"]["fits"]), (&false.into(), &false.into()));
     let said = daemon.cli(&["deploy", "web"]);
     assert_eq!(said.code, 1, "{said:?}");
     for part in [
@@ -55,5 +61,7 @@ fn a_strategy_that_fits_is_named_or_chosen() {
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(said.lines()[0]["strategy"], "rolling", "{said:?}");
     assert!(said.stdout.contains("rolling instead of canary, which fits"), "{said:?}");
+    let said = daemon.cli(&["deploy", "web", "--dry-run"]);
+    assert!(said.stderr.contains("rolling instead of canary, which fits"), "{said:?}");
     daemon.until("three again", || daemon.running().len() == 3);
 }

@@ -78,3 +78,165 @@ fn what_is_written_wrong_is_said() {
         assert!(format!("{}{}", said.stdout, said.stderr).contains(says), "{wrong}: {said:?}");
     }
 }
+
+/// What must not be found anywhere but in the file.
+const SECRET: &str = "swordfish-of-the-story";
+
+/// All that is told of a daemon, to people and programs.
+fn all_that_is_told(daemon: &Daemon) -> String {
+    let mut all = daemon.log() + &daemon.metrics();
+    for words in [
+        &["status", "-o", "json"][..],
+        &["config", "show"],
+        &["history", "web", "-o", "json"],
+        &["explain", "1"],
+        &["events"],
+        &["logs", "web"],
+        &["audit", "-o", "json"],
+    ] {
+        let said = daemon.cli(words);
+        all.push_str(&said.stdout);
+        all.push_str(&said.stderr);
+    }
+    all
+}
+
+#[test]
+fn a_container_finds_its_secrets_in_files_and_nobody_else_does() {
+    let Some(host) = crate::support::engine::engine() else { return };
+    let image = crate::support::engine::import(&host, &[]);
+    let Some(mut daemon) = crate::kept_images::of_image(&image, "") else { return };
+    let file = daemon.home().join("database.txt");
+    let plan = "secrets = { PASSWORD = \"database.txt\", TOKEN = \"env:STORY_TOKEN\" }\n\
+                own_network = true\n";
+    crate::kept_images::configure(&daemon, &image, plan);
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    let args = text.lines().find(|line| line.starts_with("args =")).unwrap().to_owned();
+    let serves = "args = [\"sh\", \"-c\", \"exec httpd -f -p 3000 -h /run/secrets\"]";
+    daemon.configure(&text.replace(&args, serves).replace("path = \"/\"", "path = \"/PASSWORD\""));
+
+    std::fs::write(&file, SECRET).unwrap();
+    rustix::fs::chmod(&file, rustix::fs::Mode::from_raw_mode(0o400)).unwrap();
+    daemon.variables = vec![("STORY_TOKEN".to_owned(), format!("{SECRET}-token"))];
+    daemon.start();
+    daemon.wait("the first revision", |web| web["phase"] == "promoted");
+
+    // Nobody in place of root reads it, and cannot write it.
+    let found = inspected(&daemon);
+    assert_eq!(kernel(&found, "Uid:"), ["65534"; 4]);
+    daemon.until("it is there", || daemon.get("/PASSWORD").is_ok_and(|a| a.body == SECRET));
+    assert_eq!(daemon.get("/TOKEN").unwrap().body, format!("{SECRET}-token"));
+    let mounts = found.mounts.clone().unwrap();
+    let mount = mounts.iter().find(|m| m.destination.as_deref() == Some("/run/secrets")).unwrap();
+    assert_eq!(mount.rw, Some(false));
+    let shown = serde_json::to_string(&found).unwrap() + &all_that_is_told(&daemon);
+    assert!(!shown.contains(SECRET), "a secret is shown");
+    let told = daemon.cli(&["checkpoint", "create", "web"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    let archive = daemon.state().join(format!("checkpoints/{}.tar.zst", told.stdout.trim()));
+    let archive = zstd::decode_all(&std::fs::read(archive).unwrap()[..]).unwrap();
+    let holds = archive.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes());
+    assert!(!holds, "a checkpoint has a secret");
+
+    // It has a network that no other service is on.
+    let networks = found.network_settings.unwrap().networks.unwrap();
+    let names: Vec<&String> = networks.keys().collect();
+    let [network] = &names[..] else { panic!("{names:?}") };
+    assert!(network.starts_with("switchback-web-"), "{network}");
+
+    // One that is not there is said before anything starts. A new value is taken with the next start;
+    // what a container had goes with it.
+    let kept = std::path::PathBuf::from(mount.source.clone().unwrap());
+    assert!(kept.join("PASSWORD").exists());
+    std::fs::remove_file(&file).unwrap();
+    let said = daemon.cli(&["deploy", "web"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let missing = "the secret PASSWORD cannot be had from";
+    assert!(said.stderr.contains(missing) && said.stderr.contains("No such file"), "{said:?}");
+    std::fs::write(&file, "another").unwrap();
+    let said = daemon.cli(&["deploy", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    daemon.until("the new one", || daemon.get("/PASSWORD").is_ok_and(|a| a.body == "another"));
+    daemon.until("the former is gone", || !kept.exists());
+
+    // Without it, the network is nobody's.
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    daemon.configure(&text.replace("own_network = true", "own_network = false"));
+    assert_eq!(daemon.cli(&["reload"]).code, 0);
+    assert_eq!(daemon.cli(&["deploy", "web"]).code, 0);
+    daemon.until("nothing else runs", || daemon.running().len() == 1);
+    let said = daemon.cli(&["clean", "--yes"]);
+    assert!(said.code == 0 && said.stdout.contains(network.as_str()), "{said:?}");
+    let client = daemon.engine().unwrap().client();
+    let name = (*network).clone();
+    let gone = on_a_runtime(async move { client.inspect_network(&name, None).await.is_err() });
+    assert!(gone, "the network stays");
+}
+
+#[test]
+fn a_process_finds_its_secrets_in_files_and_gains_nothing() {
+    let mut daemon = Daemon::configured(Runs::Processes, "").unwrap();
+    let told = daemon.home().join("told");
+    let script = format!(
+        "cat \"$CREDENTIALS_DIRECTORY/PASSWORD\" > {told:?}; grep NoNewPrivs /proc/self/status >> \
+         {told:?}; exec {} sample-app --port {{port}}",
+        crate::support::daemon::PROGRAM
+    );
+    std::fs::write(daemon.home().join("database.txt"), format!("{SECRET}\n")).unwrap();
+    let plan = format!("{SHORT}secrets = {{ PASSWORD = \"database.txt\" }}\n");
+    let configure = |daemon: &Daemon, more: &str| {
+        let text = daemon.file(&format!("{plan}{more}"));
+        let lines = text.lines().map(|line| match line.starts_with("command =") {
+            true => format!("command = [\"/bin/sh\", \"-c\", {script:?}]"),
+            false => line.to_owned(),
+        });
+        daemon.configure(&lines.collect::<Vec<_>>().join("\n"));
+    };
+    configure(&daemon, "");
+    daemon.start();
+    daemon.wait("the first revision", |web| web["phase"] == "promoted");
+    let read = || std::fs::read_to_string(&told).unwrap();
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("NoNewPrivs:")).unwrap();
+    assert_eq!(read(), format!("{SECRET}\n{own}\n"));
+    let shown = all_that_is_told(&daemon);
+    assert!(!shown.contains(SECRET), "a secret is shown");
+    let pid = &daemon.running()[0];
+    let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    assert!(!environ.contains(SECRET), "a variable has a secret");
+
+    configure(&daemon, "no_new_privileges = true\n");
+    assert_eq!(daemon.cli(&["reload"]).code, 0);
+    assert_eq!(daemon.cli(&["deploy", "web"]).code, 0);
+    assert_eq!(read(), format!("{SECRET}\nNoNewPrivs:\t1\n"));
+
+    for (wrong, says) in [
+        ("secrets = { \"a/b\" = \"x\" }", "cannot name a secret"),
+        ("secrets = { A = 5 }", "it is not said where the secret A is"),
+    ] {
+        daemon.configure(&daemon.file(&format!("{wrong}\n{SHORT}")));
+        let said = daemon.cli(&["check"]);
+        assert_eq!(said.code, 7, "{said:?}");
+        assert!(format!("{}{}", said.stdout, said.stderr).contains(says), "{wrong}: {said:?}");
+    }
+}
+
+#[test]
+fn what_keeps_a_container_from_becoming_healthy_is_said() {
+    let Some(host) = crate::support::engine::engine() else { return };
+    let image = crate::support::engine::import(&host, &[]);
+    let Some(mut daemon) = crate::kept_images::of_image(&image, "") else { return };
+    crate::kept_images::configure(&daemon, &image, "");
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    let args = text.lines().find(|line| line.starts_with("args =")).unwrap().to_owned();
+    // It runs on, and does not serve.
+    let stuck = "args = [\"sh\", \"-c\", \"until echo > /var.lock; do sleep 0.2; done\"]";
+    let text = text.replace(&args, stuck).replace("rise = 1", "rise = 1, deadline = \"3s\"");
+    daemon.configure(&text);
+    daemon.start();
+    let web = daemon.wait("its end", |web| web["phase"] == "rolled_back");
+    let note = web["notes"][0].as_str().unwrap();
+    assert!(note.contains("not healthy within 3s"), "{note}");
+    assert!(note.contains("its root file system cannot be written"), "{note}");
+    assert!(note.contains("`tmpfs`"), "{note}");
+}

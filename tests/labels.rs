@@ -9,7 +9,7 @@ use switchback::demo::image;
 use switchback::runtime::docker::DockerRuntime;
 
 use crate::support::daemon::{Daemon, PROGRAM, Runs};
-use crate::support::engine::{DockerHost, on_a_runtime};
+use crate::support::engine::{DockerHost, on_a_runtime, remove_images};
 use crate::support::http::get;
 use crate::support::load::Load;
 
@@ -95,6 +95,7 @@ impl Drop for Others {
                 remove(&docker, id).await;
             }
         });
+        remove_images(&self.host, &format!("switchback-labels:{}-", self.mark));
     }
 }
 

@@ -244,3 +244,50 @@ fn a_chat_that_says_never_is_not_asked_again() {
     assert!(tested.code == 1 && tested.stderr.contains("nobody is called"), "{tested:?}");
     assert!(!daemon.log().contains("hidden-token"), "{}", daemon.log());
 }
+
+#[test]
+fn teams_gets_a_card_that_its_workflows_understand() {
+    let teams = Receiver::begin();
+    let more = format!(
+        "[notify.team]\nkind = \"teams\"\nurl = \"http://{}/workflows/abc?sig=hidden\"\n\
+         events = [\"promoted\", \"rolled_back\", \"needs_person\"]\n",
+        teams.address
+    );
+    let plan = format!("{SHORT}steps = \"50% 100%\"\ngates = [\"50%\"]\n");
+    let (mut daemon, admin) = telling(&plan, &more);
+    daemon.start();
+    daemon.wait("the first revision", |web| web["phase"] == "promoted");
+    daemon.deploy_until("none", &[], "paused");
+    daemon.until("two cards", || teams.heard().len() == 2);
+    for heard in teams.heard() {
+        assert_eq!(heard.path, "/workflows/abc?sig=hidden");
+        assert_eq!(heard.field("content-type"), Some("application/json"));
+        assert!(heard.body.len() < 28 * 1024, "Teams takes no more");
+        let json = heard.json();
+        assert_eq!(json["type"], "message", "{json:#}");
+        let attachments = json["attachments"].as_array().unwrap();
+        assert_eq!(attachments.len(), 1, "{json:#}");
+        assert_eq!(attachments[0]["contentType"], "application/vnd.microsoft.card.adaptive");
+        let card = &attachments[0]["content"];
+        assert_eq!(card["$schema"], "http://adaptivecards.io/schemas/adaptive-card.json");
+        assert_eq!(card["type"], "AdaptiveCard");
+        let version = card["version"].as_str().unwrap();
+        assert!(version.parse::<f64>().unwrap() <= 1.5, "Teams draws no newer ones: {version}");
+        for block in card["body"].as_array().unwrap() {
+            assert_eq!((&block["type"], &block["wrap"]), (&"TextBlock".into(), &true.into()));
+            assert!(!block["text"].as_str().unwrap().is_empty(), "{card:#}");
+        }
+    }
+    // The second asks a person, who can act from the card.
+    let card = teams.heard()[1].json()["attachments"][0]["content"].clone();
+    assert!(card["body"][0]["text"].as_str().unwrap().contains("needs a person"), "{card:#}");
+    let actions = card["actions"].as_array().unwrap();
+    assert!(actions.iter().all(|action| action["type"] == "Action.OpenUrl"), "{card:#}");
+    let title = |action: &&serde_json::Value| action["title"] == "Approve";
+    let link = actions.iter().find(title).unwrap()["url"].as_str().unwrap().to_owned();
+    assert_eq!(ask(admin, "POST", &link).status, 200);
+    daemon
+        .wait("the promotion", |web| web["phase"] == "promoted" && web["stable"]["revision"] == 2);
+    daemon.until("a third card", || teams.heard().len() == 3);
+    assert!(!daemon.log().contains("sig=hidden"), "the address is a secret");
+}

@@ -88,6 +88,7 @@ fn image(name: &str) -> RevisionSpec {
         replicas: 1,
         port: 3000,
         env: [("GREETING".to_owned(), "good morning".to_owned())].into(),
+        secrets: Default::default(),
         protocol: UpstreamProtocol::Http1,
         preamble: Default::default(),
         probe: ProbeSpec {

@@ -55,6 +55,7 @@ fn command(words: &[&str]) -> RevisionSpec {
         replicas: 1,
         port: 0,
         env: BTreeMap::new(),
+        secrets: Default::default(),
         protocol: UpstreamProtocol::Http1,
         preamble: Default::default(),
         probe: ProbeSpec {

@@ -19,15 +19,17 @@ use utoipa::{IntoParams, ToSchema};
 use super::body;
 use super::caller::{Caller, says};
 use super::extract::by;
-pub(super) use super::extract::{Asked, By, Named, no_service};
+pub(super) use super::extract::{Asked, By, Named};
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{audit, events, gates, health, keeping, links, metrics, openapi, together, work};
+use super::{
+    audit, events, gates, health, keeping, links, metrics, openapi, reading, together, work,
+};
 use crate::controller::archivist::Archivist;
 use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, MaintenanceRequest, RolloutRecord,
-    ServiceStatus, StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, MaintenanceRequest, RolloutRecord, ServiceStatus,
+    StepForecast,
 };
 use crate::model::id::{RevisionId, RolloutId, ServiceName};
 use crate::model::progress::Listener;
@@ -37,11 +39,6 @@ use crate::rollout::command::Command;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
-
-/// The lines of output that are shown when nobody says how many: two screens.
-const LOG_LINES: usize = 100;
-/// The most lines of output per instance: a runtime reads them into memory.
-const MAX_LOG_LINES: usize = 10_000;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -61,7 +58,7 @@ pub(super) type Answer<T> = Result<Json<T>, Problem>;
 /// All endpoints behind a guard.
 pub(super) fn router(state: AppState, guard: Guard) -> Router {
     let service = Router::new()
-        .route("/", get(service))
+        .route("/", get(reading::service))
         .route("/deploy", post(deploy))
         .route("/promote", post(promote))
         .route("/abort", post(abort))
@@ -79,11 +76,12 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/build", get(keeping::build_plan).post(keeping::build))
         .route("/rollouts", get(rollouts))
         .route("/forecast", get(forecast))
-        .route("/logs", get(logs));
+        .route("/fit", get(reading::fit))
+        .route("/logs", get(reading::logs));
     let api = Router::new()
         .route("/daemon", get(daemon))
         .route("/reload", post(reload))
-        .route("/services", get(services))
+        .route("/services", get(reading::services))
         .route("/deploy", post(together::deploy))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
@@ -151,26 +149,6 @@ pub struct Done {
     (status = 200, body = Done), (status = 422, description = "The file is bad", body = Problem)))]
 pub(super) async fn reload(State(state): State<AppState>) -> Answer<Done> {
     Ok(Json(Done { message: state.handle.reload().await? }))
-}
-
-/// All services.
-#[utoipa::path(get, path = "/api/v1/services", tag = "services",
-    responses((status = 200, body = Vec<ServiceStatus>)))]
-pub(super) async fn services(State(state): State<AppState>) -> Json<Vec<ServiceStatus>> {
-    Json(state.handle.services().to_vec())
-}
-
-/// One service.
-#[utoipa::path(get, path = "/api/v1/services/{service}", tag = "services",
-    params(("service" = String, Path, description = "Its name")),
-    responses((status = 200, body = ServiceStatus), (status = 404, body = Problem)))]
-pub(super) async fn service(
-    State(state): State<AppState>,
-    Named(name): Named,
-) -> Answer<ServiceStatus> {
-    let service = state.handle.service(name.as_str());
-    let gone = || Problem::new(Kind::NotFound, no_service(name.as_str(), &[]));
-    service.map(Json).ok_or_else(gone)
 }
 
 /// Begins a rollout. With `Accept: application/x-ndjson` the answer is 200 and lines of JSON that tell
@@ -430,9 +408,9 @@ pub(super) async fn rollout(
 #[serde(deny_unknown_fields)]
 pub(super) struct ForecastQuery {
     /// Other steps than those configured, as text.
-    steps: Option<String>,
+    pub(super) steps: Option<String>,
     /// Another strategy than the one configured.
-    strategy: Option<String>,
+    pub(super) strategy: Option<String>,
 }
 
 /// What each step of a rollout would take now: canary requests, seconds, and what would be caught.
@@ -448,29 +426,4 @@ pub(super) async fn forecast(
     let ForecastQuery { steps, strategy } = query;
     let request = DeployRequest { steps, strategy, ..DeployRequest::default() };
     Ok(Json(state.handle.forecast(name, request).await?))
-}
-
-/// Which output, and how much of it.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LogsQuery {
-    /// The revision; the stable one where nothing is said.
-    revision: Option<u32>,
-    /// Lines per instance, 100 where nothing is said, at most 10,000.
-    lines: Option<usize>,
-}
-
-/// The last output of a revision's instances.
-#[utoipa::path(get, path = "/api/v1/services/{service}/logs", tag = "services",
-    params(("service" = String, Path, description = "Its name"), LogsQuery),
-    responses((status = 200, body = Vec<InstanceLogs>), (status = 404, body = Problem),
-        (status = 503, body = Problem)))]
-pub(super) async fn logs(
-    State(state): State<AppState>,
-    Named(name): Named,
-    Asked(query): Asked<LogsQuery>,
-) -> Answer<Vec<InstanceLogs>> {
-    let lines = query.lines.unwrap_or(LOG_LINES).min(MAX_LOG_LINES);
-    Ok(Json(state.handle.logs(name, query.revision.map(RevisionId), lines).await?))
 }

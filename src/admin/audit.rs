@@ -216,7 +216,7 @@ pub(super) async fn audit(
 }
 
 /// A moment, or a time before now.
-fn moment(written: &str) -> Result<jiff::Timestamp, Problem> {
+pub(super) fn moment(written: &str) -> Result<jiff::Timestamp, Problem> {
     let at = written.parse::<jiff::Timestamp>().ok().or_else(|| {
         let span: jiff::SignedDuration = written.parse().ok()?;
         jiff::Timestamp::now().checked_sub(span).ok()

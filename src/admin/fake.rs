@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Admin, Settings};
 use crate::analysis::scorecard::{Row, Sample};
 use crate::analysis::verdict::{Check, Finding, Verdict, WorstRoute};
-use crate::controller::handle::{Ask, Handle, Refused, ServiceCounts};
+use crate::controller::handle::{Ask, Handle, Measured, Output, Refused, ServiceCounts};
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, InstanceStatus,
-    MaintenanceStatus, RolloutRecord, ServiceStatus, SideStatus, StepForecast, TrafficStatus,
-    WarmStatus, Weights,
+    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, FitStatus, InstanceLogs,
+    InstanceStatus, MaintenanceStatus, RolloutRecord, ServiceStatus, SideStatus, StepForecast,
+    TrafficStatus, WarmStatus, Weights,
 };
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::Side;
@@ -220,12 +220,23 @@ impl Levers {
                     }
                     let _ = answer.send(found);
                 }
-                Ask::Logs(_, revision, lines, answer) => {
+                Ask::Fit(_, _, answer) => {
+                    let (fits, sentence) = (true, None);
+                    let strategy = "canary".to_owned();
+                    let _ = answer.send(Ok(FitStatus { fits, strategy, sentence }));
+                }
+                Ask::Measure(_, answer) => {
+                    let instance = crate::model::id::InstanceId::new("web-3-1");
+                    let (cpu, memory) = (Some(0.125), 85_000_000);
+                    let _ = answer.send(vec![Measured { instance, cpu, memory }]);
+                }
+                Ask::Logs(_, Output { revision, lines, .. }, answer) => {
                     let revision = revision.map_or(3, |revision| revision.0);
                     let all = ["listening on :3000", "GET / 200", "\u{1b}[31mred\u{1b}[0m"];
                     let lines = all[all.len().saturating_sub(lines)..].iter();
                     let lines = lines.map(ToString::to_string).collect();
-                    let logs = InstanceLogs { instance: format!("web-{revision}-1"), lines };
+                    let instance = format!("web-{revision}-1");
+                    let logs = InstanceLogs { instance, revision, lines, times: Vec::new() };
                     let _ = answer.send(Ok(vec![logs]));
                 }
                 Ask::Maintain(name, request, answer) => {
@@ -323,6 +334,9 @@ fn side(revision: u32, share: f64, healthy: bool) -> SideStatus {
         address: "172.17.0.2:3000".to_owned(),
         healthy,
         in_flight: 4,
+        restarts: 0,
+        cpu: None,
+        memory: None,
         diagnosis: (!healthy).then(|| "GET /up answered 500".to_owned()),
     };
     let traffic = TrafficStatus {
@@ -382,6 +396,7 @@ pub(crate) fn baking() -> ServiceStatus {
         needs_seconds: Some(16.0),
         worst_routes: vec![WorstRoute { route: "/checkout".to_owned(), canary: 4, stable: 1 }],
         hold: None,
+        failing: false,
     };
     ServiceStatus {
         service: "web".to_owned(),
@@ -405,7 +420,8 @@ pub(crate) fn baking() -> ServiceStatus {
         confirm: None,
         webhooks: Vec::new(),
         gated: false,
-        routes: vec!["app.example.com".to_owned()],
+        routes: vec!["app.example.com".to_owned()].into(),
+        answers_alone: false,
         generation: 7,
     }
 }
@@ -427,7 +443,7 @@ pub(crate) fn idle() -> ServiceStatus {
         verdict: None,
         rollout: Some(11),
         seconds_left: None,
-        routes: vec!["api.example.com".to_owned()],
+        routes: vec!["api.example.com".to_owned()].into(),
         ..baking()
     }
 }

@@ -23,6 +23,7 @@ mod links;
 mod metrics;
 mod openapi;
 pub mod problem;
+mod reading;
 mod server;
 mod socket;
 #[cfg(test)]

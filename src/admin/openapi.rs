@@ -4,7 +4,9 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, audit, events, gates, health, keeping, links, metrics, problem, together};
+use super::{
+    api, audit, events, gates, health, keeping, links, metrics, problem, reading, together,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,8 +24,8 @@ use super::{api, audit, events, gates, health, keeping, links, metrics, problem,
         openapi,
         api::daemon,
         api::reload,
-        api::services,
-        api::service,
+        reading::services,
+        reading::service,
         api::deploy,
         together::deploy,
         api::promote,
@@ -43,7 +45,8 @@ use super::{api, audit, events, gates, health, keeping, links, metrics, problem,
         api::rollouts,
         api::rollout,
         api::forecast,
-        api::logs,
+        reading::logs,
+        reading::fit,
         events::events,
         keeping::list,
         keeping::create,

@@ -19,13 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::exit::Exit;
+use super::query::pairs;
 use super::stream::{self, Events};
 use super::trouble::Trouble;
 use crate::admin::Tested;
 use crate::controller::archivist::BuildPlan;
 use crate::controller::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, InstanceLogs, RolloutRecord, ServiceStatus,
-    StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, FitStatus, InstanceLogs, RolloutRecord,
+    ServiceStatus, StepForecast,
 };
 use crate::model::id::ServiceName;
 use crate::model::progress::Progress;
@@ -265,27 +266,29 @@ impl Client {
         service: &str,
         request: &DeployRequest,
     ) -> Result<Vec<StepForecast>, Trouble> {
-        // The only letters of steps that a query could misunderstand.
-        let given = [("steps", &request.steps), ("strategy", &request.strategy)];
-        let given = given.into_iter().filter_map(|(name, value)| {
-            let value = value.as_ref()?.replace('%', "%25").replace(' ', "%20");
-            Some(format!("{name}={value}"))
-        });
-        let given: Vec<String> = given.collect();
-        let query = if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) };
-        self.get(&format!("/api/v1/services/{service}/forecast{query}")).await
+        self.get(&format!("/api/v1/services/{service}/forecast?{}", planned(request))).await
+    }
+
+    /// Whether it would fit on the machine.
+    pub async fn fits(&self, service: &str, request: &DeployRequest) -> Result<FitStatus, Trouble> {
+        self.get(&format!("/api/v1/services/{service}/fit?{}", planned(request))).await
     }
 
     /// The last output of a revision's instances.
     pub async fn logs(
         &self,
         service: &str,
-        revision: Option<u32>,
-        lines: usize,
+        query: &[(&str, String)],
     ) -> Result<Vec<InstanceLogs>, Trouble> {
-        let revision =
-            revision.map_or_else(String::new, |revision| format!("&revision={revision}"));
-        self.get(&format!("/api/v1/services/{service}/logs?lines={lines}{revision}")).await
+        self.get(&format!("/api/v1/services/{service}/logs?{}", pairs(query))).await
+    }
+
+    /// All services, or the one named, with what their instances take of the machine.
+    pub async fn measured(&self, name: Option<&str>) -> Result<Vec<ServiceStatus>, Trouble> {
+        match name {
+            Some(name) => Ok(vec![self.get(&format!("/api/v1/services/{name}?usage=true")).await?]),
+            None => self.get("/api/v1/services?usage=true").await,
+        }
     }
 
     /// Freezes or unfreezes all services; says what was done.
@@ -296,9 +299,7 @@ impl Client {
 
     /// Entries of the audit log, oldest first.
     pub async fn audit(&self, query: &[(&str, String)]) -> Result<Vec<Entry>, Trouble> {
-        let pairs: Vec<String> =
-            query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-        self.get(&format!("/api/v1/audit?{}", pairs.join("&"))).await
+        self.get(&format!("/api/v1/audit?{}", pairs(query))).await
     }
 
     /// Sends those who are told what happens a test.
@@ -471,12 +472,11 @@ impl Client {
     }
 }
 
-/// Text in a query: what is not plain goes as its bytes in hexadecimal.
-fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+/// How a deploy is to go, as a query.
+fn planned(request: &DeployRequest) -> String {
+    let given = [("steps", &request.steps), ("strategy", &request.strategy)];
+    let given = given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    pairs(&given.collect::<Vec<_>>())
 }
 
 enum Either {

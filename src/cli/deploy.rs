@@ -13,7 +13,7 @@ use super::progress::Bar;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::config::scalar::show_duration;
-use crate::controller::status::{DeployRequest, ServiceStatus, StepForecast};
+use crate::controller::status::{DeployRequest, FitStatus, ServiceStatus, StepForecast};
 use crate::model::revision::Origin;
 use crate::model::weight::Weight;
 use crate::rollout::plan::Steps;
@@ -86,7 +86,8 @@ pub(super) async fn deploy(
             true => steps,
             false => forecast.iter().map(|step| step.weight).collect(),
         };
-        return Ok(plan(console, &service, &request, &steps, &forecast, json));
+        let fits = client.fits(&service.service, &request).await?;
+        return Ok(plan(console, &service, &request, (&steps, &forecast), &fits, json));
     }
 
     let from = service.stable.as_ref().map(|stable| stable.revision);
@@ -237,8 +238,8 @@ fn plan(
     console: &mut Console,
     service: &ServiceStatus,
     request: &DeployRequest,
-    steps: &[f64],
-    forecast: &[StepForecast],
+    (steps, forecast): (&[f64], &[StepForecast]),
+    fits: &FitStatus,
     json: bool,
 ) -> Exit {
     let from = service.stable.as_ref().map(|stable| stable.revision);
@@ -250,8 +251,8 @@ fn plan(
     if json {
         console.json(&json!({
             "kind": "plan", "service": service.service, "from": from, "runs": what,
-            "strategy": strategy, "steps": steps, "bake": request.bake, "possible_now": !under_way,
-            "forecast": forecast,
+            "strategy": strategy, "steps": steps, "bake": request.bake, "possible_now": !under_way && fits.fits,
+            "forecast": forecast, "fit": fits,
         }));
         return Exit::Done;
     }
@@ -270,6 +271,11 @@ fn plan(
     }
     for line in foretold(forecast, console) {
         console.data(line);
+    }
+    match &fits.sentence {
+        Some(sentence) if fits.fits => console.talk(sentence.as_str()),
+        Some(sentence) => console.talk(format!("it would be refused: {sentence}")),
+        None => {}
     }
     if under_way {
         console.talk(format!(

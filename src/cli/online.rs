@@ -9,7 +9,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::{
     audit, checkpoint, demo, deploy, doctor, events, gates, history, logs, reload, run, source,
-    state, status, tester, together, top,
+    state, stats, status, tester, together, top,
 };
 use crate::config::load::{environment, load, locate};
 
@@ -85,6 +85,7 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
                 service: args.service.map(|service| service.0.to_string()),
                 watch: args.watch,
                 json: args.output.is_json(),
+                sheet: args.sheet,
             };
             status::run(&client(args.client)?, console, options).await
         }
@@ -169,11 +170,20 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             let options = events::Options { service: None, follow: args.follow, json };
             events::run(&client(args.client)?, console, options).await
         }
+        Daemon::Stats(args) => {
+            let options = stats::Options {
+                service: args.service.map(|service| service.0.to_string()),
+                watch: args.watch,
+                json: args.output.is_json(),
+            };
+            stats::run(&client(args.client)?, console, options).await
+        }
         Daemon::Top(args) => {
             let options = status::Options {
                 service: args.service.map(|service| service.0.to_string()),
                 watch: false,
                 json: args.output.is_json(),
+                sheet: false,
             };
             top::run(&client(args.client)?, console, options).await
         }
@@ -209,6 +219,9 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             let options = logs::Options {
                 service: Some(args.service.0.to_string()),
                 revision: args.revision.map(|revision| revision.0),
+                all: args.all,
+                since: args.since,
+                times: args.times,
                 instance: args.instance,
                 grep: args.grep,
                 lines: args.lines,

@@ -13,6 +13,21 @@ pub const SHOWN: usize = 5;
 /// Below this a pull, an archive or the state itself may fail midway.
 const LITTLE: u64 = 1_000_000_000;
 
+/// What went wrong lately.
+pub fn troubles(events: &[EventRecord]) -> Vec<&EventRecord> {
+    let is_well = |text: &str| {
+        [" is healthy", " is stopped", "last output"].iter().any(|part| text.contains(part))
+    };
+    let ill = |event: &&EventRecord| {
+        matches!(event.phase.as_deref(), Some("rolling_back"))
+            || event.kind == "instance" && !is_well(&event.message)
+            || event.kind == "runtime"
+    };
+    let troubles: Vec<&EventRecord> = events.iter().filter(ill).collect();
+    let from = troubles.len().saturating_sub(SHOWN);
+    troubles.into_iter().skip(from).collect()
+}
+
 /// The sheet's foot.
 pub fn lines(
     daemon: &DaemonStatus,
@@ -35,17 +50,8 @@ pub fn lines(
         line = line.plain("; ").and(look, &format!("{} of disk free", figures::bytes(free)));
     }
     let mut lines = vec![line];
-    let is_well = |text: &str| {
-        [" is healthy", " is stopped", "last output"].iter().any(|part| text.contains(part))
-    };
-    let ill = |event: &&EventRecord| {
-        matches!(event.phase.as_deref(), Some("rolling_back"))
-            || event.kind == "instance" && !is_well(&event.message)
-            || event.kind == "runtime"
-    };
-    let troubles: Vec<&EventRecord> = events.iter().filter(ill).collect();
-    let from = troubles.len().saturating_sub(SHOWN);
-    if from < troubles.len() {
+    let troubles = troubles(events);
+    if !troubles.is_empty() {
         lines.push(Line::new().and(Look::Faint, "lately"));
     }
     let row = |event: &&EventRecord| {
@@ -55,7 +61,7 @@ pub fn lines(
             (super::events::look(event), event.message.lines().next().unwrap_or("").to_owned()),
         ]
     };
-    lines.extend(columns(&troubles[from..].iter().map(row).collect::<Vec<_>>(), &[], 2));
+    lines.extend(columns(&troubles.iter().map(row).collect::<Vec<_>>(), &[], 2));
     if !done.is_empty() {
         lines.push(Line::new().and(Look::Faint, "last done"));
     }

@@ -14,8 +14,11 @@ use super::exit::Exit;
 use super::stream::Told;
 use super::trouble::{self, Trouble};
 use super::{figures, live, sheet, watch};
-use crate::controller::status::{DaemonStatus, ServiceStatus, SideStatus};
+use crate::controller::status::{
+    DaemonStatus, EventRecord, InstanceStatus, ServiceStatus, SideStatus,
+};
 use crate::model::certificate::CertificateStatus;
+use crate::telemetry::audit::Entry;
 
 /// Certificates that fit on a line.
 const SHOWN_CERTIFICATES: usize = 4;
@@ -31,6 +34,8 @@ pub struct Options {
     pub watch: bool,
     /// As JSON; an array, or an object for one service.
     pub json: bool,
+    /// With `json`, all that stands on the sheet, as one object.
+    pub sheet: bool,
 }
 
 /// What is known.
@@ -55,16 +60,21 @@ pub async fn run(client: &Client, console: &mut Console, options: Options) -> Ex
 }
 
 async fn see(client: &Client, options: &Options) -> Result<Seen, Trouble> {
-    let services = match &options.service {
-        Some(name) => vec![client.service(Some(name)).await?],
-        None => client.services().await?,
-    };
+    let services = client.measured(options.service.as_deref()).await?;
     Ok(Seen { daemon: client.daemon().await?, services })
 }
 
 async fn once(client: &Client, console: &mut Console, options: &Options) -> Result<Exit, Trouble> {
     let seen = see(client, options).await?;
-    if options.json {
+    if options.json && options.sheet {
+        let (lately, done) = past(client).await?;
+        console.json(&serde_json::json!({
+            "daemon": seen.daemon,
+            "services": seen.services,
+            "lately": sheet::troubles(&lately),
+            "done": done,
+        }));
+    } else if options.json {
         json(console, &seen, options);
     } else {
         for line in page(&seen, console.signs(), Timestamp::now()) {
@@ -79,6 +89,16 @@ async fn once(client: &Client, console: &mut Console, options: &Options) -> Resu
 
 /// The daemon itself, what went wrong lately, and what was done last.
 async fn foot(client: &Client, console: &mut Console, seen: &Seen) -> Result<(), Trouble> {
+    let (events, done) = past(client).await?;
+    console.data(Line::new());
+    for line in sheet::lines(&seen.daemon, &events, &done, console.signs(), Timestamp::now()) {
+        console.data(line);
+    }
+    Ok(())
+}
+
+/// What happened lately, and what was done last.
+async fn past(client: &Client) -> Result<(Vec<EventRecord>, Vec<Entry>), Trouble> {
     // Neither is needed to say how services stand.
     let limit = [("limit", sheet::SHOWN.to_string())];
     let done = client.audit(&limit).await.unwrap_or_default();
@@ -89,11 +109,7 @@ async fn foot(client: &Client, console: &mut Console, seen: &Seen) -> Result<(),
             events.push(*event);
         }
     }
-    console.data(Line::new());
-    for line in sheet::lines(&seen.daemon, &events, &done, console.signs(), Timestamp::now()) {
-        console.data(line);
-    }
-    Ok(())
+    Ok((events, done))
 }
 
 /// How it stands, as an exit code.
@@ -254,9 +270,11 @@ pub(super) fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestam
     }
     if service.stable.is_none() && service.canary.is_none() {
         let name = &service.service;
-        lines.push(Line::from(format!(
-            "  never deployed: `switchback deploy {name}` begins its first rollout"
-        )));
+        lines.push(Line::from(if service.answers_alone {
+            "  answered by its routes: nothing runs".to_owned()
+        } else {
+            format!("  never deployed: `switchback deploy {name}` begins its first rollout")
+        }));
         return lines;
     }
     lines.extend(live::traffic(service, signs, 2));
@@ -357,6 +375,22 @@ fn steps(service: &ServiceStatus, signs: Signs) -> Line {
     line
 }
 
+/// `, 4 in flight, 12% cpu, 85 MB, restarted 2 times`.
+fn figures_of(instance: &InstanceStatus) -> String {
+    let mut text = format!(", {} in flight", instance.in_flight);
+    if let Some(cpu) = instance.cpu {
+        text.push_str(&format!(", {} cpu", figures::percent(cpu * 100.0)));
+    }
+    if let Some(memory) = instance.memory {
+        text.push_str(&format!(", {}", figures::bytes(memory)));
+    }
+    if instance.restarts > 0 {
+        let times = figures::plural(u64::from(instance.restarts), "time");
+        text.push_str(&format!(", restarted {times}"));
+    }
+    text
+}
+
 fn tree(lines: &mut Vec<Line>, name: &str, side: &SideStatus, is_last: bool, signs: Signs) {
     let branch = if is_last { signs.last } else { signs.branch };
     let trunk = if is_last { "   " } else { signs.trunk };
@@ -373,7 +407,7 @@ fn tree(lines: &mut Vec<Line>, name: &str, side: &SideStatus, is_last: bool, sig
         };
         let line =
             line.and(look, sign).plain(&format!(" {}  {}  ", instance.short(), instance.address));
-        let line = line.and(look, health).plain(&format!(", {} in flight", instance.in_flight));
+        let line = line.and(look, health).plain(&figures_of(instance));
         lines.push(match &instance.diagnosis {
             Some(diagnosis) => line.plain(&format!(": {diagnosis}")),
             None => line,

@@ -21,10 +21,12 @@ use crate::controller::status::{DaemonStatus, ServiceStatus};
 /// Twice a second is as fast as a person compares numbers.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
-const KEYS: &str =
-    "↑↓ choose   p promote   P promote to the end   a abort   space pause/resume   q leave";
+/// Within 80 columns.
+const KEYS: &str = "↑↓ choose  p promote  P to the end  a abort  space pause/resume  q leave";
 const KEYS_ASCII: &str =
-    "k/j choose   p promote   P promote to the end   a abort   space pause/resume   q leave";
+    "k/j choose  p promote  P to the end  a abort  space pause/resume  q leave";
+/// Of a service's name, so that the figures beside it fit on 80 columns.
+const NAME: usize = 24;
 
 /// A key that means something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,10 +171,7 @@ fn listen() -> mpsc::Receiver<Vec<u8>> {
 }
 
 async fn look(client: &Client, options: &status::Options, view: &mut View) -> Result<(), Trouble> {
-    view.services = match &options.service {
-        Some(name) => vec![client.service(Some(name)).await?],
-        None => client.services().await?,
-    };
+    view.services = client.measured(options.service.as_deref()).await?;
     view.daemon = Some(client.daemon().await?);
     view.chosen = view.chosen.min(view.services.len().saturating_sub(1));
     Ok(())
@@ -196,8 +195,11 @@ async fn press(client: &Client, view: &mut View, key: Key) -> bool {
         }
         Key::Abort => ask(view, "abort", json!({}), &format!("take the canary of {name} back")),
         Key::Pause => {
-            let verb = if service.phase == "paused" { "resume" } else { "pause" };
-            say(client, view, &name, verb, &json!({})).await;
+            let (verb, what) = match service.phase.as_str() {
+                "paused" => ("resume", format!("let {name} bake again")),
+                _ => ("pause", format!("keep the canary of {name} where it is")),
+            };
+            ask(view, verb, json!({}), &what);
         }
         Key::Yes => {
             if let Some((verb, body)) = asked {
@@ -229,23 +231,30 @@ fn picture(view: &View, signs: Signs, ascii: bool, now: Timestamp) -> Vec<Line> 
     let version = view.daemon.as_ref().map_or("", |daemon| daemon.version.as_str());
     let line = Line::new().and(Look::Strong, "switchback").plain(&format!(" {version}  up {up}  "));
     lines.push(line.and(Look::Faint, &now.strftime("%H:%M:%S UTC").to_string()));
+    // Above what may be longer than the screen: what is asked must be seen.
+    lines.push(Line::new().and(Look::Faint, if ascii { KEYS_ASCII } else { KEYS }));
+    lines.push(Line::new().and(Look::Unsure, &view.said));
     let notes = view.daemon.iter().flat_map(|daemon| &daemon.notes);
     lines.extend(notes.map(|note| Line::new().and(Look::Unsure, "! ").plain(note)));
-    lines.push(Line::new());
-    let head = ["", "SERVICE", "STANDS", "CANARY", "REQ/S", "ERRORS", "P95", "HEALTHY"];
+    let head = ["", "SERVICE", "CANARY", "REQ/S", "ERRORS", "P95", "HEALTHY", "STANDS"];
     let mut rows = vec![head.map(|text| (Look::Faint, text.to_owned())).to_vec()];
     for (n, service) in view.services.iter().enumerate() {
         rows.push(row(service, n == view.chosen, signs));
     }
-    lines.extend(columns(&rows, &[false, false, false, true, true, true, true, true], 0));
+    lines.extend(columns(&rows, &[false, false, true, true, true, true, true, false], 0));
     if let Some(service) = view.services.get(view.chosen) {
         lines.push(Line::new());
         lines.extend(service_lines(service, signs, now));
     }
-    lines.push(Line::new());
-    lines.push(Line::new().and(Look::Unsure, &view.said));
-    lines.push(Line::new().and(Look::Faint, if ascii { KEYS_ASCII } else { KEYS }));
     lines
+}
+
+/// A name that leaves room for others.
+fn clipped(name: &str) -> String {
+    match name.char_indices().nth(NAME) {
+        Some((at, _)) => format!("{}~", &name[..at]),
+        None => name.to_owned(),
+    }
 }
 
 fn row(service: &ServiceStatus, chosen: bool, signs: Signs) -> Vec<(Look, String)> {
@@ -268,13 +277,13 @@ fn row(service: &ServiceStatus, chosen: bool, signs: Signs) -> Vec<(Look, String
     let ill = if healthy < all { Look::Bad } else { Look::Plain };
     vec![
         (Look::Strong, if chosen { signs.now } else { " " }.to_owned()),
-        (if chosen { Look::Strong } else { Look::Plain }, service.service.clone()),
-        (Look::Plain, live::standing(service)),
+        (if chosen { Look::Strong } else { Look::Plain }, clipped(&service.service)),
         (Look::Plain, figures::percent(service.weights.canary)),
         (Look::Plain, figures::rate(rate)),
         (Look::Plain, errors),
         (Look::Plain, p95.map_or_else(none, figures::duration)),
         (ill, format!("{healthy}/{all}")),
+        (Look::Plain, live::standing(service)),
     ]
 }
 
@@ -307,6 +316,8 @@ mod tests {
         press(&client, &mut view, Key::Yes).await;
         assert_eq!(*fake.levers.asked.lock().unwrap(), ["Promote { full: true } web"]);
         press(&client, &mut view, Key::Pause).await;
+        assert!(view.said.starts_with("keep the canary of web where it is?"), "{}", view.said);
+        press(&client, &mut view, Key::Yes).await;
         assert_eq!(fake.levers.asked.lock().unwrap().len(), 2);
         assert!(press(&client, &mut view, Key::Leave).await);
     }
@@ -326,5 +337,11 @@ mod tests {
             text.contains("1/1") && text.contains("p promote") && text.contains("25%"),
             "{text}"
         );
+        // What acts, and what is asked, comes before what may be longer than the screen.
+        assert!(text.lines().nth(1).is_some_and(|line| line.contains("q leave")), "{text}");
+        assert!(KEYS.chars().count().max(KEYS_ASCII.len()) <= 79);
+        let row = text.lines().find(|line| line.contains("baking")).unwrap();
+        let at = row.split_once("baking").unwrap().0.chars().count();
+        assert!(at < 72, "the figures fit on 80 columns: {row}");
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn read_container(section: &Section<'_>) -> ContainerSpec {
         args: texts("args"),
         volumes: volumes.into_iter().map(|found| found.value).collect(),
         networks: texts("networks"),
+        own_network: section.switch("own_network"),
         labels,
         memory: memory.value,
         cpu_millis: section

@@ -18,7 +18,9 @@ pub struct Keeping {
     pub volumes: Vec<String>,
     /// Command whose output goes into a checkpoint; empty when there is none.
     pub command: Vec<String>,
-    /// How long that may take.
+    /// Command that takes that output in again; empty when there is none.
+    pub restore_command: Vec<String>,
+    /// How long either may take.
     pub timeout: Duration,
     /// Automatic checkpoints that stay.
     pub archives: usize,
@@ -55,6 +57,20 @@ pub(super) fn read_keeping(section: &Section<'_>, mounts: &[String]) -> Keeping 
         }
         volumes.push(found.value);
     }
+    let restore = backup.texts("restore_command");
+    if let Some(place) = backup.place_of("restore_command").filter(|_| !restore.is_empty()) {
+        let expected = if backup.texts("command").is_empty() {
+            Some("it takes in what `command` printed: write that too")
+        } else if volumes.is_empty() {
+            Some("it loads into restored `volumes`, which are new: name those that hold the data")
+        } else {
+            None
+        };
+        if let Some(expected) = expected {
+            let title = "`restore_command` has nothing to restore into or from";
+            backup.wrong("restore_command", &place, title, expected);
+        }
+    }
     let count = |section: &Section<'_>, name: &str| {
         section.integer(name).map_or(1, |found| usize::try_from(found.value).unwrap_or(usize::MAX))
     };
@@ -63,6 +79,7 @@ pub(super) fn read_keeping(section: &Section<'_>, mounts: &[String]) -> Keeping 
         auto: section.choice("checkpoint") == "auto",
         volumes,
         command: backup.texts("command").into_iter().map(|found| found.value).collect(),
+        restore_command: restore.into_iter().map(|found| found.value).collect(),
         timeout: backup.time_limit("timeout"),
         archives: count(&backup, "keep"),
         max_age: backup.time_limit("max_age"),

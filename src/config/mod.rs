@@ -41,6 +41,7 @@ mod rollout_keys;
 mod route;
 pub mod scalar;
 pub mod schema;
+mod secrets;
 mod service;
 pub mod show;
 mod source;
@@ -59,7 +60,7 @@ use http::HeaderName;
 use crate::edge::addresses::AddressSet;
 use crate::edge::rules::Spec;
 use crate::model::id::ServiceName;
-use crate::model::revision::RevisionSpec;
+use crate::model::revision::{RevisionSpec, Source};
 use crate::rollout::plan::Plan;
 use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
@@ -317,6 +318,14 @@ pub struct Service {
     pub build: Build,
     /// The group of services that it is deployed with.
     pub group: Option<ServiceName>,
+}
+
+impl Service {
+    /// Whether it has no instances, because its routes answer everything.
+    #[must_use]
+    pub fn answers_alone(&self) -> bool {
+        matches!(&self.template.source, Source::Endpoints(addresses) if addresses.is_empty())
+    }
 }
 
 /// What [`parse`] works on.

@@ -15,6 +15,7 @@ use super::policy::{self, Context, ReadFile};
 use super::problem::{Place, Problem};
 use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
+use super::secrets::read_secrets;
 use super::source::{check_fit, command_port, read_source};
 use super::{Service, env_file, group, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
@@ -129,7 +130,7 @@ fn read_service(
     if !is_http {
         tcp::check_criteria(&section, &plan.criteria);
     }
-    let template = read_template(&section, probe, base, file);
+    let template = read_template(&section, probe, policy.answers_alone(), (base, file));
     plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
     let template = template?;
     let keeping = keeping::read_keeping(&section, &template.container.volumes);
@@ -193,10 +194,10 @@ fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
 fn read_template(
     section: &Section<'_>,
     probe: ProbeSpec,
-    base: &Path,
-    file: ReadFile<'_>,
+    answers_alone: bool,
+    (base, file): (&Path, ReadFile<'_>),
 ) -> Option<RevisionSpec> {
-    let source = read_source(section);
+    let source = read_source(section, answers_alone);
     let port = section.integer("port");
     let replicas = section.integer("replicas").map_or(1, |found| found.value as u32);
     let protocol = match section.choice("protocol") {
@@ -216,10 +217,15 @@ fn read_template(
         section.wrong("proxy_protocol", &place, title, expected);
     }
     let env = read_env(section, base, file);
-    let container = read_container(section);
+    let secrets = read_secrets(section, base);
+    let mut container = read_container(section);
     let stop_grace = section.duration("stop_grace").value;
     let source = source?;
     check_fit(section, &source);
+    if matches!(source, Source::Command(_)) && section.lacks("no_new_privileges") {
+        // A command may begin with sudo.
+        container.hardening.no_new_privileges = false;
+    }
     let port = match &source {
         Source::Image(_) => {
             if section.lacks("port") {
@@ -241,6 +247,7 @@ fn read_template(
         replicas,
         port,
         env,
+        secrets,
         protocol,
         preamble,
         probe,

@@ -9,7 +9,7 @@ use super::fresh::Fresh;
 use super::handle::{Ask, Refused, ServiceCounts};
 use super::journal::Kind;
 use super::service::{Active, Service, Waiting};
-use super::status::{DeployAccepted, InstanceLogs, RolloutRecord};
+use super::status::{DeployAccepted, RolloutRecord};
 use super::way_back::Start;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::rollout::checkpoint::Checkpoint;
@@ -18,7 +18,6 @@ use crate::rollout::event::Event;
 use crate::rollout::machine::{Kind as RolloutKind, Rollout};
 use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
-use crate::store::records::Placed;
 
 pub(super) type DeployAnswer = oneshot::Sender<Result<DeployAccepted, Refused>>;
 
@@ -77,10 +76,11 @@ impl Driver {
                 let none = || Refused::NotFound(format!("there is no rollout {id}"));
                 let _ = answer.send(found.ok_or_else(none));
             }
-            Ask::Logs(name, revision, lines, answer) => self.logs(&name, revision, lines, answer),
+            Ask::Logs(name, wanted, answer) => self.logs(&name, wanted, answer),
             Ask::Forecast(name, request, answer) => {
                 let _ = answer.send(self.foretell(&name, &request));
             }
+            Ask::Fit(name, request, answer) => self.fits(&name, &request, answer),
             Ask::Scorecards(answer) => {
                 let counts =
                     self.fleet.totals().into_iter().map(|(service, revision, side, total)| {
@@ -88,6 +88,7 @@ impl Driver {
                     });
                 let _ = answer.send(counts.collect());
             }
+            Ask::Measure(name, answer) => self.measure(name.as_ref(), answer),
             Ask::Reload(answer) => {
                 let _ = answer.send(self.reload_config());
             }
@@ -249,49 +250,6 @@ impl Driver {
         self.tell(name, Kind::Note, format!("{by} said: {}", spoken(command)));
         self.step(name, Event::Command(command));
         Ok(())
-    }
-
-    fn logs(
-        &mut self,
-        name: &ServiceName,
-        revision: Option<RevisionId>,
-        lines: usize,
-        answer: oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
-    ) {
-        let service = match self.known(name) {
-            Ok(service) => service,
-            Err(refused) => {
-                let _ = answer.send(Err(refused));
-                return;
-            }
-        };
-        let found = service.placed();
-        let stable = service.record.stable.as_ref().map(|placed| placed.revision);
-        let wanted = revision.or(stable).or(found.first().map(|placed| placed.revision));
-        let Some(Placed { revision: id, instances }) =
-            found.into_iter().find(|placed| Some(placed.revision) == wanted)
-        else {
-            let which = revision.map_or_else(String::new, |id| format!(" of revision {id}"));
-            let sentence = format!("no instance{which} of {name} runs");
-            let _ = answer.send(Err(Refused::NotFound(sentence)));
-            return;
-        };
-        let (runtime, _) = self.launcher(service, id);
-        self.tasks.spawn(async move {
-            let mut logs = Vec::new();
-            for instance in instances {
-                match runtime.logs(&instance.id, lines).await {
-                    Ok(lines) => {
-                        logs.push(InstanceLogs { instance: instance.id.to_string(), lines });
-                    }
-                    Err(error) => {
-                        let _ = answer.send(Err(Refused::Unavailable(error.to_string())));
-                        return;
-                    }
-                }
-            }
-            let _ = answer.send(Ok(logs));
-        });
     }
 }
 

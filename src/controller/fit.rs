@@ -5,6 +5,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
+use super::driver::Driver;
+use super::handle::Refused;
+use super::status::{DeployRequest, FitStatus};
+use crate::model::id::ServiceName;
 use crate::model::instance::Instance;
 use crate::model::revision::{RevisionSpec, Source};
 use crate::rollout::plan::{Fit, Plan};
@@ -92,6 +98,43 @@ pub(super) async fn look(
         (None, _) => Err(format!(
             "{short}; no strategy fits: free some, or write fit = \"off\" if you know better"
         )),
+    }
+}
+
+impl Driver {
+    /// Asks whether what is configured would fit, without doing anything.
+    pub(super) fn fits(
+        &self,
+        name: &ServiceName,
+        request: &DeployRequest,
+        answer: oneshot::Sender<Result<FitStatus, Refused>>,
+    ) {
+        let asked = self.known(name).and_then(|service| {
+            let plan = super::settings::plan_of(&service.config, request)?;
+            Ok((service, plan))
+        });
+        let (service, mut plan) = match asked {
+            Ok(asked) => asked,
+            Err(refused) => {
+                let _ = answer.send(Err(refused));
+                return;
+            }
+        };
+        let mut spec = service.config.template.clone();
+        if let Some(stable) = service.stable_spec() {
+            super::settings::inherit(&mut spec, stable);
+        }
+        let (runtime, serving) = (self.runtimes.of(&spec.source), self.serving(name));
+        let (may_wait, name) = (service.config.listen.is_empty(), name.clone());
+        self.tasks.spawn(async move {
+            let looked = look(name.as_str(), &runtime, &spec, &mut plan, serving, may_wait).await;
+            let (fits, sentence) = match looked {
+                Ok(note) => (true, note),
+                Err(short) => (false, Some(short)),
+            };
+            let strategy = plan.strategy.to_string();
+            let _ = answer.send(Ok(FitStatus { fits, strategy, sentence }));
+        });
     }
 }
 

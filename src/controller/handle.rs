@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub use super::measured::{Measured, fill};
+pub use super::output::Output;
 use super::status::{
-    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, InstanceLogs, MaintenanceRequest,
-    RolloutRecord, ServiceStatus, StepForecast,
+    DaemonStatus, DeployAccepted, DeployRequest, EventRecord, FitStatus, InstanceLogs,
+    MaintenanceRequest, RolloutRecord, ServiceStatus, StepForecast,
 };
 use super::together::{Accepted, Requests};
 pub use super::way_back::ReturnTo;
@@ -77,17 +79,17 @@ pub enum Ask {
     History(ServiceName, oneshot::Sender<Result<Vec<RolloutRecord>, Refused>>),
     /// One rollout.
     Rollout(RolloutId, oneshot::Sender<Result<RolloutRecord, Refused>>),
-    /// The last lines of output of a revision's instances (the stable one when `None`), per instance.
-    Logs(
-        ServiceName,
-        Option<RevisionId>,
-        usize,
-        oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>,
-    ),
+    /// The last lines of output, per instance.
+    Logs(ServiceName, Output, oneshot::Sender<Result<Vec<InstanceLogs>, Refused>>),
     /// What each step of a rollout would take, with these steps or the configured ones.
     Forecast(ServiceName, Box<DeployRequest>, oneshot::Sender<Result<Vec<StepForecast>, Refused>>),
+    /// Whether what is configured would fit on the machine, by this request's strategy or the configured
+    /// one.
+    Fit(ServiceName, Box<DeployRequest>, oneshot::Sender<Result<FitStatus, Refused>>),
     /// Cumulative scorecards for `/metrics`.
     Scorecards(oneshot::Sender<Vec<ServiceCounts>>),
+    /// What the instances of a service, or of all, take of the machine.
+    Measure(Option<ServiceName>, oneshot::Sender<Vec<Measured>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<String, Refused>>),
 }
@@ -336,14 +338,13 @@ impl Handle {
         self.ask(|answer| Ask::Rollout(id, answer)).await?
     }
 
-    /// The last lines of output of a revision's instances.
+    /// The last lines of output of instances.
     pub async fn logs(
         &self,
         service: ServiceName,
-        revision: Option<RevisionId>,
-        lines: usize,
+        wanted: Output,
     ) -> Result<Vec<InstanceLogs>, Refused> {
-        self.ask(|answer| Ask::Logs(service, revision, lines, answer)).await?
+        self.ask(|answer| Ask::Logs(service, wanted, answer)).await?
     }
 
     /// What each step of a rollout would take, by the strategy and the steps of this request or the
@@ -356,9 +357,23 @@ impl Handle {
         self.ask(|answer| Ask::Forecast(service, Box::new(request), answer)).await?
     }
 
+    /// Whether what is configured would fit on the machine now.
+    pub async fn fits(
+        &self,
+        service: ServiceName,
+        request: DeployRequest,
+    ) -> Result<FitStatus, Refused> {
+        self.ask(|answer| Ask::Fit(service, Box::new(request), answer)).await?
+    }
+
     /// Cumulative scorecards for `/metrics`.
     pub async fn scorecards(&self) -> Vec<ServiceCounts> {
         self.ask(Ask::Scorecards).await.unwrap_or_default()
+    }
+
+    /// What the instances of a service, or of all, take of processors and memory. Takes a moment.
+    pub async fn measure(&self, service: Option<ServiceName>) -> Vec<Measured> {
+        self.ask(|answer| Ask::Measure(service, answer)).await.unwrap_or_default()
     }
 
     /// Reads the configuration again; answers what changed.

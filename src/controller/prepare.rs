@@ -170,7 +170,7 @@ impl Driver {
     }
 
     /// What serves now, to be measured.
-    fn serving(&self, name: &ServiceName) -> Option<Serving> {
+    pub(super) fn serving(&self, name: &ServiceName) -> Option<Serving> {
         let service = self.services.get(name)?;
         let spec = service.stable_spec()?.clone();
         let runtime = self.runtimes.of(&spec.source);

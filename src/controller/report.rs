@@ -1,5 +1,7 @@
 //! What is told of services and rollouts: the JSON of the contract, and the sentences.
 
+use std::sync::Arc;
+
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
@@ -18,7 +20,7 @@ use crate::rollout::phase::{Cause, PauseReason, Phase, Stage};
 use crate::rollout::plan::{Plan, Steps};
 use crate::rollout::strategy::Strategy;
 use crate::routing::budget::Shielded;
-use crate::store::records::{RecordedEvent, RolloutEntry};
+use crate::store::records::{Placed, RecordedEvent, RolloutEntry};
 
 impl Driver {
     /// A service as the outside sees it.
@@ -86,7 +88,8 @@ impl Driver {
                 let reason = PauseReason::Gate;
                 matches!(&active.rollout.phase, Phase::Paused { reason: why, .. } if *why == reason)
             }),
-            routes: super::settings::route_texts(&service.config),
+            routes: Arc::clone(&service.routes),
+            answers_alone: service.config.answers_alone(),
             generation: self.fleet.generation(),
         }
     }
@@ -110,7 +113,10 @@ impl Driver {
         traffic: Option<TrafficStatus>,
     ) -> SideStatus {
         let endpoints = self.fleet.endpoints(&service.config.name, revision);
-        let instance = |instance: &Instance| {
+        let is_stable = |placed: &Placed| placed.revision == revision;
+        let is_stable = service.record.stable.as_ref().is_some_and(is_stable);
+        let instance = |(replica, instance): (u32, &Instance)| {
+            let relaunch = service.relaunches.get(&replica).filter(|_| is_stable);
             let endpoint = endpoints.iter().find(|e| e.instance == instance.id);
             let watched = service.watched.get(&instance.id);
             InstanceStatus {
@@ -118,6 +124,9 @@ impl Driver {
                 address: instance.address.to_string(),
                 healthy: endpoint.is_some_and(|e| e.is_healthy()),
                 in_flight: endpoint.map_or(0, |e| e.in_flight()),
+                restarts: relaunch.map_or(0, |relaunch| relaunch.failures),
+                cpu: None,
+                memory: None,
                 diagnosis: watched.filter(|w| !w.healthy).and_then(|w| w.diagnosis.clone()),
             }
         };
@@ -126,7 +135,7 @@ impl Driver {
             image: image_of(service, revision),
             digest: digest_of(service, revision),
             origin: origin_of(service, revision),
-            instances: instances.iter().map(instance).collect(),
+            instances: (0..).zip(instances).map(instance).collect(),
             traffic,
         }
     }
@@ -193,7 +202,7 @@ fn notes_of(
             "in maintenance: visitors do not reach it; `switchback maintenance {name} off` ends it"
         ));
     }
-    if service.record.stable.is_none() && active.is_none() {
+    if service.record.stable.is_none() && active.is_none() && !service.config.answers_alone() {
         let what = if service.preparing { "being prepared" } else { "not deployed yet" };
         notes.push(format!("{name} is {what}"));
     }

@@ -59,6 +59,8 @@ pub struct Service {
     /// When the stable side began to look as it does.
     pub since: i64,
     pub rates: [Rate; 2],
+    /// Its routes for people. There may be thousands, and they are told ten times a second.
+    pub routes: Arc<[String]>,
     pub watched: HashMap<InstanceId, Watched>,
 }
 

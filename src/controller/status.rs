@@ -2,9 +2,13 @@
 //!
 //! Written by the driver, served by the admin API, read by the command line. Fields are only added.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::mirror::MirrorStatus;
+use super::outside::WebhookStatus;
 use crate::analysis::verdict::Verdict;
 use crate::model::certificate::CertificateStatus;
 use crate::model::id::InstanceId;
@@ -74,33 +78,14 @@ pub struct ServiceStatus {
     pub gated: bool,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
-    pub routes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub routes: Arc<[String]>,
+    /// Whether its routes answer everything, so that nothing need run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_alone: bool,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
-}
-
-/// Copies of requests to a canary without visitors, and what its answers showed beside stable's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct MirrorStatus {
-    /// The part of the GET and HEAD requests of which copies are sent, in percent.
-    pub share: f64,
-    /// Copies that were sent.
-    pub sent: u64,
-    /// Requests that were drawn, and not copied because of `max_rate` or `max_in_flight`.
-    pub left_out: u64,
-    /// Twins of answers that were compared.
-    pub compared: u64,
-    /// Errors of the canary and of stable among them.
-    pub failed: [u64; 2],
-    /// 4xx answers of the canary and of stable among them.
-    pub rejected: [u64; 2],
-    /// Twins in which the canary took longer than the limit on latency allows.
-    pub slower: u64,
-    /// Twins whose bodies were compared.
-    pub bodies: u64,
-    /// Those of them that differed.
-    pub different: u64,
 }
 
 /// A time without deploys.
@@ -125,23 +110,6 @@ pub struct ConfirmStatus {
     pub former: u32,
     /// Until when, RFC 3339.
     pub until: String,
-}
-
-/// A program elsewhere that has a say in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WebhookStatus {
-    /// Its name.
-    pub name: String,
-    /// Its type, as Flagger's.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `asking`, `yes`, `no` or `failed`.
-    pub state: String,
-    /// How often it was asked in this phase.
-    pub calls: u32,
-    /// What it last said, in one sentence.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub said: Option<String>,
 }
 
 /// Somebody who is told what happens.
@@ -224,9 +192,23 @@ pub struct InstanceStatus {
     pub healthy: bool,
     /// Requests it is answering.
     pub in_flight: u32,
+    /// How often it was started again since its revision became stable, as far as this daemon saw.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// Processors that it uses, 1 being one of them; only with `usage=true`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// Bytes of memory that it uses; only with `usage=true`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// What the last failing probe said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl InstanceStatus {
@@ -431,6 +413,18 @@ pub struct StepForecast {
     pub catches_slower: Option<f64>,
 }
 
+/// Whether a deploy of what is configured would fit on the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FitStatus {
+    /// Whether it would.
+    pub fits: bool,
+    /// By which strategy.
+    pub strategy: String,
+    /// What is missing, with the figures, or why another strategy than the configured one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
+}
+
 /// The daemon as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DaemonStatus {
@@ -469,8 +463,15 @@ pub struct DaemonStatus {
 pub struct InstanceLogs {
     /// What the runtime calls the instance.
     pub instance: String,
+    /// Its revision.
+    #[serde(default)]
+    pub revision: u32,
     /// Its last lines, oldest first.
     pub lines: Vec<String>,
+    /// When each of them was written, RFC 3339, empty where that is not known; only with `times=true` or
+    /// `since`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<String>,
 }
 
 impl ServiceStatus {

@@ -14,5 +14,6 @@ pub mod network;
 pub mod preamble;
 pub mod progress;
 pub mod revision;
+pub mod secret;
 pub mod webhook;
 pub mod weight;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::hardening::Hardening;
 use super::id::RevisionId;
 use super::preamble::Preamble;
+use super::secret::Secrets;
 
 /// A revision: what to run, numbered within its service and never edited afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct RevisionSpec {
     pub port: u16,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
+    /// Where the secrets are that an instance finds in files.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// HTTP/1.1 or HTTP/2 with prior knowledge towards the instance.
     pub protocol: UpstreamProtocol,
     /// What each connection to the instance begins with.
@@ -219,6 +223,9 @@ pub struct ContainerSpec {
     pub volumes: Vec<String>,
     /// Networks to join; the first is the one on which instances are reached. Empty: `bridge`.
     pub networks: Vec<String>,
+    /// Whether the service has a network of its own, which comes before these.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub own_network: bool,
     /// Labels beside our own.
     pub labels: BTreeMap<String, String>,
     /// Memory limit in bytes; 0 is unlimited.

@@ -13,14 +13,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::compress::Compressed;
-use super::downstream::busy::Busy;
 use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::files::FileBody;
 use super::headers::strip_trailers;
 use super::kept::Reading;
-use super::logged::Logged;
+use super::logged::Entry;
 use super::mirror::Compared;
 use super::ongoing::Ongoing;
 use super::upstream::Broken;
@@ -142,7 +141,7 @@ pub enum ResponseBody {
     /// What comes from the upstream, kept to be compared.
     Compared(Box<Compared>),
     /// Any of these, with the access log told of its end.
-    Logged(Box<Logged>),
+    Logged(Box<Entry>),
 }
 
 impl ResponseBody {
@@ -332,39 +331,5 @@ impl Body for ResponseBody {
                 Source::Multiplexed(incoming) => incoming.size_hint(),
             },
         }
-    }
-}
-
-/// A response's body, and the fact that its connection is busy with it.
-#[derive(Debug)]
-pub struct Outgoing {
-    body: ResponseBody,
-    _busy: Busy,
-}
-
-impl Outgoing {
-    /// A body on a connection.
-    pub fn new(body: ResponseBody, busy: Busy) -> Self {
-        Self { body, _busy: busy }
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

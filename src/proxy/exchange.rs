@@ -288,10 +288,11 @@ impl Exchange {
         }
     }
 
-    /// The response's body begins; it waits for the upstream.
+    /// The response's body begins. It waits for the client until that first asks for some of it, which
+    /// one of HTTP/2 with its windows shut does not do.
     pub fn stream(&self, held: Held) {
         *self.held.borrow_mut() = Some(held);
-        self.enter(Stage::Streaming);
+        self.enter(Stage::Blocked);
     }
 
     /// A tunnel begins.

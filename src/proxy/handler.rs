@@ -53,7 +53,7 @@ use super::error::{Failure, Fault};
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::forwarded::{self, Believed, Provenance};
-use super::gate::{self, Arrival, is_said_secure};
+use super::gate::{self, Arrival, Looked, is_said_secure};
 use super::headers::{
     Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, drop_underscores,
     strip_request,
@@ -98,7 +98,7 @@ async fn route(
     request: Request<ClientBody>,
     entry: &mut Option<Box<Entry>>,
 ) -> Response<ResponseBody> {
-    let arrived = Instant::now();
+    let arrived = entry.as_ref().map_or_else(Instant::now, |entry| entry.arrived());
     let (mut head, body) = request.into_parts();
     // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
     let upgrade = head.extensions.remove::<OnUpgrade>();
@@ -148,14 +148,21 @@ async fn route(
     {
         let secure = provenance.secure;
         let arrival = Arrival { client, host, secure, request_id: &names.request_id, arrived };
-        match Box::pin(gate::enter(worker, connection, &mut route, &head, arrival)).await {
+        let entered = match gate::look(worker, connection, &mut route, &head, &arrival) {
+            Looked::Known(entered) => entered,
+            Looked::Waits(found) => {
+                let more = gate::wait(worker, connection, &mut route, &head, &arrival, found);
+                Box::pin(more).await
+            }
+        };
+        match entered {
             Ok(found) => {
                 if let (Some(entry), Some(found)) = (entry.as_mut(), &found) {
                     entry.user(found.user());
                 }
                 passed = found;
             }
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         }
         // It may have been led to a service that asks for more.
         if let Err(reason) = admit(&route, connection, &body) {
@@ -196,7 +203,7 @@ async fn route(
         tell_certificate(&mut parcel.head.headers, connection);
     }
     let asked = parcel.asked;
-    let passing = passed.as_deref_mut();
+    let passing = passed.as_mut();
     let (response, is_own) = match forward(worker, route, &choice, parcel, passing, &ongoing).await
     {
         Ok(got) => {
@@ -223,10 +230,9 @@ async fn route(
             failed(worker, connection, &failure, accept.as_ref(), request_id)
         }
     };
-    match (passed, is_own) {
-        (None, _) => response,
-        (Some(passed), None) => passed.back(worker, response),
-        (Some(passed), Some(format)) => passed.back(worker, passed.own_page(response, format)),
+    match passed {
+        None => response,
+        Some(passed) => passed.back(worker, response, is_own),
     }
 }
 

@@ -362,7 +362,7 @@ impl Rollout {
                     Step::nothing()
                 }
             }
-            Finding::Pass | Finding::Inconclusive if baked >= self.plan.bake_max => {
+            Finding::Pass | Finding::Inconclusive if baked >= self.patience(verdict) => {
                 match (&verdict.hold, self.plan.on_inconclusive) {
                     (Some(sentence), _) => {
                         let sentence = sentence.clone();

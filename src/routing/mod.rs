@@ -8,6 +8,7 @@
 pub mod asset;
 pub mod budget;
 pub mod endpoint;
+pub mod index;
 pub mod live;
 pub mod mirror;
 pub mod pool;

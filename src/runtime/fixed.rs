@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::mpsc;
 
-use super::{Found, Runtime, RuntimeError, RuntimeEvent, State};
+use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, Written};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Source};
@@ -102,6 +102,15 @@ impl Runtime for FixedRuntime {
         Box::pin(ready(Ok(Vec::new())))
     }
 
+    fn written<'a>(
+        &'a self,
+        _instance: &'a InstanceId,
+        _lines: usize,
+        _since: Option<jiff::Timestamp>,
+    ) -> BoxFuture<'a, Result<Vec<Written>, RuntimeError>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
     /// Nothing is ever reported, so the sender is dropped.
     fn watch(&self, _events: mpsc::Sender<RuntimeEvent>) {}
 }
@@ -128,6 +137,7 @@ mod tests {
             replicas: 1,
             port: 0,
             env: std::collections::BTreeMap::new(),
+            secrets: Default::default(),
             protocol: UpstreamProtocol::Http1,
             preamble: Default::default(),
             probe: ProbeSpec {

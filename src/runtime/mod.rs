@@ -5,6 +5,7 @@
 //! of its own and can fail without harm to what already serves.
 
 pub mod docker;
+pub mod files;
 pub mod fixed;
 pub mod hook;
 pub mod process;
@@ -13,12 +14,14 @@ pub mod shim;
 
 mod listening;
 mod procfs;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::room::{Room, Usage};
+use self::room::{Room, Spent, Usage};
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::model::id::InstanceId;
@@ -83,6 +86,15 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
         lines: usize,
     ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>>;
 
+    /// The same with the moment at which each line was written, as far as that is known; only lines since
+    /// `since`.
+    fn written<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        lines: usize,
+        since: Option<Timestamp>,
+    ) -> BoxFuture<'a, Result<Vec<Written>, RuntimeError>>;
+
     /// What keeps a running instance from being reached, in one sentence, as far as can be told from
     /// outside of it (it listens on another port, or for itself alone). None when that is unknown.
     fn diagnose<'a>(&'a self, _instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
@@ -91,6 +103,12 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
 
     /// What an instance uses now. None when that is unknown.
     fn usage<'a>(&'a self, _instance: &'a InstanceId) -> BoxFuture<'a, Option<Usage>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// What an instance takes of processors and memory. None when that is unknown. Cheap enough to be
+    /// asked every second.
+    fn spent<'a>(&'a self, _instance: &'a InstanceId) -> BoxFuture<'a, Option<Spent>> {
         Box::pin(std::future::ready(None))
     }
 
@@ -118,6 +136,15 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// the receiver is dropped. Events may be lost with the connection to an engine; after
     /// [`RuntimeEvent::Connected`] the listener must list again.
     fn watch(&self, events: mpsc::Sender<RuntimeEvent>);
+}
+
+/// A line of an instance's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// When it was written.
+    pub at: Option<Timestamp>,
+    /// The line.
+    pub text: String,
 }
 
 /// An instance found by [`Runtime::list`].

@@ -96,10 +96,19 @@ pub fn group_of(pid: i32) -> Option<i32> {
     Stat::read(pid).ok().map(|stat| stat.group)
 }
 
+/// Clock ticks that a process of this group, and those of its children that were waited for, had of the
+/// processors.
+#[must_use]
+pub fn ticks_of(pid: i32, group: i32) -> Option<u64> {
+    Stat::read(pid).ok().filter(|stat| stat.group == group).map(|stat| stat.ticks)
+}
+
 /// The fields of `/proc/PID/stat` that we need.
 struct Stat {
     state: u8,
     group: i32,
+    /// 14 to 17: of its own, in user and kernel mode, and of its children.
+    ticks: u64,
     start: u64,
 }
 
@@ -111,14 +120,19 @@ impl Stat {
     }
 
     /// proc_pid_stat(5): the second field is the name in parentheses and may hold anything, so
-    /// fields are counted from the last `)`: 3 state, 4 parent, 5 group, … 22 start.
+    /// fields are counted from the last `)`: 3 state, 4 parent, 5 group, … 14 to 17 ticks, … 22 start.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
         let group = fields.nth(1)?.parse().ok()?;
-        let start = fields.nth(16)?.parse().ok()?;
-        Some(Self { state, group, start })
+        let mut ticks = 0_u64;
+        for field in fields.by_ref().skip(8).take(4) {
+            // Those of the children are signed, and never negative.
+            ticks = ticks.saturating_add(field.parse().unwrap_or(0));
+        }
+        let start = fields.nth(4)?.parse().ok()?;
+        Some(Self { state, group, ticks, start })
     }
 
     /// Z is a zombie; X is dead.
@@ -140,6 +154,7 @@ mod tests {
         let text = "42 (a) b (c)) S 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.state, stat.group, stat.start), (b'S', 42, 987_654));
+        assert_eq!(stat.ticks, 5 + 6 + 7 + 8);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::procfs;
 
@@ -16,6 +17,15 @@ pub struct Usage {
     pub disk: u64,
     /// Open files.
     pub files: u64,
+}
+
+/// What an instance takes of the machine at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Time of processors since it began.
+    pub cpu: Duration,
+    /// Bytes of memory that cannot be had back without ending it.
+    pub memory: u64,
 }
 
 /// What is left for more instances; `None` where that is not known.
@@ -105,6 +115,15 @@ pub fn of_group(group: i32) -> Usage {
     usage
 }
 
+/// What a process group takes: all of its processes together, and those of theirs that have ended.
+#[must_use]
+pub fn spent_by_group(group: i32) -> Spent {
+    let ticks: u64 = procfs::pids().filter_map(|pid| procfs::ticks_of(pid, group)).sum();
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let cpu = Duration::from_millis(ticks.saturating_mul(1_000) / per_second);
+    Spent { cpu, memory: of_group(group).memory }
+}
+
 /// How many files a process has open; 0 where we may not look.
 #[must_use]
 pub fn open_files(pid: i32) -> u64 {
@@ -132,5 +151,22 @@ mod tests {
         let usage = of_group(own.expect("a group"));
         assert!(usage.memory > 100_000 && usage.files > 2, "{usage:?}");
         assert_eq!(of_group(-1), Usage::default());
+    }
+
+    #[test]
+    fn who_computes_spends_time() {
+        let group = procfs::group_of(i32::try_from(std::process::id()).expect("a pid"));
+        let group = group.expect("a group");
+        let before = spent_by_group(group);
+        let mut sum = 0_u64;
+        let spent = loop {
+            sum = (0..1_000_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
+            let now = spent_by_group(group);
+            if now.cpu >= before.cpu + Duration::from_millis(50) {
+                break now;
+            }
+        };
+        assert!(spent.memory > 100_000, "{spent:?}");
+        assert_eq!(spent_by_group(-1), Spent::default());
     }
 }

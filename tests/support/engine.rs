@@ -106,6 +106,40 @@ pub fn remove_tags(host: &DockerHost, ours: &str) {
     });
 }
 
+/// Removes the images of which a tag or a digest begins so.
+pub fn remove_images(host: &DockerHost, begin: &str) {
+    let client = host.client();
+    on_a_runtime(async move {
+        let all = client.list_images(None::<ListImagesOptions>).await.unwrap_or_default();
+        let ours = |name: &String| name.starts_with(begin);
+        for image in all {
+            if image.repo_tags.iter().chain(&image.repo_digests).any(ours) {
+                let options = RemoveImageOptions { force: true, ..RemoveImageOptions::default() };
+                let _gone = client.remove_image(&image.id, Some(options), None).await;
+            }
+        }
+    });
+}
+
+/// Removes images of a name that were made long ago and have no container; each build of the program
+/// makes one of the sample app. Those of busybox are the same for all builds, and stay.
+pub fn remove_stale(host: &DockerHost, name: &str) {
+    const LONG_AGO: Duration = Duration::from_secs(3 * 60 * 60);
+    let client = host.client();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let before = i64::try_from((now - LONG_AGO).as_secs()).unwrap();
+    on_a_runtime(async move {
+        let options = ListImagesOptions {
+            filters: Some([("reference".to_owned(), vec![name.to_owned()])].into()),
+            ..ListImagesOptions::default()
+        };
+        let all = client.list_images(Some(options)).await.unwrap_or_default();
+        for tag in all.iter().filter(|image| image.created < before).flat_map(|i| &i.repo_tags) {
+            let _used = client.remove_image(tag, None::<RemoveImageOptions>, None).await;
+        }
+    });
+}
+
 /// Runs a future to its end, from inside or outside of another async runtime.
 pub fn on_a_runtime<F: Future<Output: Send> + Send>(future: F) -> F::Output {
     std::thread::scope(|scope| {

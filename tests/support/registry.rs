@@ -77,6 +77,15 @@ impl Registry {
     }
 }
 
+impl Drop for Registry {
+    /// What was pulled from here is of no use to anybody else.
+    fn drop(&mut self) {
+        if let Some(host) = super::engine::engine() {
+            super::engine::remove_images(&host, &format!("{}/", self.address));
+        }
+    }
+}
+
 fn digest(bytes: &[u8]) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let mut text = "sha256:".to_owned();

@@ -9,7 +9,7 @@ use switchback::demo::image;
 use switchback::runtime::docker::DockerRuntime;
 
 use super::daemon::PROGRAM;
-use super::engine::{DockerHost, on_a_runtime};
+use super::engine::{DockerHost, on_a_runtime, remove_stale};
 
 /// The sample app as an image on this engine.
 pub fn sample_image(host: &DockerHost) -> &'static str {
@@ -20,6 +20,7 @@ pub fn sample_image(host: &DockerHost) -> &'static str {
         let mut hasher = DefaultHasher::new();
         (built.len(), built.modified().unwrap()).hash(&mut hasher);
         let name = format!("switchback-story:{:016x}", hasher.finish());
+        remove_stale(host, "switchback-story");
         let root = image::root_file_system(Path::new(PROGRAM)).unwrap();
         let runtime = DockerRuntime::new(&host.url, "story").unwrap();
         let made = name.clone();

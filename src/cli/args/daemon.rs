@@ -85,8 +85,11 @@ pub enum Daemon {
     #[command(display_order = 42)]
     Events(Events),
     /// Shows the output of a service's instances
-    #[command(display_order = 43)]
+    #[command(display_order = 43, long_about = watching::LOGS)]
     Logs(watching::Logs),
+    /// Shows what each side of each service does, in one table
+    #[command(display_order = 31, long_about = watching::STATS)]
+    Stats(watching::Stats),
     /// Shows everything on the whole screen, live, with keys that act
     #[command(display_order = 31, long_about = watching::TOP)]
     Top(watching::Watching),
@@ -293,6 +296,7 @@ Shows how services stand.
   switchback status                 all services
   switchback status web -w          one service, live, until its rollout ends
   switchback status web -o json
+  switchback status --sheet -o json all that the text shows
 
 With a service, the exit code tells how it stands: 0 healthy or promoted, 3 rolled back by the
 analysis, 4 aborted, 5 never became healthy.";
@@ -305,6 +309,9 @@ pub struct Status {
     /// Watches until the rollout ends
     #[arg(short, long)]
     pub watch: bool,
+    /// With -o json: one object with the daemon, all services, and what happened and was done last
+    #[arg(long, conflicts_with_all = ["service", "watch"])]
+    pub sheet: bool,
     /// How data is written.
     #[command(flatten)]
     pub output: Output,

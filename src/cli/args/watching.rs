@@ -98,7 +98,7 @@ Shows all services on the whole screen, live; keys act on the chosen one.
   ↑ ↓ or k j   choose         p   promote (its step)      P   promote to the end
   a            abort          space   pause or resume     q   leave
 
-`p`, `P` and `a` ask first. On a pipe it prints the state once and ends.";
+Each asks first. On a pipe it prints the state once and ends.";
 
 /// `top`
 #[derive(Debug, Args)]
@@ -113,29 +113,70 @@ pub struct Watching {
     pub client: Client,
 }
 
+/// What it does, at length.
+pub(super) const LOGS: &str = "\
+Shows what the instances of a service have written, in the order in which it was written.
+
+  switchback logs web -f
+  switchback logs web --all --since 15m --grep error     canary, stable and warm together
+  switchback logs web --revision 4 --instance r4-1 -t";
+
+/// What it does, at length.
+pub(super) const STATS: &str = "\
+Shows what each side of each service does: requests, errors, latencies, processors and memory.
+
+  switchback stats              once
+  switchback stats web -w       live
+  switchback stats -o json      an array with an object for each side";
+
+/// `stats`
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Only this service
+    pub service: Option<Service>,
+    /// Again and again, until interrupted
+    #[arg(short, long)]
+    pub watch: bool,
+    /// How data is written.
+    #[command(flatten)]
+    pub output: Output,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// `logs`
 #[derive(Debug, Args)]
 pub struct Logs {
     /// The service
     pub service: Service,
-    /// Only instances of this revision
+    /// Only instances of this revision; the stable one when left out
     #[arg(long, value_parser = revision)]
     pub revision: Option<RevisionId>,
+    /// All revisions that have instances
+    #[arg(short, long, conflicts_with = "revision")]
+    pub all: bool,
+    /// Not before: 2026-12-01T08:00:00Z, or 15m ago
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// With the time of each line
+    #[arg(short, long)]
+    pub times: bool,
     /// Only instances whose name holds this
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
     /// Only lines that hold this text
     #[arg(long, value_name = "TEXT")]
     pub grep: Option<String>,
-    /// Goes on as lines come
-    #[arg(short, long, conflicts_with = "format")]
+    /// Goes on as lines come; with -o json an object for each line
+    #[arg(short, long)]
     pub follow: bool,
     /// How the answer is written.
     #[command(flatten)]
     pub output: Output,
-    /// How many lines of each instance
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
-    pub lines: usize,
+    /// How many lines of each instance; with --since all of them when left out
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
     /// Where the daemon is.
     #[command(flatten)]
     pub client: Client,

@@ -102,7 +102,7 @@ impl Shell {
 
     async fn status(&mut self, service: Option<&str>, json: bool) -> (Exit, String, String) {
         let service = service.map(str::to_owned);
-        let options = status::Options { service, watch: false, json };
+        let options = status::Options { service, json, ..Default::default() };
         let exit = status::run(&self.client, &mut self.console, options).await;
         let (out, err) = self.said();
         (exit, out, err)

@@ -188,7 +188,8 @@ async fn status_of_nothing_says_how_to_begin() {
 async fn status_watched_on_a_pipe_tells_changes_only() {
     let shell = Shell::new().await;
     let Shell { fake, client, out, mut console, .. } = shell;
-    let options = status::Options { service: Some("web".into()), watch: true, json: false };
+    let options =
+        status::Options { service: Some("web".into()), watch: true, ..Default::default() };
     let watching = tokio::spawn(async move { status::run(&client, &mut console, options).await });
     out.until("web  baking step 2 of 4  stable 75% canary 25%\n").await;
     fake.levers.set(|services| services[0].step = Some(3));
@@ -201,7 +202,8 @@ async fn status_watched_on_a_pipe_tells_changes_only() {
 async fn status_watched_ends_with_the_rollout() {
     let shell = Shell::new().await;
     let Shell { fake, client, out, mut console, .. } = shell;
-    let options = status::Options { service: Some("web".into()), watch: true, json: false };
+    let options =
+        status::Options { service: Some("web".into()), watch: true, ..Default::default() };
     let person = async {
         out.until("baking step 2 of 4").await;
         fake.levers.end("rolled_back", "rolled_back", Some("errors"), "it ended");
@@ -278,7 +280,8 @@ async fn events_logs_and_reload() {
     assert_eq!(events::run(&shell.client, &mut shell.console, options).await, Exit::Done);
     assert_eq!(shell.said(), Default::default());
 
-    let options = logs::Options { service: Some("web".into()), lines: 2, ..Default::default() };
+    let options =
+        logs::Options { service: Some("web".into()), lines: Some(2), ..Default::default() };
     assert_eq!(logs::run(&shell.client, &mut shell.console, options).await, Exit::Done);
     // Escape sequences of the app do not reach the terminal.
     assert_eq!(shell.said().0, "GET / 200\nred\n");

@@ -1,6 +1,6 @@
 //! Keys of what a container may not do.
 
-use super::Shape::{Integer, List, Size, Switch, Text, TextOrList};
+use super::Shape::{Integer, List, Map, Size, Switch, Text, TextOrList};
 use super::{Key, key};
 
 /// Keys that a service has.
@@ -34,7 +34,19 @@ pub(super) const HARDENING: &[Key] = &[
         "no_new_privileges",
         Switch,
         "true",
-        "Whether nothing in a container can gain more than it began with, by setuid programs for example.",
+        "Whether nothing in a container can gain more than it began with, by setuid programs for example. A `command` is not kept from it unless this is written.",
+    ),
+    key(
+        "secrets",
+        Map,
+        "",
+        "Secrets by name, each a file relative to this one or \"env:VARIABLE\" of the daemon's. An instance finds them in /run/secrets/NAME, a process in $CREDENTIALS_DIRECTORY/NAME; they are read when it starts, and shown nowhere.",
+    ),
+    key(
+        "own_network",
+        Switch,
+        "false",
+        "Whether the containers of the service have a Docker network of their own, which no other service is on. It comes before `networks`.",
     ),
     key(
         "read_only",

@@ -40,7 +40,13 @@ pub const BACKUP: &[Key] = &[
         "[]",
         "Command run in an instance; what it prints goes into the checkpoint: a database's dump.",
     ),
-    key("timeout", Duration, r#""30m""#, "How long the command may take."),
+    key(
+        "restore_command",
+        List,
+        "[]",
+        "Command run in an instance that has the restored volumes and no visitors, before a restored revision is deployed and in a restore test; what `command` printed is its standard input.",
+    ),
+    key("timeout", Duration, r#""30m""#, "How long either command may take."),
     key("keep", Integer(1, 10_000), "10", "Automatic checkpoints that stay; the oldest go first."),
     key(
         "max_age",

@@ -16,7 +16,7 @@ use crate::runtime::{Runtime as _, State};
 /// Something that can be freed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Freed {
-    /// `container`, `image`, `volume`, `checkpoint`, `file`.
+    /// `container`, `image`, `volume`, `network`, `checkpoint`, `file`.
     pub kind: String,
     /// What it is called.
     pub name: String,
@@ -46,6 +46,7 @@ enum Way {
     Container(InstanceId),
     Image(String),
     Volume(String),
+    Network(String),
     Checkpoint(String),
     File(std::path::PathBuf),
 }
@@ -82,6 +83,7 @@ impl Archivist {
             Way::Container(id) => Ok(self.docker.remove_container(&id).await?),
             Way::Image(name) => Ok(self.docker.remove_image(&name).await?),
             Way::Volume(name) => Ok(self.docker.remove_volume(&name).await?),
+            Way::Network(name) => Ok(self.docker.remove_network(&name).await?),
             Way::Checkpoint(id) => self.remove(&id).await.map(drop),
             Way::File(path) => {
                 let removed = tokio::fs::remove_file(&path).await;
@@ -164,6 +166,17 @@ impl Archivist {
                 let why = "restored from a checkpoint, and no kept revision has it";
                 let way = Way::Volume(volume.name.clone());
                 found.push((way, freed("volume", &volume.name, None, why)));
+            }
+        }
+        for (name, service) in self.docker.idle_networks().await? {
+            // One that is wanted is made again by whoever needs it, and may be about to be joined.
+            let wants = |held: &&Held| held.config.name.as_str() == service;
+            let wanted = held.iter().find(wants).is_some_and(|held| {
+                held.config.template.container.own_network || held.busy.is_some()
+            });
+            if !wanted {
+                let why = format!("no container of {service} is on it");
+                found.push((Way::Network(name.clone()), freed("network", &name, None, &why)));
             }
         }
         Ok(found)

@@ -12,6 +12,7 @@ mod adopt;
 mod build;
 mod clean;
 mod create;
+mod load;
 mod restore;
 mod source;
 

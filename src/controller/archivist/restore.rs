@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use utoipa::ToSchema;
 
+use super::load::Load;
 use super::{ArchiveTrouble, Archivist, Contents, Subject, aside};
 use crate::archive::format::{About, IMAGE, Manifest, REVISION};
 use crate::archive::{ArchiveError, reader};
@@ -78,6 +79,7 @@ impl Archivist {
         }
         let _taken = self.take(service)?;
         let contents = self.verify(id, told).await?;
+        let config = held.config.clone();
         if let Some(subject) = subject_of(held) {
             let note = format!("before {id} was restored");
             let listed = self.create_taken(subject, &note, true, told).await?;
@@ -85,6 +87,22 @@ impl Archivist {
         }
         let mark = format!("{}", jiff::Timestamp::now().as_millisecond());
         let unpacked = self.unpack(service, &contents, &mark, told).await?;
+        if Load::of(&contents, Some(&config)).is_some() {
+            // Before anybody meets it, in an instance of its own.
+            let tried = self.try_out(&contents, &unpacked.spec, Some(&config), told).await;
+            let trouble = match tried {
+                Ok(tested) if tested.healthy => None,
+                Ok(tested) => Some(ArchiveTrouble::Invalid(format!(
+                    "the dump was not loaded: what was restored is not well: {}",
+                    tested.diagnosis
+                ))),
+                Err(trouble) => Some(trouble),
+            };
+            if let Some(trouble) = trouble {
+                self.throw_away(&unpacked.volumes, unpacked.image_came.as_deref()).await;
+                return Err(trouble);
+            }
+        }
         told.begin("starting what was restored");
         match handle.launch(service.clone(), unpacked.spec).await {
             Ok(accepted) => {
@@ -299,6 +317,14 @@ impl Archivist {
             }
         };
         let (mut healthy, mut diagnosis) = self.becomes_healthy(&*runtime, &instance, spec).await;
+        if let Some(load) = Load::of(contents, config).filter(|_| healthy) {
+            match self.load(contents, &instance, load, told).await {
+                Ok(()) => diagnosis.push_str("; the dump was loaded"),
+                Err(trouble) => {
+                    (healthy, diagnosis) = (false, format!("its dump cannot be loaded: {trouble}"));
+                }
+            }
+        }
         let smoke = config.filter(|config| healthy && !config.plan.smoke.is_empty());
         if let Some(smoke) = smoke.map(|config| SmokeRun::beside(config, &instance, spec)) {
             told.begin("putting it through the smoke tests");
@@ -409,7 +435,7 @@ fn changed(
     Err(ArchiveError::Damaged { path, part: "manifest.json".to_owned(), reason }.into())
 }
 
-fn pipe() -> (mpsc::Sender<io::Result<Bytes>>, Flow) {
+pub(super) fn pipe() -> (mpsc::Sender<io::Result<Bytes>>, Flow) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let flow = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let piece: io::Result<Bytes> = receiver.recv().await?;
@@ -420,7 +446,10 @@ fn pipe() -> (mpsc::Sender<io::Result<Bytes>>, Flow) {
 
 /// Hands a part on, piece by piece. An error of the archive is handed on too, so that the engine does
 /// not take half of it for the whole.
-fn pour(part: &mut dyn Read, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+pub(super) fn pour(
+    part: &mut dyn Read,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
         match part.read(&mut piece) {

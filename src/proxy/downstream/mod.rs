@@ -16,6 +16,7 @@ mod gauge;
 mod head;
 mod http2;
 mod opening;
+mod outgoing;
 mod persistent;
 pub mod preamble;
 mod reply;
@@ -36,6 +37,7 @@ use tokio::net::TcpStream;
 use self::busy::Busy;
 use self::gauge::{Gauge, Wrong};
 use self::opening::{Opened, open};
+use self::outgoing::Owed;
 use self::stream::{Io, Transport};
 use self::wire::Wire;
 use super::admission::{Admitted, Pressure};
@@ -110,6 +112,8 @@ pub struct Downstream {
     pub(super) phase: Cell<Phase>,
     since: Cell<Tick>,
     blocked: Cell<Option<Tick>>,
+    /// What it is owed on its streams. HTTP/2 only, and boxed.
+    owed: Option<Box<RefCell<Owed>>>,
     /// It waits without hyper: its task need not look around for being quiet.
     pub(super) parked: Cell<bool>,
     /// Why it must end.
@@ -152,14 +156,14 @@ impl Deadlines {
 }
 
 impl Downstream {
-    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened) -> Rc<Self> {
+    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened, is_nobodys: bool) -> Rc<Self> {
         let multiplexed = opened.multiplexed;
         let local = || worker.table().announces.then(|| opened.local()).flatten();
         Rc::new(Self {
             peer,
             local: opened.announced.or_else(local),
             peer_value: address_value(peer.ip()),
-            trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
+            trusted: !is_nobodys && is_trusted(&worker.settings.trusted_proxies, peer.ip()),
             secure: matches!(opened.transport, Transport::Tls(_)),
             certificate: opened.certificate(),
             tunnel: RefCell::new(None),
@@ -173,6 +177,7 @@ impl Downstream {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(worker.clock.now()),
             blocked: Cell::new(None),
+            owed: multiplexed.then(Box::default),
             parked: Cell::new(false),
             doom: Cell::new(None),
             active: Cell::new(0),
@@ -257,6 +262,7 @@ impl Downstream {
             }
             Phase::Idle if quiet >= limits.keep_alive || self.is_old() => Doom::Idle,
             Phase::Head if quiet >= limits.header_read => Doom::Head,
+            _ if self.is_stalled(now, limits.write_stall) => Doom::Stalled,
             _ => match self.blocked.get() {
                 Some(since) if now.saturating_sub(since) >= limits.write_stall => Doom::Stalled,
                 _ => {
@@ -283,6 +289,10 @@ impl Downstream {
     /// still be worked on (CVE-2025-8671).
     fn is_overworked(&self, streams: u32) -> bool {
         self.active.get() > streams.saturating_mul(2)
+    }
+
+    fn is_stalled(&self, now: Tick, patience: Tick) -> bool {
+        self.owed.as_ref().is_some_and(|owed| owed.borrow().is_stalled(now, patience))
     }
 
     /// Whether nothing was said for so long that its buffers are better given back.
@@ -349,8 +359,6 @@ pub fn spawn(
             return;
         }
     };
-    // A refusal costs latency at most.
-    let _ = stream.set_nodelay(true);
     tokio::task::spawn_local(serve(
         Rc::clone(worker),
         stream,
@@ -386,10 +394,12 @@ async fn serve(
         worker.refuse(Reason::HandshakeTime, peer);
     }
     let Ok(Some(opened)) = opened else { return };
-    let connection = Downstream::new(&worker, peer, &opened);
-    let Opened { transport, multiplexed, .. } = opened;
+    // Where a preamble does not say whose the bytes are, they are not the word of whoever forwards them.
+    let is_nobodys = preamble && opened.announced.is_none();
+    let connection = Downstream::new(&worker, peer, &opened, is_nobodys);
+    let Opened { transport, multiplexed, first, .. } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
-    let io = Io::new(transport, Rc::clone(&connection));
+    let io = Io::new(transport, first, Rc::clone(&connection));
     if multiplexed {
         Box::pin(http2::serve(&worker, &connection, TokioIo::new(io))).await;
     } else {

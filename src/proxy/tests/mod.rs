@@ -24,4 +24,5 @@ mod secure;
 mod shield;
 mod sides;
 mod smaller;
+mod stalled;
 mod streams;

@@ -18,6 +18,7 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -271,13 +272,93 @@ impl DockerRuntime {
         }))
     }
 
+    /// Runs a command in a container and hands it bytes on its standard input. Ends with an error when
+    /// the command fails or takes too long; a command that takes too long goes on in its container.
+    pub async fn feed_in(
+        &self,
+        instance: &InstanceId,
+        command: &[String],
+        input: Flow,
+        within: Duration,
+    ) -> Result<(), RuntimeError> {
+        let config = ExecConfig {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..ExecConfig::default()
+        };
+        let id = instance.0.to_string();
+        let create = |docker: Docker| async move { docker.create_exec(&id, config).await };
+        let exec = self.client.call("preparing a command", ANSWER, create).await?.id;
+        let docker = self.client.engine().await?;
+        let program = command.first().cloned().unwrap_or_default();
+        let trouble = match timeout(within, fed(&docker, &exec, input)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(trouble)) => format!("{program} {trouble}"),
+            Err(_) => format!("{program} took longer than {within:?}"),
+        };
+        Err(RuntimeError::Failed(trouble))
+    }
+
     /// The same line to the engine, for a task of its own.
     fn aside(&self) -> Self {
         Self {
             client: std::sync::Arc::clone(&self.client),
             daemon: self.daemon.clone(),
+            secrets: self.secrets.clone(),
             tasks: self.tasks.clone(),
         }
+    }
+}
+
+/// Writes and reads at a time: a command that nobody listens to stops reading.
+async fn fed(docker: &Docker, exec: &str, mut from: Flow) -> Result<(), String> {
+    let started = docker.start_exec(exec, None).await.map_err(|error| error.to_string())?;
+    let StartExecResults::Attached { mut output, mut input } = started else {
+        return Err("was not attached to".to_owned());
+    };
+    let writing = async {
+        while let Some(piece) = from.next().await {
+            let piece = piece.map_err(|error| format!("did not get all of it: {error}"))?;
+            if input.write_all(&piece).await.is_err() {
+                // It has enough, or has ended: its exit code tells.
+                break;
+            }
+        }
+        let _ended = input.shutdown().await;
+        Ok::<(), String>(())
+    };
+    let reading = async {
+        let mut said = String::new();
+        while let Some(piece) = output.next().await {
+            let piece = piece.map_err(|error| error.to_string())?;
+            if let LogOutput::StdErr { message } = piece {
+                keep_last(&mut said, &message);
+            }
+        }
+        Ok::<String, String>(said)
+    };
+    let (written, said) = tokio::join!(writing, reading);
+    written?;
+    ended(docker, exec, &said?).await
+}
+
+/// The end of what a command complains of.
+fn keep_last(said: &mut String, message: &[u8]) {
+    said.push_str(&String::from_utf8_lossy(message));
+    let more = said.len().saturating_sub(SAID);
+    let from = (more..said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
+    said.drain(..from);
+}
+
+/// How a command in a container ended.
+async fn ended(docker: &Docker, exec: &str, said: &str) -> Result<(), String> {
+    let found = docker.inspect_exec(exec).await.map_err(|error| error.to_string())?;
+    match found.exit_code {
+        Some(0) => Ok(()),
+        Some(code) => Err(format!("exited with code {code}: {}", said.trim())),
+        None => Err("broke off".to_owned()),
     }
 }
 
@@ -299,20 +380,12 @@ async fn ran(
                 }
             }
             LogOutput::StdErr { message } => {
-                said.push_str(&String::from_utf8_lossy(&message));
-                let more = said.len().saturating_sub(SAID);
-                let from = (more..said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
-                said.drain(..from);
+                keep_last(&mut said, &message);
             }
             LogOutput::StdIn { .. } => {}
         }
     }
-    let ended = docker.inspect_exec(exec).await.map_err(|error| error.to_string())?;
-    match ended.exit_code {
-        Some(0) => Ok(()),
-        Some(code) => Err(format!("exited with code {code}: {}", said.trim())),
-        None => Err("broke off".to_owned()),
-    }
+    ended(docker, exec, &said).await
 }
 
 /// A flow that a task of its own feeds.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::{HostConfig, HostConfigLogConfig, ImageConfig};
+use bollard::models::{ContainerInspectResponse, HostConfig, HostConfigLogConfig, ImageConfig};
 
 use super::DockerRuntime;
 use super::client::ANSWER;
@@ -110,23 +110,53 @@ impl DockerRuntime {
     }
 }
 
+/// What is forbidden, as far as an app may run into it.
+#[derive(Debug, Clone, Copy)]
+struct Forbidden {
+    writing: bool,
+    root: bool,
+    powers: bool,
+}
+
 /// What an instance that could not start may have met, if its output says so.
 pub fn hint(spec: &RevisionSpec, lines: &[String]) -> Option<&'static str> {
     let hardening = &spec.container.hardening;
+    let is_nobody = spec.container.user.as_deref() == Some(NOBODY);
+    let forbidden = Forbidden {
+        writing: hardening.read_only,
+        root: hardening.unprivileged && is_nobody,
+        powers: hardening.capabilities.is_some(),
+    };
+    met(forbidden, lines)
+}
+
+/// The same of one that runs, and is not healthy.
+pub fn hint_of(found: &ContainerInspectResponse, lines: &[String]) -> Option<&'static str> {
+    let host = found.host_config.as_ref()?;
+    let user = found.config.as_ref().and_then(|config| config.user.as_deref());
+    let dropped = host.cap_drop.iter().flatten();
+    let forbidden = Forbidden {
+        writing: host.readonly_rootfs == Some(true),
+        root: user == Some(NOBODY),
+        powers: dropped.into_iter().any(|name| name == "ALL"),
+    };
+    met(forbidden, lines)
+}
+
+fn met(forbidden: Forbidden, lines: &[String]) -> Option<&'static str> {
     let says = |text: &str| lines.iter().any(|line| line.contains(text));
-    if hardening.read_only && says("Read-only file system") {
+    if forbidden.writing && says("Read-only file system") {
         return Some(
             "its root file system cannot be written: name the place in `tmpfs` or `volumes`, or write \
              read_only = false",
         );
     }
-    let is_nobody = spec.container.user.as_deref() == Some(NOBODY);
-    if hardening.unprivileged && is_nobody && says("ermission denied") {
+    if forbidden.root && says("ermission denied") {
         return Some(
             "it runs as nobody in place of root: name its `user`, or write user = \"0\" for root",
         );
     }
-    if hardening.capabilities.is_some() && says("peration not permitted") {
+    if forbidden.powers && says("peration not permitted") {
         return Some("root's powers are taken from it: name what it needs in `capabilities`");
     }
     None

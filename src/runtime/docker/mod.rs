@@ -13,16 +13,19 @@ pub mod build;
 mod client;
 mod container;
 pub mod data;
+mod diagnose;
 mod hardening;
 mod image;
 pub mod keep;
 mod labelled;
 mod once;
 mod output;
+mod private;
 mod room;
 mod watch;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +42,8 @@ use tokio_util::task::TaskTracker;
 
 use self::client::{ANSWER, Client, Host, Trouble};
 use super::hook::Ran;
-use super::room::{Room, Usage};
-use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening};
+use super::room::{Room, Spent, Usage};
+use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, Written};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::labelled::Labelled;
@@ -69,6 +72,7 @@ const LAST_LINES: usize = 50;
 pub struct DockerRuntime {
     client: Arc<Client>,
     daemon: String,
+    secrets: Option<PathBuf>,
     tasks: TaskTracker,
 }
 
@@ -81,7 +85,7 @@ impl DockerRuntime {
     pub fn new(docker_host: &str, daemon: &str) -> Result<Self, RuntimeError> {
         let host = Host::parse(docker_host).map_err(RuntimeError::Failed)?;
         let (client, daemon) = (Arc::new(Client::new(host)), daemon.to_owned());
-        Ok(Self { client, daemon, tasks: TaskTracker::new() })
+        Ok(Self { client, daemon, secrets: None, tasks: TaskTracker::new() })
     }
 
     /// All running containers with labels that say what they serve, and that we did not launch.
@@ -109,6 +113,7 @@ impl DockerRuntime {
         spec: &RevisionSpec,
         told: &Listener,
     ) -> Result<RevisionSpec, RuntimeError> {
+        self.check_secrets(spec)?;
         let always = spec.container.pull_always;
         let mut prepared = spec.clone();
         if let Some(id) = &spec.container.image_id {
@@ -127,6 +132,7 @@ impl DockerRuntime {
         spec: &RevisionSpec,
         ownership: &Ownership,
     ) -> Result<Instance, RuntimeError> {
+        let spec = &self.on_own_network(spec, &ownership.service).await?;
         let (id, fresh) = self.create(spec, ownership).await?;
         if let Err(error) = self.run(spec, &id, fresh).await {
             self.discard(&id).await;
@@ -187,7 +193,8 @@ impl DockerRuntime {
                     name: Some(name.clone()),
                     ..CreateContainerOptions::default()
                 };
-                let body = container::body(spec, image, ownership, &self.daemon);
+                let mut body = container::body(spec, image, ownership, &self.daemon);
+                self.give_secrets(spec, &name, &mut body).await?;
                 let create = |docker: Docker| async move {
                     docker.create_container(Some(options), body).await
                 };
@@ -285,6 +292,9 @@ impl DockerRuntime {
             ..ListContainersOptions::default()
         };
         let list = |docker: Docker| async move { docker.list_containers(Some(options)).await };
+        if self.keeps_secrets() {
+            self.forget_secrets().await?;
+        }
         let mut all = Vec::new();
         for summary in self.client.call("listing containers", ANSWER, list).await? {
             let Some(id) = summary.id else { continue };
@@ -319,6 +329,16 @@ impl DockerRuntime {
     }
 
     async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let found = if self.keeps_secrets() { self.look(id).await? } else { None };
+        let secrets = found.and_then(|found| self.secrets_of(&found));
+        self.remove_it(id).await?;
+        if let Some(dir) = secrets {
+            let _gone = tokio::fs::remove_dir_all(dir).await;
+        }
+        Ok(())
+    }
+
+    async fn remove_it(&self, id: &str) -> Result<(), RuntimeError> {
         let options = RemoveContainerOptions { force: true, v: true, link: false };
         let name = id.to_owned();
         let remove =
@@ -328,34 +348,6 @@ impl DockerRuntime {
             Ok(()) | Err(Trouble::Refused { status: 404 | 409, .. }) => Ok(()),
             Err(trouble) => Err(trouble.into()),
         }
-    }
-
-    /// Looks at the listening sockets in the container, when the engine runs on this machine.
-    async fn explain(&self, instance: &Instance) -> Option<String> {
-        let found = self.look(&instance.id.0).await.ok()??;
-        let ailment = container::ailment(&found);
-        self.in_the_way(instance, &found).await.or(ailment)
-    }
-
-    /// What is in the way of a connection, as seen in the container's network namespace.
-    async fn in_the_way(
-        &self,
-        instance: &Instance,
-        found: &ContainerInspectResponse,
-    ) -> Option<String> {
-        let Host::Unix(_) = self.client.host() else { return None };
-        let id = instance.id.0.to_string();
-        let pid = found.state.as_ref()?.pid.filter(|pid| *pid > 0)?;
-        let (pid, wanted) = (i32::try_from(pid).ok()?, instance.address);
-        let look = move || {
-            // From within another pid namespace, the number may be somebody else's.
-            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-            groups.contains(&id).then_some(())?;
-            listening::explain(&listening::namespace(pid)?, wanted, |port| {
-                format!("set port = {port}")
-            })
-        };
-        tokio::task::spawn_blocking(look).await.ok()?
     }
 }
 
@@ -418,12 +410,25 @@ impl Runtime for DockerRuntime {
         self.tail(&instance.0, lines).boxed()
     }
 
+    fn written<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        lines: usize,
+        since: Option<jiff::Timestamp>,
+    ) -> BoxFuture<'a, Result<Vec<Written>, RuntimeError>> {
+        self.written_by(&instance.0, lines, since).boxed()
+    }
+
     fn diagnose<'a>(&'a self, instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         self.explain(instance).boxed()
     }
 
     fn usage<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Option<Usage>> {
         self.used_by(&instance.0).boxed()
+    }
+
+    fn spent<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Option<Spent>> {
+        self.spent_by(&instance.0).boxed()
     }
 
     fn room(&self) -> BoxFuture<'_, Room> {

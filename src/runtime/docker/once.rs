@@ -41,6 +41,7 @@ impl DockerRuntime {
         Self {
             client: Arc::clone(&self.client),
             daemon: self.daemon.clone(),
+            secrets: self.secrets.clone(),
             tasks: self.tasks.clone(),
         }
     }
@@ -59,7 +60,7 @@ impl DockerRuntime {
         limit: Duration,
     ) -> Result<Ran, RuntimeError> {
         let until = Instant::now() + limit;
-        let mut spec = spec.clone();
+        let mut spec = self.on_own_network(spec, &ownership.service).await?;
         spec.env.extend(env.clone());
         spec.container.args = command.to_vec();
         let typed = image(&spec)?.to_owned();
@@ -82,6 +83,7 @@ impl DockerRuntime {
             }
             self.remove(&left.id.unwrap_or_default()).await?;
         }
+        self.give_secrets(&spec, &name, &mut body).await?;
         let options =
             CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
         let create =

@@ -9,14 +9,14 @@ use futures_util::StreamExt;
 
 use super::DockerRuntime;
 use super::client::Host;
-use crate::runtime::room::{Room, Usage, open_files};
+use crate::runtime::room::{Room, Spent, Usage, open_files};
 
 /// Adding up a container's files takes seconds on a busy disk; nobody waits longer for a figure.
 const SIZE: Duration = Duration::from_secs(10);
 
 impl DockerRuntime {
-    /// What a container uses.
-    pub(super) async fn used_by(&self, id: &str) -> Option<Usage> {
+    /// What a container takes of processors and memory.
+    pub(super) async fn spent_by(&self, id: &str) -> Option<Spent> {
         let name = id.to_owned();
         let stats = |docker: Docker| async move {
             let options = StatsOptions { stream: false, one_shot: true };
@@ -28,6 +28,16 @@ impl DockerRuntime {
             // The names of control groups version 2 and 1.
             stats.get("inactive_file").or_else(|| stats.get("total_inactive_file")).copied()
         });
+        let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage);
+        Some(Spent {
+            cpu: Duration::from_nanos(cpu.unwrap_or(0)),
+            memory: memory.usage?.saturating_sub(cached.unwrap_or(0)),
+        })
+    }
+
+    /// What a container uses.
+    pub(super) async fn used_by(&self, id: &str) -> Option<Usage> {
+        let spent = self.spent_by(id).await?;
         let name = id.to_owned();
         let inspect = |docker: Docker| async move {
             let options = InspectContainerOptions { size: true };
@@ -39,7 +49,7 @@ impl DockerRuntime {
         let pid = pid.filter(|pid| is_here && *pid > 0).and_then(|pid| i32::try_from(pid).ok());
         let written = found.and_then(|found| found.size_rw);
         Some(Usage {
-            memory: memory.usage?.saturating_sub(cached.unwrap_or(0)),
+            memory: spent.memory,
             disk: written.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             files: pid.map_or(0, open_files),
         })

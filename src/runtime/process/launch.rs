@@ -19,9 +19,9 @@ use super::{
 use crate::model::id::InstanceId;
 use crate::model::instance::{Exit, Instance, Ownership};
 use crate::model::revision::RevisionSpec;
-use crate::runtime::RuntimeError;
 use crate::runtime::shim::record::{MARKER, Record, Spec};
 use crate::runtime::shim::wire::{self, Report};
+use crate::runtime::{RuntimeError, files, secrets};
 
 /// How long a new instance is watched for ending at once (a wrong flag, a missing file), so that
 /// its launch can say so.
@@ -29,6 +29,13 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// Bytes of output kept per log file, two files per instance.
 const LOG_BYTES: u64 = 1024 * 1024;
+
+/// The directory of an instance's secrets, below its own.
+const SECRETS: &str = "secrets";
+/// By which variable an instance finds them: systemd's name for the same.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// An instance runs as we do; nobody else reads them.
+const SECRET: u32 = 0o400;
 
 /// Lines of output that a failed launch carries.
 const LAST_LINES: usize = 50;
@@ -110,14 +117,22 @@ impl ProcessRuntime {
         }
         self.forget(id, &dir).await?;
         let port = self.reserve_port(id)?;
+        let mut env = spec.env.clone();
+        let secrets = (!spec.secrets.is_empty()).then(|| dir.join(SECRETS));
+        if let Some(dir) = &secrets {
+            env.insert(CREDENTIALS.to_owned(), dir.display().to_string());
+        }
+        let wanted = spec.secrets.clone();
         let spec = Spec {
             ownership: ownership.clone(),
             command: command.to_vec(),
             port,
-            env: spec.env.clone(),
+            env,
+            no_new_privileges: spec.container.hardening.no_new_privileges,
             stop_grace: spec.stop_grace,
             orphan_grace: self.orphan_grace,
             log_bytes: LOG_BYTES,
+            files: files::before(),
         };
         let unwritable = |error: io::Error| {
             RuntimeError::Failed(format!(
@@ -128,6 +143,9 @@ impl ProcessRuntime {
         make_dir(&dir).map_err(unwritable)?;
         let lock = lock::take(&dir).map_err(unwritable)?;
         spec.write(&dir).map_err(unwritable)?;
+        if let Some(dir) = &secrets {
+            secrets::write(dir, &wanted, SECRET)?;
+        }
         let log = fs::File::create(dir.join("shim.log")).map_err(unwritable)?;
         let output = log.try_clone().map_err(unwritable)?;
 

@@ -30,11 +30,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use self::tether::{Tether, bury};
-use super::room::{self, Room, Usage};
+use super::room::{self, Room, Spent, Usage};
 use super::shim::output;
 use super::shim::record::{Record, Spec};
 use super::shim::wire::{self, Report};
-use super::{Found, Runtime, RuntimeError, RuntimeEvent, State, listening, procfs};
+use super::{
+    Found, Runtime, RuntimeError, RuntimeEvent, State, Written, listening, procfs, secrets,
+};
 use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Source};
@@ -273,6 +275,7 @@ impl Runtime for ProcessRuntime {
         async move {
             let path = spec.env.get("PATH").map(String::as_str);
             program::locate(command(spec)?, path).map_err(RuntimeError::NotFound)?;
+            secrets::check(&spec.secrets)?;
             Ok(spec.clone())
         }
         .boxed()
@@ -323,6 +326,23 @@ impl Runtime for ProcessRuntime {
         .boxed()
     }
 
+    fn written<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        lines: usize,
+        since: Option<jiff::Timestamp>,
+    ) -> BoxFuture<'a, Result<Vec<Written>, RuntimeError>> {
+        async move {
+            let Some(dir) = self.dir(instance) else { return Ok(Vec::new()) };
+            let read = move || output::written(&dir, lines, since);
+            let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other);
+            read.and_then(|read| read).map_err(|error| {
+                RuntimeError::Failed(format!("the output of {instance} cannot be read: {error}"))
+            })
+        }
+        .boxed()
+    }
+
     fn diagnose<'a>(&'a self, instance: &'a Instance) -> BoxFuture<'a, Option<String>> {
         async move {
             let dir = self.dir(&instance.id)?;
@@ -348,6 +368,15 @@ impl Runtime for ProcessRuntime {
             let dir = self.dir(instance)?;
             let child = Record::read(&dir).ok()?.child.filter(procfs::Identity::runs)?;
             tokio::task::spawn_blocking(move || room::of_group(child.pid)).await.ok()
+        }
+        .boxed()
+    }
+
+    fn spent<'a>(&'a self, instance: &'a InstanceId) -> BoxFuture<'a, Option<Spent>> {
+        async move {
+            let dir = self.dir(instance)?;
+            let child = Record::read(&dir).ok()?.child.filter(procfs::Identity::runs)?;
+            tokio::task::spawn_blocking(move || room::spent_by_group(child.pid)).await.ok()
         }
         .boxed()
     }

@@ -48,6 +48,11 @@ impl Child {
             writer.try_clone().map_err(|error| machine("no pipe for the output", &error))?;
         let mut command = command(dir, spec)?;
         command.stdin(Stdio::null()).stdout(writer).stderr(second);
+        if spec.no_new_privileges {
+            // Of this thread and all that it starts; there is no way back, and nothing else to start.
+            rustix::thread::set_no_new_privs(true)
+                .map_err(|error| machine("new privileges cannot be forbidden", &error.into()))?;
+        }
         let mut process = command.spawn().map_err(|error| refused(&spec.command, &error))?;
         // The command holds the writing ends; while it lives, the pipe would never close.
         drop(command);

@@ -36,6 +36,9 @@ pub struct Spec {
     pub port: u16,
     /// Environment beyond what is inherited.
     pub env: BTreeMap<String, String>,
+    /// Whether nothing in it can gain more than it began with.
+    #[serde(default)]
+    pub no_new_privileges: bool,
     /// What it gets to stop by itself when nobody says how long.
     #[serde(with = "duration_millis")]
     pub stop_grace: Duration,
@@ -44,6 +47,9 @@ pub struct Spec {
     pub orphan_grace: Duration,
     /// Bytes of output kept in each of the two log files.
     pub log_bytes: u64,
+    /// Files that it may have open; what the shim may where that is not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
 }
 
 impl Spec {
