@@ -55,6 +55,7 @@ mod state;
 mod strategies;
 mod support;
 mod tidy;
+mod together;
 mod upgrades;
 mod verdicts;
 mod watched;

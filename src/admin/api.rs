@@ -22,7 +22,9 @@ use super::extract::by;
 pub(super) use super::extract::{Asked, By, Named};
 use super::guard::{self, Guard};
 use super::problem::{Kind, Problem};
-use super::{audit, events, gates, health, keeping, links, metrics, openapi, reading, work};
+use super::{
+    audit, events, gates, health, keeping, links, metrics, openapi, reading, together, work,
+};
 use crate::controller::archivist::Archivist;
 use crate::controller::handle::{Handle, ReturnTo};
 use crate::controller::status::{
@@ -80,6 +82,7 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/daemon", get(daemon))
         .route("/reload", post(reload))
         .route("/services", get(reading::services))
+        .route("/deploy", post(together::deploy))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
         .route("/checkpoints", get(keeping::list))

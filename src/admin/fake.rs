@@ -184,6 +184,12 @@ impl Levers {
                     }
                     let _ = answer.send(accept());
                 }
+                Ask::DeployTogether(requests, answer) => {
+                    let names: Vec<&str> = requests.keys().map(ServiceName::as_str).collect();
+                    self.note(format!("deploy {} together", names.join(" and ")));
+                    let all = requests.keys().map(|name| accept().map(|one| (name.clone(), one)));
+                    let _ = answer.send(all.collect());
+                }
                 Ask::Say(name, said, answer) => {
                     self.note(format!("{said:?} {name}"));
                     let status = self.services.borrow().first().cloned();

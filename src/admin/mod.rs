@@ -28,6 +28,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+pub mod together;
 mod work;
 
 use std::net::SocketAddr;

@@ -4,7 +4,9 @@ use axum::response::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{api, audit, events, gates, health, keeping, links, metrics, problem, reading};
+use super::{
+    api, audit, events, gates, health, keeping, links, metrics, problem, reading, together,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +27,7 @@ use super::{api, audit, events, gates, health, keeping, links, metrics, problem,
         reading::services,
         reading::service,
         api::deploy,
+        together::deploy,
         api::promote,
         api::abort,
         api::pause,

@@ -337,7 +337,8 @@ impl Client {
         self.ask(Method::GET, path, Bytes::new(), READ_WITHIN).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    /// Asks for a change.
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,

@@ -125,7 +125,7 @@ pub(super) async fn deploy(
     watch::to_the_end(client, console, &followed, json).await
 }
 
-fn request(options: Options) -> Result<DeployRequest, Trouble> {
+pub(super) fn request(options: Options) -> Result<DeployRequest, Trouble> {
     let given = [
         ("SERVICE:TAG", options.tag.is_some()),
         ("--image", options.image.is_some()),
@@ -151,6 +151,7 @@ fn request(options: Options) -> Result<DeployRequest, Trouble> {
         bake: options.bake.map(show_duration),
         by: options.by,
         override_freeze: options.override_freeze,
+        joined: None,
     })
 }
 

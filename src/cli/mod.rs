@@ -41,6 +41,7 @@ mod stream;
 mod tester;
 #[cfg(test)]
 mod tests;
+mod together;
 mod top;
 pub mod trouble;
 pub mod version;

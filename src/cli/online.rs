@@ -9,7 +9,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::{
     audit, checkpoint, demo, deploy, doctor, events, gates, history, logs, reload, run, source,
-    state, stats, status, tester, top,
+    state, stats, status, tester, together, top,
 };
 use crate::config::load::{environment, load, locate};
 
@@ -74,14 +74,8 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
                 }
                 let names = services.drain(..).map(|one| one.service.to_string()).collect();
                 source::run(&client, console, names, &from, &options).await
-            } else if let [_, second, ..] = services.as_slice() {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    format!(
-                        "one service at a time, without --build or --git: and then {}",
-                        second.service
-                    ),
-                ));
+            } else if services.len() > 1 {
+                together::run(&client, console, options, services).await
             } else {
                 deploy::run(&client, console, options).await
             }

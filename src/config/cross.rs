@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
     leads(top, services);
     addresses(config, top, services);
     certificates(config, top, services);
+    super::group::check(top, services);
     if services.is_empty() && top.lacks("service") && top.lacks("tcp") && !config.runtime.labels {
         let problem =
             Problem::warning(None, "no service is configured: every request will be answered 404");

@@ -40,11 +40,9 @@ pub(super) fn read_mirror(section: &Section<'_>) -> Option<MirrorSpec> {
         inner.wrong("mask", &place, "`mask` cannot be read", &why);
     }
     let compare_body = inner.switch("compare_body");
-    for name in ["mask", "max_different"] {
-        if let Some(place) = inner.place_of(name).filter(|_| !compare_body) {
-            let title = format!("`{name}` has no effect where bodies are not compared");
-            inner.wrong(name, &place, title, "write compare_body = true, or leave it out");
-        }
+    if let Some(place) = inner.place_of("mask").filter(|_| !compare_body && !mask.is_empty()) {
+        let title = "`mask` has no effect where bodies are not compared";
+        inner.wrong("mask", &place, title, "write compare_body = true, or leave it out");
     }
     let lasts = inner.time_limit("for");
     let (interval, burst) =

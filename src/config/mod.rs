@@ -21,6 +21,7 @@ mod document;
 pub mod env_file;
 mod exceptions;
 mod exchange;
+mod group;
 mod hardening;
 mod hooks;
 pub mod image;
@@ -315,6 +316,8 @@ pub struct Service {
     pub keeping: Keeping,
     /// How its image is made from source.
     pub build: Build,
+    /// The group of services that it is deployed with.
+    pub group: Option<ServiceName>,
 }
 
 impl Service {

@@ -17,7 +17,7 @@ use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::secrets::read_secrets;
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, keeping, scalar, tcp};
+use super::{Service, env_file, group, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::preamble::Preamble;
@@ -110,8 +110,12 @@ fn read_service(
     let listen = if is_http { Vec::new() } else { tcp::read_listen(&section) };
     let (policy, leads) =
         if is_http { policy::read(&section, context) } else { Default::default() };
-    let mut settings =
-        if is_http { read_settings(&section, &name) } else { tcp::read_settings(&section) };
+    let group = if is_http { group::read_group(&section) } else { None };
+    let mut settings = if is_http {
+        read_settings(&section, group.as_ref().unwrap_or(&name))
+    } else {
+        tcp::read_settings(&section)
+    };
     settings.to_https = policy.base.to_https;
     let mut probe = read_probe(&section.inner("probe"));
     if !is_http && probe.kind == ProbeKind::Auto {
@@ -135,7 +139,7 @@ fn read_service(
     check_exchange(&section, &template, &plan, is_http);
     let place = section.place.clone();
     let service =
-        Service { name, routes, listen, settings, policy, template, plan, keeping, build };
+        Service { name, routes, listen, settings, policy, template, plan, keeping, build, group };
     Some(Read { service, route_places, leads, place })
 }
 

@@ -28,6 +28,7 @@ impl Driver {
             Ask::Deploy(name, request, told, answer) => {
                 self.deploy(&name, &request, told, answer);
             }
+            Ask::DeployTogether(requests, answer) => self.deploy_together(requests, answer),
             Ask::Launch(name, spec, answer) => self.deploy_exactly(&name, *spec, answer),
             Ask::Held(name, answer) => {
                 let _ = answer.send(self.held(name.as_ref()));
@@ -170,6 +171,7 @@ impl Driver {
             started,
         };
         let attempts = service.attempts_at(revision);
+        self.fleet.join(name, checkpoint.plan.joined.as_ref().map(|joined| joined.number));
         let (rollout, effects) = Rollout::begin(checkpoint, now);
         let shielded = self.fleet.shielded(name);
         let attempt = rollout.attempt;

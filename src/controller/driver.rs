@@ -283,6 +283,7 @@ impl Driver {
                     }
                 }
             }
+            self.keep_together();
             self.publish_status();
         }
         self.daemon.stopping = true;

@@ -169,7 +169,9 @@ impl Driver {
                 recorder.begin_epoch(now, resumed, compared);
             }
         }
-        let salt = active.rollout.id.0;
+        // Whoever is on the canary of one is on those of all.
+        let joined = active.rollout.plan.joined.as_ref();
+        let salt = joined.map_or(active.rollout.id.0, |joined| joined.number);
         let (is_again, attempts) = (active.judge.is_some() && began, active.attempts);
         self.fleet.shift(name, weight, salt);
         self.restart_rates(name);

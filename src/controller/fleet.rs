@@ -6,6 +6,7 @@
 
 mod compared;
 mod deployment;
+mod joined;
 mod mirrored;
 
 use std::collections::BTreeMap;
@@ -95,6 +96,7 @@ impl Fleet {
                     compares_instances: false,
                     fresh: None,
                     fresh_weight: Weight::ZERO,
+                    joined: None,
                     mirror: None,
                     stable: None,
                     canary: None,
@@ -220,6 +222,7 @@ impl Fleet {
             if let Some(canary) = deployment.canary.take() {
                 deployment.aside.extend(deployment.stable.replace(canary));
             }
+            deployment.joined = None;
             deployment.weight = Weight::ZERO;
             deployment.sessions = None;
             deployment.fresh_weight = Weight::ZERO;
@@ -289,11 +292,7 @@ impl Fleet {
             settings: Arc::clone(&deployment.settings),
             policy: deployment.policy.clone(),
             maintenance: deployment.maintenance,
-            canary_weight: if deployment.canary.is_some() {
-                deployment.weight
-            } else {
-                Weight::ZERO
-            },
+            canary_weight: self.published_weight(deployment),
             salt: deployment.salt.clone(),
             overdue: deployment.overdue,
             stable: deployment.stable.as_ref().filter(|group| group.serves()).map(Group::entry),
@@ -307,9 +306,10 @@ impl Fleet {
                 .filter(|_| deployment.fresh_weight > Weight::ZERO)
                 .map(|group| FreshEntry { weight: deployment.fresh_weight, side: group.entry() }),
         });
+        let services: Vec<ServiceEntry> = services.collect();
         let routes = || self.services.iter().map(|(name, service)| (name, &service.routes[..]));
         let index = self.index.get_or_insert_with(|| Arc::new(Index::new(routes())));
-        let table = RoutingTable::over(self.generation, services.collect(), Arc::clone(index));
+        let table = RoutingTable::over(self.generation, services, Arc::clone(index));
         self.live.publish(table);
     }
 

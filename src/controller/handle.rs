@@ -13,6 +13,7 @@ use super::status::{
     DaemonStatus, DeployAccepted, DeployRequest, EventRecord, FitStatus, InstanceLogs,
     MaintenanceRequest, RolloutRecord, ServiceStatus, StepForecast,
 };
+use super::together::{Accepted, Requests};
 pub use super::way_back::ReturnTo;
 use crate::analysis::scorecard::Sample;
 use crate::config::Service as ServiceConfig;
@@ -56,6 +57,8 @@ pub enum Ask {
         Listener,
         oneshot::Sender<Result<DeployAccepted, Refused>>,
     ),
+    /// Begin rollouts that go together.
+    DeployTogether(Requests, oneshot::Sender<Result<Accepted, Refused>>),
     /// Begin a rollout to exactly this.
     Launch(ServiceName, Box<RevisionSpec>, oneshot::Sender<Result<DeployAccepted, Refused>>),
     /// What is held of services: of one, or of all.
@@ -235,6 +238,11 @@ impl Handle {
             Ask::Deploy(service, Box::new(request), told, answer)
         })
         .await?
+    }
+
+    /// Begins rollouts that go together.
+    pub async fn deploy_together(&self, requests: Requests) -> Result<Accepted, Refused> {
+        self.ask_within(PREPARE_WITHIN, |answer| Ask::DeployTogether(requests, answer)).await?
     }
 
     /// Begins a rollout to a revision that is exactly this.

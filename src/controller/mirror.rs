@@ -1,15 +1,40 @@
 //! Copies of requests for a canary without visitors: their beginning, what they show, their end.
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::driver::Driver;
 use super::journal::Kind;
 use super::service::Active;
-use super::status::MirrorStatus;
 use crate::analysis::mirror;
 use crate::config::scalar;
 use crate::model::id::ServiceName;
 use crate::rollout::event::Event;
 use crate::rollout::phase::Phase;
 use crate::rollout::plan::Plan;
+
+/// Copies of requests to a canary without visitors, and what its answers showed beside stable's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorStatus {
+    /// The part of the GET and HEAD requests of which copies are sent, in percent.
+    pub share: f64,
+    /// Copies that were sent.
+    pub sent: u64,
+    /// Requests that were drawn, and not copied because of `max_rate` or `max_in_flight`.
+    pub left_out: u64,
+    /// Twins of answers that were compared.
+    pub compared: u64,
+    /// Errors of the canary and of stable among them.
+    pub failed: [u64; 2],
+    /// 4xx answers of the canary and of stable among them.
+    pub rejected: [u64; 2],
+    /// Twins in which the canary took longer than the limit on latency allows.
+    pub slower: u64,
+    /// Twins whose bodies were compared.
+    pub bodies: u64,
+    /// Those of them that differed.
+    pub different: u64,
+}
 
 impl Driver {
     /// Begins to send copies.

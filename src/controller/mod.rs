@@ -37,4 +37,5 @@ pub mod runtimes;
 mod service;
 pub mod settings;
 pub mod status;
+mod together;
 mod way_back;

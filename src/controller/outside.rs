@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{join_all, select_all};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::driver::Driver;
 use super::executor::Completion;
 use super::journal::Kind;
-use super::status::WebhookStatus;
 use crate::model::id::{RolloutId, ServiceName};
 use crate::model::webhook::{Webhook, WebhookKind};
 use crate::prober::call::{self, Call, Trust};
@@ -24,6 +25,23 @@ use crate::rollout::event::{Attempt, Event};
 use crate::rollout::machine::Kind as RolloutKind;
 use crate::rollout::phase::{PauseReason, Phase};
 use crate::telemetry::metrics;
+
+/// A program elsewhere that has a say in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookStatus {
+    /// Its name.
+    pub name: String,
+    /// Its type, as Flagger's.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `asking`, `yes`, `no` or `failed`.
+    pub state: String,
+    /// How often it was asked in this phase.
+    pub calls: u32,
+    /// What it last said, in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+}
 
 /// What is said of Kubernetes' namespaces, which are not here.
 const NAMESPACE: &str = "switchback";

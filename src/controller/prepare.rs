@@ -89,7 +89,11 @@ impl Driver {
         }
     }
 
-    fn admit_deploy(&self, name: &ServiceName, request: &DeployRequest) -> Result<Wanted, Refused> {
+    pub(super) fn admit_deploy(
+        &self,
+        name: &ServiceName,
+        request: &DeployRequest,
+    ) -> Result<Wanted, Refused> {
         let service = self.known(name)?;
         self.admit_new_rollout(service)?;
         self.admit_by_hand(service, request)?;
@@ -97,7 +101,8 @@ impl Driver {
         if let Some(stable) = service.stable_spec() {
             super::settings::inherit(&mut spec, stable);
         }
-        let plan = super::settings::plan_of(&service.config, request)?;
+        let mut plan = super::settings::plan_of(&service.config, request)?;
+        plan.joined = request.joined.clone();
         let (origin, checkpoint) = (request.origin.clone(), !request.no_checkpoint);
         let notes = super::gates::who(service, request).into_iter().collect();
         Ok(Wanted { origin, checkpoint, notes, ..Wanted::new(spec, plan) })

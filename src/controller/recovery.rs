@@ -212,6 +212,9 @@ impl Driver {
     fn recover_service(&mut self, name: &ServiceName, found: &BTreeMap<&'static str, Vec<Found>>) {
         let now = self.now();
         let Some(service) = self.services.get_mut(name) else { return };
+        let joined = service.active.as_ref().and_then(|a| a.rollout.plan.joined.as_ref());
+        // Before any of them has weight.
+        self.fleet.join(name, joined.map(|joined| joined.number));
         let runtimes = &self.runtimes;
         let revisions = &service.revisions;
         let stands = |revision: RevisionId, instance: &Instance| {

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::mirror::MirrorStatus;
+use super::outside::WebhookStatus;
 use crate::analysis::verdict::Verdict;
 use crate::model::certificate::CertificateStatus;
 use crate::model::id::InstanceId;
 use crate::model::revision::Origin;
+use crate::rollout::joined::Joined;
 use crate::rollout::strategy::Strategy;
 
 /// A service.
@@ -85,29 +88,6 @@ pub struct ServiceStatus {
     pub generation: u64,
 }
 
-/// Copies of requests to a canary without visitors, and what its answers showed beside stable's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct MirrorStatus {
-    /// The part of the GET and HEAD requests of which copies are sent, in percent.
-    pub share: f64,
-    /// Copies that were sent.
-    pub sent: u64,
-    /// Requests that were drawn, and not copied because of `max_rate` or `max_in_flight`.
-    pub left_out: u64,
-    /// Twins of answers that were compared.
-    pub compared: u64,
-    /// Errors of the canary and of stable among them.
-    pub failed: [u64; 2],
-    /// 4xx answers of the canary and of stable among them.
-    pub rejected: [u64; 2],
-    /// Twins in which the canary took longer than the limit on latency allows.
-    pub slower: u64,
-    /// Twins whose bodies were compared.
-    pub bodies: u64,
-    /// Those of them that differed.
-    pub different: u64,
-}
-
 /// A time without deploys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FreezeStatus {
@@ -130,23 +110,6 @@ pub struct ConfirmStatus {
     pub former: u32,
     /// Until when, RFC 3339.
     pub until: String,
-}
-
-/// A program elsewhere that has a say in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WebhookStatus {
-    /// Its name.
-    pub name: String,
-    /// Its type, as Flagger's.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `asking`, `yes`, `no` or `failed`.
-    pub state: String,
-    /// How often it was asked in this phase.
-    pub calls: u32,
-    /// What it last said, in one sentence.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub said: Option<String>,
 }
 
 /// Somebody who is told what happens.
@@ -413,6 +376,9 @@ pub struct DeployRequest {
     /// Deploys although the service is frozen. That it was is written down.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub override_freeze: bool,
+    /// With which others it goes.
+    #[serde(skip)]
+    pub joined: Option<Joined>,
 }
 
 /// What a deploy answers.

@@ -117,7 +117,11 @@ pub fn messages(
             let title = format!("{name}: revision {to} takes {weight} % of the traffic");
             vec![make(Occasion::Step, title, Vec::new(), vec![Link::Rollback])]
         }
-        Some("paused") if !event.message.ends_with(&PauseReason::Operator.to_string()) => {
+        Some("paused")
+            if ![PauseReason::Operator, PauseReason::Others]
+                .iter()
+                .any(|reason| event.message.ends_with(&reason.to_string())) =>
+        {
             let title = format!("{name}: revision {to} waits at {weight} % and needs a person");
             let reason = event.message.split_once(": ").map_or("", |(_, reason)| reason);
             let lines = std::iter::once(reason.to_owned()).chain(figures(record.verdict.as_ref()));

@@ -3,7 +3,7 @@
 use crate::model::weight::Weight;
 
 use super::machine::Rollout;
-use super::phase::Phase;
+use super::phase::{PauseReason, Phase};
 
 /// What a person says to a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,13 @@ impl Command {
                 "copies of requests are compared",
                 "wait for it; `switchback promote` skips it, `switchback abort` takes the canary back",
             ),
+            (
+                Self::Promote { full: false } | Self::Pause | Self::Resume,
+                Phase::Paused { reason: PauseReason::Others, .. },
+            ) => refuse(
+                "the others of its group are not as far",
+                "wait for them; `switchback abort` takes all of them back",
+            ),
             (Self::Pause, Phase::Paused { .. }) => {
                 refuse("paused already", "`switchback resume` goes on")
             }
@@ -101,6 +108,10 @@ impl Rollout {
             Command::Promote { full: true } if self.rolls() && !is_last => refuse(
                 "not all of its instances run",
                 "`switchback promote` without --full goes on to the next one",
+            ),
+            Command::Promote { full: true } | Command::Weight(_) if self.is_joined() => refuse(
+                "it goes step by step with its group",
+                "`switchback promote` without --full ends its step; `switchback abort` takes all back",
             ),
             Command::Pause if self.recreates() && self.settled == Weight::ZERO => refuse(
                 "visitors still wait",

@@ -61,6 +61,8 @@ pub enum Event {
         /// Which, and why.
         sentence: String,
     },
+    /// All others of its group are as far.
+    Together,
     /// The canary's requests have finished or were cut.
     Drained {
         /// Of the phase that asked.

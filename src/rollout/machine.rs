@@ -219,7 +219,11 @@ impl Rollout {
                 Event::Lost { sentence },
             ) => self.roll_back(Cause::Lost { sentence }, now),
             (
-                Phase::Launching | Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. },
+                Phase::Launching
+                | Phase::Probing
+                | Phase::Smoke
+                | Phase::Baking { .. }
+                | Phase::Paused { .. },
                 Event::Vetoed { sentence },
             ) => self.roll_back(Cause::Vetoed { sentence }, now),
             (Phase::Baking { step }, Event::Sampled(verdict)) => self.weigh(*step, &verdict, now),
@@ -234,6 +238,9 @@ impl Rollout {
                     }
                     _ => Step::nothing(),
                 }
+            }
+            (Phase::Paused { step, weight, reason: PauseReason::Others }, Event::Together) => {
+                self.go_together(*step, *weight, now)
             }
             (Phase::Paused { step, reason: PauseReason::Gate, .. }, Event::Tick { .. })
                 if self.is_late(now) =>
@@ -317,7 +324,7 @@ impl Rollout {
                 Command::Promote { full: false },
                 Phase::Baking { step } | Phase::Paused { step, .. },
             ) => self.go_on(*step, now),
-            (Command::Promote { full: false }, Phase::Mirroring) => self.bake(0, now),
+            (Command::Promote { full: false }, Phase::Mirroring) => self.begin_steps(now),
             (Command::Pause, Phase::Baking { step }) => {
                 self.pause(*step, PauseReason::Operator, now)
             }
@@ -380,7 +387,7 @@ impl Rollout {
         match (self.is_direct(), self.is_mirrored()) {
             (true, _) => self.promote(now),
             (false, true) => self.mirror(now),
-            (false, false) => self.bake(0, now),
+            (false, false) => self.begin_steps(now),
         }
     }
 
@@ -392,7 +399,7 @@ impl Rollout {
         self.go_on(step, now)
     }
 
-    pub(super) fn go_on(&mut self, step: usize, now: Moment) -> Step {
+    pub(super) fn leave(&mut self, step: usize, now: Moment) -> Step {
         match self.plan.steps.is_last(step) {
             true => self.promote(now),
             false if self.rolls() => self.grow(step + 1, now),
@@ -485,6 +492,7 @@ impl Rollout {
             Event::Sampled(_)
             | Event::Lost { .. }
             | Event::Vetoed { .. }
+            | Event::Together
             | Event::Tick { .. }
             | Event::Command(_) => false,
         }

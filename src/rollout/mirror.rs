@@ -40,7 +40,7 @@ impl Rollout {
             },
             Event::Lost { sentence } => self.roll_back(Cause::Lost { sentence }, now),
             Event::Vetoed { sentence } => self.roll_back(Cause::Vetoed { sentence }, now),
-            Event::Tick { .. } if self.is_late(now) => self.bake(0, now),
+            Event::Tick { .. } if self.is_late(now) => self.begin_steps(now),
             Event::Tick { .. } if self.is_time_to_save_again(now) => self.save_again(),
             Event::Tick { .. } => Step::nothing(),
             _ => Step::ignored(),

@@ -9,6 +9,7 @@ pub mod command;
 pub mod effect;
 pub mod event;
 mod invariants;
+pub mod joined;
 pub mod machine;
 mod mirror;
 pub mod phase;

@@ -95,6 +95,8 @@ pub enum PauseReason {
     },
     /// A gate: a person must say so before it goes on.
     Gate,
+    /// The others of its group are not as far. Goes on by itself when they are.
+    Others,
     /// The state could not be saved, so nothing may move forward.
     Unsaved {
         /// Why not.
@@ -176,6 +178,7 @@ impl fmt::Display for PauseReason {
             Self::Gate => f.write_str(
                 "a gate: `switchback promote` goes on, `switchback abort` takes it back",
             ),
+            Self::Others => f.write_str("the others of its group are not as far yet"),
             Self::Hold { sentence } | Self::Unsaved { sentence } => f.write_str(sentence),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::joined::Joined;
 use super::strategy::Strategy;
 use crate::analysis::criteria::Criteria;
 use crate::model::hook::{Hooks, Smoke};
@@ -83,6 +84,9 @@ pub struct Plan {
     /// Which requests are copied to the canary before it has visitors, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorSpec>,
+    /// The rollouts of other services that it goes through its steps with, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Joined>,
     /// What is run around the rollout.
     #[serde(default)]
     pub hooks: Hooks,
@@ -200,6 +204,7 @@ impl Default for Plan {
             confirm_within: Duration::ZERO,
             smoke: Vec::new(),
             mirror: None,
+            joined: None,
             hooks: Hooks::default(),
             webhooks: Vec::new(),
         }

@@ -52,6 +52,12 @@ impl Strategy {
         }
     }
 
+    /// Whether several services can take its steps together: both revisions of each run all the while.
+    #[must_use]
+    pub fn goes_together(self) -> bool {
+        matches!(self, Self::Canary | Self::BlueGreen)
+    }
+
     /// Whether the weights are the operator's to choose.
     #[must_use]
     pub fn has_steps(self) -> bool {

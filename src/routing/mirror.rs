@@ -155,7 +155,12 @@ impl Mask {
     /// Of these regular expressions. The error says which is none, and why.
     pub fn new(expressions: &[String]) -> Result<Self, String> {
         let expressions = expressions.iter().map(|text| {
-            Regex::new(text).map_err(|error| format!("{text:?} is no regular expression: {error}"))
+            Regex::new(text).map_err(|error| {
+                // A picture of where it is wrong comes first, over several lines.
+                let error = error.to_string();
+                let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                format!("{text:?} is no regular expression: {why}")
+            })
         });
         Ok(Self { expressions: expressions.collect::<Result<_, _>>()? })
     }

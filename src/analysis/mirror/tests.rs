@@ -22,11 +22,29 @@ fn a_canary_that_fails_everything_is_known_after_a_handful() {
         twins.record(0, [OK, BAD], Bodies::Unknown, true);
         says(&twins).result == Finding::Fail
     });
-    assert!(needed.is_some_and(|needed| (10..25).contains(&needed)), "{needed:?}");
+    assert_eq!(needed, Some(16));
     let verdict = says(&twins);
     assert!(verdict.sentence.starts_with("mirror, before any visitor: "), "{verdict:?}");
     assert!(verdict.sentence.contains("failed on the canary, 0 on stable"), "{verdict:?}");
     assert_eq!(verdict.checks[0].stable, Some(0.0));
+}
+
+#[test]
+fn one_that_fails_one_in_twenty_is_known_after_some_hundreds() {
+    let mut dice = Dice::new(3);
+    let mut needed: Vec<u32> = (0..61)
+        .map(|_| {
+            let twins = twins();
+            let found = (1..5_000).find(|_| {
+                let canary = if dice.roll() < 0.05 { BAD } else { OK };
+                twins.record(0, [OK, canary], Bodies::Unknown, true);
+                says(&twins).result == Finding::Fail
+            });
+            found.expect("it is found")
+        })
+        .collect();
+    needed.sort_unstable();
+    assert!((220..360).contains(&needed[30]), "{}", needed[30]);
 }
 
 #[test]

@@ -201,7 +201,7 @@ object for each. Ctrl-C stops following, not the rollout.";
 /// `deploy`
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The service, and after a colon the tag of its image; several, or none, with --build and --git
+    /// The service, and after a colon the tag of its image; several of one group, or with --build and --git several or none
     #[arg(value_name = "SERVICE[:TAG]", required_unless_present_any = ["build", "git"])]
     pub services: Vec<Target>,
     /// Builds the image from this directory, as it is

@@ -1,6 +1,6 @@
 //! Keys of how a new revision takes the place of the old one, and whether the host has room for it.
 
-use super::Shape::{Choice, Duration, Integer};
+use super::Shape::{Choice, Duration, Integer, Text};
 use super::{Key, key};
 
 /// Keys that a service has.
@@ -10,6 +10,12 @@ pub(super) const EXCHANGE: &[Key] = &[
         Choice(&["canary", "blue-green", "rolling", "recreate"]),
         r#""canary""#,
         "How a new revision takes the place of the old one: by `steps`; all at once, watched for `bake`; instance by instance; or, on a small host, stopped before the new one starts.",
+    ),
+    key(
+        "group",
+        Text,
+        "",
+        "Services of one group, deployed at a time, take each step together and go back together; who is on the canary of one is on those of all.",
     ),
     key(
         "queue",

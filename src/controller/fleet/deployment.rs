@@ -40,6 +40,8 @@ pub(super) struct Deployment {
     /// have at the present step: all that the canary is compared with, unless it is nothing.
     pub(super) fresh: Option<Group>,
     pub(super) fresh_weight: Weight,
+    /// Those of this number have one weight: the least that any of them has.
+    pub(super) joined: Option<u64>,
     /// What copies requests to the canary, while it has none of its own.
     pub(super) mirror: Option<Arc<Mirror>>,
     pub(super) canary: Option<Group>,

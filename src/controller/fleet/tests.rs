@@ -42,3 +42,42 @@ fn a_revision_is_returned_to_while_its_former_instances_drain() {
     fleet.remove_drained(&web, two);
     assert!(fleet.has(&instance(2).id));
 }
+
+#[test]
+fn joined_canaries_have_one_weight() {
+    let (live, names) = (Live::default(), ["api", "web"].map(|n| ServiceName::new(n).unwrap()));
+    let mut fleet = Fleet::new(live.clone(), 1);
+    let weights = || {
+        let table = Arc::clone(live.reader().load());
+        [0, 1].map(|at| table.services[at].canary_weight.percent())
+    };
+    let http1 = crate::model::revision::UpstreamProtocol::Http1.into();
+    for (name, number) in names.iter().zip([10, 20]) {
+        fleet.set_service(name, Vec::new(), ServiceSettings::default(), Spec::default());
+        fleet.place(name, Side::Stable, RevisionId(1), &[instance(number)], http1);
+        fleet.join(name, Some(7));
+        fleet.place(name, Side::Canary, RevisionId(2), &[instance(number + 1)], http1);
+    }
+    let [api, web] = &names;
+    let percent = |percent| Weight::from_percent(percent).unwrap();
+    // Up with the last, down with the first, each in one publish.
+    fleet.shift(api, percent(5.0), 7);
+    assert_eq!((weights(), fleet.weight(api)), ([0.0, 0.0], percent(5.0)));
+    fleet.shift(web, percent(5.0), 7);
+    assert_eq!(weights(), [5.0, 5.0]);
+    fleet.shift(web, Weight::ZERO, 7);
+    assert_eq!(weights(), [0.0, 0.0]);
+    fleet.remove(web, RevisionId(2));
+    assert_eq!(weights(), [0.0, 0.0], "the other one is still on its way back");
+    // Who has become stable holds nobody back.
+    fleet.place(web, Side::Canary, RevisionId(3), &[instance(22)], http1);
+    for name in [api, web] {
+        fleet.shift(name, Weight::FULL, 7);
+    }
+    fleet.switch(web);
+    assert_eq!(weights(), [100.0, 0.0]);
+    // Another deploy goes by itself.
+    fleet.join(api, None);
+    fleet.shift(api, percent(30.0), 8);
+    assert_eq!(weights(), [30.0, 0.0]);
+}

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::Plan;
 use crate::model::hook::{Smoke, SmokeAct};
+use crate::model::id::ServiceName;
 use crate::model::mirror::MirrorSpec;
 use crate::model::weight::Weight;
+use crate::rollout::joined::Joined;
 use crate::rollout::plan::OnInconclusive;
 use crate::rollout::strategy::Strategy;
 
@@ -55,6 +57,12 @@ pub(super) fn mirror() -> MirrorSpec {
     }
 }
 
+/// One of two that go together.
+fn joined() -> Joined {
+    let name = |text| ServiceName::new(text).expect("a name");
+    Joined { group: name("shop"), number: 7, members: vec![name("api"), name("web")] }
+}
+
 /// Some plan.
 pub(super) fn plan(chance: &mut Chance) -> Plan {
     let steps = ["5% 25% 50% 100%", "100%", "1% 100%", "0.5% 10% 99% 100%"];
@@ -80,7 +88,8 @@ pub(super) fn plan(chance: &mut Chance) -> Plan {
         gate_timeout: Duration::from_secs(60 + chance.below(600)),
         on_gate_timeout: *chance.pick(&on_inconclusive),
         smoke: if chance.one_in(3) { vec![smoke()] } else { Vec::new() },
-        mirror: chance.one_in(3).then(mirror),
+        mirror: chance.one_in(5).then(mirror),
+        joined: chance.one_in(8).then(joined),
         ..Plan::default()
     };
     plan.carried_out(u32::try_from(1 + chance.below(4)).unwrap_or(1))

@@ -52,6 +52,7 @@ impl World {
         let needs = matches!(
             rollout.phase,
             Phase::Probing
+                | Phase::Mirroring
                 | Phase::Baking { .. }
                 | Phase::Growing { .. }
                 | Phase::Paused { .. }

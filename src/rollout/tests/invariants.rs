@@ -122,6 +122,11 @@ impl Before {
             && now.since(self.since) >= plan.gate_timeout
     }
 
+    /// It has done what it had to, and the others have not.
+    fn waits_for_others(&self) -> bool {
+        matches!(self.phase, Phase::Paused { reason: PauseReason::Others, .. })
+    }
+
     /// The time of the copies is over, and nothing took the canary back.
     fn ends_mirror(&self, plan: &Plan, now: Moment) -> bool {
         let lasts = plan.mirror.as_ref().map(|mirror| mirror.lasts);
@@ -139,6 +144,7 @@ impl Before {
                     true
                 }
                 Event::Tick { .. } => self.passes_gate(plan, now) || self.ends_mirror(plan, now),
+                Event::Together => self.waits_for_others(),
                 Event::Sampled(verdict) if verdict.hold.is_some() => false,
                 Event::Sampled(verdict) => match (verdict.result, &before.phase) {
                     (Finding::Pass, Phase::Paused { reason, .. }) => {
@@ -169,7 +175,10 @@ impl Before {
                 by_verdict
                     || matches!(
                         event,
-                        Event::Ready { .. } | Event::Smoked { .. } | Event::Command(_)
+                        Event::Ready { .. }
+                            | Event::Smoked { .. }
+                            | Event::Command(_)
+                            | Event::Together
                     ),
                 "{event:?}"
             );

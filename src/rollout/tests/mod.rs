@@ -18,6 +18,7 @@ mod crash;
 mod disk;
 mod exchange;
 mod invariants;
+mod joined;
 mod law;
 mod mirror;
 mod recovery;

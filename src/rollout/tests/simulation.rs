@@ -91,13 +91,14 @@ enum Act {
     Write,
     FailWrite,
     Say,
+    Together,
     Lose,
     Retire,
     Crash,
 }
 
 /// How often each comes, in a hundred and something.
-const ACTS: [(Act, u64); 13] = [
+const ACTS: [(Act, u64); 14] = [
     (Act::Tick, 20),
     (Act::Jump, 2),
     (Act::Weigh, 22),
@@ -108,6 +109,7 @@ const ACTS: [(Act, u64); 13] = [
     (Act::Write, 24),
     (Act::FailWrite, 4),
     (Act::Say, 4),
+    (Act::Together, 14),
     (Act::Lose, 1),
     (Act::Retire, 1),
     (Act::Crash, 2),
@@ -162,6 +164,9 @@ fn happen(world: &mut World, act: Act, chance: &mut Chance) {
         Act::Write => world.answer_write(false, chance),
         Act::FailWrite => world.answer_write(true, chance),
         Act::Say => say(world, chance),
+        Act::Together => {
+            world.step(Event::Together, chance);
+        }
         Act::Lose => world.lose(chance),
         Act::Retire => world.retire_warm(),
         Act::Crash => world.crash(chance),
@@ -254,6 +259,7 @@ fn finish(world: &mut World, trace: &mut Trace, chance: &mut Chance) {
             chance,
         );
         let phase = world.rollout.as_ref().map(|rollout| rollout.phase.clone());
+        world.step(Event::Together, chance);
         if matches!(phase, Some(Phase::Paused { .. })) {
             world.step(Event::Command(Command::Resume), chance);
         }

@@ -1,0 +1,80 @@
+//! `switchback deploy web:v2 api:v2`: several services of one group, through each step together.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::args::daemon::Target;
+use super::client::Client;
+use super::console::{Console, Line, Look};
+use super::deploy::{self, Options};
+use super::exit::Exit;
+use super::trouble::{self, Trouble};
+use super::watch::{self, Followed};
+use crate::admin::together::{TogetherAccepted, TogetherRequest};
+
+/// Deploys them.
+pub async fn run(
+    client: &Client,
+    console: &mut Console,
+    options: Options,
+    targets: Vec<Target>,
+) -> Exit {
+    let deployed = deploy(client, console, options, targets).await;
+    trouble::ended(console, deployed)
+}
+
+async fn deploy(
+    client: &Client,
+    console: &mut Console,
+    options: Options,
+    targets: Vec<Target>,
+) -> Result<Exit, Trouble> {
+    let usage = |sentence: String| Err(Trouble::new(Exit::Usage, sentence));
+    if options.image.is_some() || options.command.is_some() || options.endpoints.is_some() {
+        return usage(
+            "several services at a time run what is configured, each with its tag".into(),
+        );
+    }
+    if options.dry_run {
+        return usage("--dry-run takes one service at a time".into());
+    }
+    let (detach, json) = (options.detach, options.json);
+    let mut services = BTreeMap::new();
+    for Target { service, tag } in targets {
+        let name = service.to_string();
+        let options = Options { service: Some(name.clone()), tag, ..options.clone() };
+        if services.insert(name.clone(), deploy::request(options)?).is_some() {
+            return usage(format!("{name} stands there twice"));
+        }
+    }
+    let request = TogetherRequest { services };
+    let accepted: TogetherAccepted = client.post("/api/v1/deploy", &request).await?;
+    for (name, one) in &accepted.services {
+        if json {
+            console.json(&json!({
+                "kind": "accepted", "service": name, "rollout": one.rollout,
+                "revision": one.revision, "strategy": one.strategy,
+            }));
+        } else if detach {
+            console.data(one.rollout.to_string());
+        } else {
+            let line = Line::new().and(Look::Strong, name);
+            let line = line.plain(&format!("  revision {}, with its group", one.revision));
+            console.talk(line.and(Look::Faint, &format!("   rollout {}", one.rollout)));
+        }
+    }
+    if detach {
+        return Ok(Exit::Done);
+    }
+    // One after the other: they end together.
+    let mut worst = Exit::Done;
+    for (service, one) in accepted.services {
+        let followed = Followed { service, rollout: one.rollout };
+        let exit = watch::to_the_end(client, console, &followed, json).await?;
+        if exit as u8 > worst as u8 {
+            worst = exit;
+        }
+    }
+    Ok(worst)
+}
