@@ -146,8 +146,9 @@ fn in_one_order(daemon: &Daemon, next: &[&str]) {
 fn what_processes_write_comes_in_one_order() {
     let plan = format!("replicas = 2\nsteps = \"50% 100%\"\n{LONG}");
     let mut daemon = Daemon::configured(Runs::Processes, &plan).unwrap();
-    let script =
-        format!("(while echo tick; do sleep 0.2; done) & exec {PROGRAM} sample-app --port {{port}}");
+    let script = format!(
+        "(while echo tick; do sleep 0.2; done) & exec {PROGRAM} sample-app --port {{port}}"
+    );
     let text = daemon.file(&plan);
     let lines = text.lines().map(|line| match line.starts_with("command =") {
         true => format!("command = [\"/bin/sh\", \"-c\", {script:?}]"),

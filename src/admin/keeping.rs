@@ -172,7 +172,7 @@ pub(super) async fn restore(
     let WhichRequest { checkpoint, .. } = which(body, &["checkpoint"])?;
     let archivist = archivist(&state)?;
     answered(&headers, |told| async move {
-        Ok(archivist.restore(&state.handle, &name, &checkpoint, &told).await?)
+        Ok(Box::pin(archivist.restore(&state.handle, &name, &checkpoint, &told)).await?)
     })
     .await
 }

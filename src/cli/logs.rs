@@ -178,7 +178,7 @@ fn in_order(logs: &[InstanceLogs]) -> Vec<Said<'_>> {
         }
     }
     // Stable: lines of one instance stay as they are.
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, said)| said).collect()
 }
 

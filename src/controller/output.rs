@@ -28,6 +28,9 @@ pub struct Output {
     pub times: bool,
 }
 
+/// An instance, its revision, and who has its output.
+type Asked = (Arc<dyn Runtime>, RevisionId, InstanceId);
+
 impl Driver {
     pub(super) fn logs(
         &self,
@@ -53,11 +56,7 @@ impl Driver {
     }
 
     /// Whose output is wanted, and who has it.
-    fn wanted_of(
-        &self,
-        name: &ServiceName,
-        wanted: &Output,
-    ) -> Result<Vec<(Arc<dyn Runtime>, RevisionId, InstanceId)>, Refused> {
+    fn wanted_of(&self, name: &ServiceName, wanted: &Output) -> Result<Vec<Asked>, Refused> {
         let service = self.known(name)?;
         let found = service.placed();
         let stable = service.record.stable.as_ref().map(|placed| placed.revision);
