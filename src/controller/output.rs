@@ -28,7 +28,7 @@ pub struct Output {
     pub times: bool,
 }
 
-/// An instance whose output is wanted, and who has it.
+/// An instance, its revision, and who has its output.
 type Asked = (Arc<dyn Runtime>, RevisionId, InstanceId);
 
 impl Driver {
@@ -55,6 +55,7 @@ impl Driver {
         });
     }
 
+    /// Whose output is wanted, and who has it.
     fn wanted_of(&self, name: &ServiceName, wanted: &Output) -> Result<Vec<Asked>, Refused> {
         let service = self.known(name)?;
         let found = service.placed();

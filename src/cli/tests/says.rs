@@ -104,7 +104,7 @@ async fn status_shows_sides_instances_verdict_and_notes() {
   stable         3  75%   74.8%    411   0.03%  18ms  61ms  104ms     18210
   canary         4  25%   25.2%    138   0.03%  18ms  61ms  104ms     18210
   ├─ stable revision 3  ghcr.io/acme/web:v3
-  │  └─ ✔ web-3-1  172.17.0.2:3000  healthy, 4 in flight
+  │  └─ ✔ web-3-1  172.17.0.2:3000  healthy, 4 in flight, 12.5% cpu, 85 MB
   └─ canary revision 4  ghcr.io/acme/web:v4
      └─ ✔ web-4-1  172.17.0.2:3000  healthy, 4 in flight
   ✔ errors    errors 0.03 % of 18210, at most 1 %
