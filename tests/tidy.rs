@@ -179,7 +179,7 @@ const ROOMS: [Room; 20] = [
 ];
 
 /// A foreign crate and where it lives, as beginnings of paths below `src/`.
-const HOMES: [(&[&str], &[&str]); 12] = [
+const HOMES: [(&[&str], &[&str]); 14] = [
     (&["brotli", "flate2"], &["proxy/compress.rs"]),
     (&["mime_guess"], &["proxy/files"]),
     (&["argon2", "bcrypt", "sha_crypt"], &["proxy/credentials.rs"]),
@@ -203,6 +203,8 @@ const HOMES: [(&[&str], &[&str]); 12] = [
     ),
     (&["instant_acme", "rcgen"], &["certificates/"]),
     (&["x509_parser"], &["proxy/tls"]),
+    (&["h3"], &["proxy/downstream/http3"]),
+    (&["quinn"], &["proxy/downstream/http3", "proxy/tls"]),
     (
         &["rustls", "tokio_rustls"],
         &[
