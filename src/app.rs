@@ -27,6 +27,7 @@ use crate::proxy::tls::{Certificates, TlsError};
 use crate::routing::live::Live;
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
+use crate::runtime::files;
 use crate::runtime::fixed::FixedRuntime;
 use crate::runtime::process::ProcessRuntime;
 use crate::store::records::Exported;
@@ -101,6 +102,7 @@ impl House {
         read: ReadConfig,
         heritage: Option<Heritage>,
     ) -> Result<Self, OpenError> {
+        files::raise();
         let program = std::env::current_exe()
             .map_err(|source| OpenError::System { what: "where this program is", source })?;
         let workers = match config.listen.workers {

@@ -17,7 +17,7 @@ fn stable_is_untouched(daemon: &Daemon, before: &Value, running: &[String]) {
     assert_eq!(after["weights"]["stable"], 100.0);
     assert_eq!(after["stable"]["revision"], before["stable"]["revision"]);
     assert_eq!(after["stable"]["instances"][0]["id"], before["stable"]["instances"][0]["id"]);
-    assert_eq!(daemon.running(), running, "only what ran before runs");
+    daemon.until("only what ran before runs", || daemon.running() == running);
     assert_eq!(daemon.get("/").unwrap().status, 200);
 }
 

@@ -165,7 +165,7 @@ fn a_hook_of_the_image_runs_in_a_container_of_its_own() {
     let last = said.last();
     let cause = last["cause"].as_str().unwrap();
     assert!(cause.contains("before_deploy failed: it exited with code 2"), "{cause}");
-    assert_eq!(daemon.running(), running);
+    daemon.until("only what ran before runs", || daemon.running() == running);
 
     daemon.configure(&daemon.file(&plan.replace("--no-such-flag", "--help")));
     assert_eq!(daemon.cli(&["reload"]).code, 0);

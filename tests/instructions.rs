@@ -32,6 +32,9 @@ const ALLOWANCE: f64 = 0.05;
 const ALLOWANCE_ELSEWHERE: f64 = 0.15;
 /// What counting what a request says of its side may add to it.
 const OBSERVATION: f64 = 0.01;
+/// What a rule on another route, and one that sets a field of each response, may add to it.
+const RULE_ELSEWHERE: f64 = 0.02;
+const RULE_HERE: f64 = 0.04;
 /// Requests in the two counts whose difference is taken, so that start and end cancel.
 const FEW: usize = 80;
 const MANY: usize = 480;
@@ -142,6 +145,32 @@ fn counting_an_observation_costs_hardly_anything() {
         }
     }
     panic!("an observation costs {:.2} % of a request's instructions", costs * 100.0);
+}
+
+#[test]
+fn a_rule_costs_who_it_is_about() {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("SKIPPED: instructions are counted on x86_64");
+        return;
+    }
+    let Some(valgrind) = client("valgrind") else { return };
+    let origin = origin();
+    let mut told = String::new();
+    for _ in 0..TRIES {
+        let of = |rules: &str| of_one_request(&valgrind, origin, Speech::Http1, rules);
+        let plain = of("");
+        let elsewhere =
+            of("[[service.web.route]]\npath = \"/never\"\nstatus = 404\n") / plain - 1.0;
+        let here = of("headers = { set = { X-One = \"1\" } }\n") / plain - 1.0;
+        told = format!("{:.2} % elsewhere, {:.2} % here", elsewhere * 100.0, here * 100.0);
+        println!("{told}");
+        // Less than nothing is a fault of the counting too.
+        let is_fair = |part: f64, most: f64| (-OBSERVATION / 2.0..=most).contains(&part);
+        if is_fair(elsewhere, RULE_ELSEWHERE) && is_fair(here, RULE_HERE) {
+            return;
+        }
+    }
+    panic!("a rule costs {told}");
 }
 
 /// Instructions of one request, with this in the service's table.

@@ -1,70 +1,20 @@
 //! From source: real builds by a real engine, from a real repository.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::kept_images::{configure, of_image};
 use crate::support::daemon::Daemon;
-
-/// An app that needs no base image.
-const DOCKERFILE: &str = "FROM scratch\n\
-    COPY busybox /bin/busybox\n\
-    RUN [\"/bin/busybox\", \"--install\", \"/bin\"]\n\
-    COPY www /www\n\
-    CMD [\"httpd\", \"-f\", \"-p\", \"3000\", \"-h\", \"/www\"]\n";
+use crate::support::repository::{DOCKERFILE, Repository};
 
 /// A repository with two apps side by side.
-struct Repository {
-    dir: tempfile::TempDir,
-}
-
-impl Repository {
-    fn new() -> Option<Self> {
-        if crate::support::client("git").is_none() || !Path::new("/bin/busybox").exists() {
-            return None;
-        }
-        let this = Self { dir: tempfile::tempdir().unwrap() };
-        this.git(&["init", "-q", "-b", "main"]);
-        this.git(&["config", "user.email", "a@example.com"]);
-        this.git(&["config", "user.name", "A"]);
-        for app in ["front", "back"] {
-            this.put(&format!("{app}/Dockerfile"), DOCKERFILE);
-            this.put(&format!("{app}/www/index.html"), "well");
-            this.put(&format!("{app}/www/page.html"), "one");
-            fs::copy("/bin/busybox", this.path().join(app).join("busybox")).unwrap();
-        }
-        this.put("README", "two apps");
-        this.commit("first");
-        Some(this)
+fn two_apps() -> Option<Repository> {
+    let repository = Repository::begin()?;
+    for app in ["front", "back"] {
+        repository.app(app, &[("index.html", "well"), ("page.html", "one")]);
     }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().to_owned()
-    }
-
-    fn text(&self) -> String {
-        self.path().display().to_string()
-    }
-
-    fn git(&self, words: &[&str]) -> String {
-        let output = Command::new("git").arg("-C").arg(self.dir.path()).args(words).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "git {words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    fn put(&self, name: &str, text: &str) {
-        let path = self.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn commit(&self, message: &str) -> String {
-        self.git(&["add", "."]);
-        self.git(&["commit", "-q", "-m", message]);
-        self.git(&["rev-parse", "HEAD"])
-    }
+    repository.put("README", "two apps");
+    repository.commit("first");
+    Some(repository)
 }
 
 fn page(daemon: &Daemon, host: &str) -> String {
@@ -109,7 +59,7 @@ fn remove(daemon: &Daemon, name: &str) {
 
 #[test]
 fn a_branch_is_built_and_only_what_changed_is_deployed() {
-    let Some(repository) = Repository::new() else { return };
+    let Some(repository) = two_apps() else { return };
     let Some(daemon) = daemon("git") else { return };
     let first = repository.git(&["rev-parse", "HEAD"]);
     let (url, short) = (repository.text(), first[..12].to_owned());
@@ -164,7 +114,7 @@ fn a_branch_is_built_and_only_what_changed_is_deployed() {
 
 #[test]
 fn a_directory_is_built_as_it_is_and_a_failing_build_shows_its_last_lines() {
-    let Some(repository) = Repository::new() else { return };
+    let Some(repository) = two_apps() else { return };
     let Some(daemon) = daemon("tree") else { return };
     let first = repository.git(&["rev-parse", "HEAD"]);
     repository.put("front/www/page.html", "not committed");

@@ -67,6 +67,20 @@ fn all_at_once_and_taken_back(runs: Runs) {
 }
 
 #[test]
+fn what_fails_all_at_once_is_taken_back_however_short_the_step() {
+    let plan = format!("strategy = \"blue-green\"\n{SHORT}");
+    let daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
+    let load = Load::begin(daemon.http, 100);
+    let said = daemon.deploy("errors:1", &[]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert_eq!(daemon.service()["stable"]["revision"], 1);
+    // One that fails half of the time needs a second or two more to be told from chance.
+    let said = daemon.deploy("errors:0.5", &[]);
+    assert_eq!(said.code, 3, "{said:?}");
+    load.end();
+}
+
+#[test]
 fn a_process_takes_over_all_at_once() {
     all_at_once_and_taken_back(Runs::Processes);
 }

@@ -41,7 +41,11 @@ const ROOMS: [Room; 20] = [
     pure("analysis", 1, &["model"]),
     pure("rollout", 2, &["analysis", "model"]),
     pure("edge", 2, &["model"]),
-    pure("routing", 2, &["analysis::scorecard", "edge", "model"]),
+    pure(
+        "routing",
+        2,
+        &["analysis::criteria", "analysis::mirror", "analysis::scorecard", "edge", "model"],
+    ),
     room("runtime", 2, &["model"]),
     room("prober", 2, &["model"]),
     room("archive", 2, &["model"]),
@@ -53,6 +57,7 @@ const ROOMS: [Room; 20] = [
             "rollout::plan",
             "rollout::strategy",
             "routing::asset",
+            "routing::mirror",
             "routing::settings",
             "routing::table",
             "analysis",
@@ -179,9 +184,10 @@ const ROOMS: [Room; 20] = [
 ];
 
 /// A foreign crate and where it lives, as beginnings of paths below `src/`.
-const HOMES: [(&[&str], &[&str]); 14] = [
+const HOMES: [(&[&str], &[&str]); 15] = [
     (&["brotli", "flate2"], &["proxy/compress.rs"]),
     (&["mime_guess"], &["proxy/files"]),
+    (&["regex"], &["routing/mirror.rs"]),
     (&["argon2", "bcrypt", "sha_crypt"], &["proxy/credentials.rs"]),
     (&["rolling_file"], &["telemetry/access_log"]),
     (&["bollard"], &["runtime/docker"]),

@@ -6,13 +6,14 @@
 //! machine is noisy for all alike; what is printed is the median of rounds with its range.
 //!
 //! `NGINX=`, `HAPROXY=` and `SWITCHBACK=` name other binaries. `--section WORD` (repeatable) keeps the
-//! sections named so: work, instructions, price, memory, losses, latency, switching, scaling; `--only WORD`
+//! sections named so: work, instructions, price, files, memory, losses, latency, switching, scaling; `--only WORD`
 //! the kinds of work whose name contains the word; `--rounds N` and `--seconds S` change how long is
 //! measured. `--write` puts the table into the README and the picture beside this.
 
 mod bars;
 mod callgrind;
 mod edge_price;
+mod edge_work;
 mod hold;
 mod insecure;
 mod latency;
@@ -160,6 +161,9 @@ fn measure(options: &Options) -> Result<()> {
     // Quick is for what may have changed by a mistake; a price is looked at when a feature is made.
     if options.has("price") && (!options.quick || options.asks("price")) {
         price::measure(options, &site, &mut report)?;
+    }
+    if options.has("files") && (!options.quick || options.asks("files")) {
+        edge_work::measure(options, &site, &mut report)?;
     }
     if options.has("memory") {
         memory::measure(options, &site, &mut report)?;

@@ -84,6 +84,10 @@ pub struct Setup {
     pub service: String,
     /// More tables for Switchback.
     pub tables: String,
+    /// More lines for Switchback's `[listen]`.
+    pub listen: String,
+    /// More lines for nginx's server.
+    pub nginx: String,
     /// A program that runs it, such as callgrind.
     pub wrapper: Vec<String>,
 }
@@ -102,6 +106,8 @@ impl Setup {
             behind: Behind::Addresses,
             service: String::new(),
             tables: String::new(),
+            listen: String::new(),
+            nginx: String::new(),
             wrapper: Vec::new(),
         }
     }

@@ -4,11 +4,13 @@
 //! proxy ([`alone`]). Looking up a route is timed, because a big table misses caches.
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback::analysis::scorecard::{Row, Scorecard};
 use switchback::model::id::ServiceName;
+use switchback::model::preamble::{self, Preamble};
 use switchback::model::weight::Weight;
 use switchback::proxy::ids::Mint;
 use switchback::routing::split::Salt;
@@ -41,6 +43,8 @@ pub struct Feature {
     pub off: &'static str,
     /// Tables of its own. `{here}` is a folder to write to.
     pub tables: &'static str,
+    /// Lines in `[listen]`.
+    pub listen: &'static str,
     /// What requests bring along for it.
     pub fields: &'static [&'static str],
     /// What it is compared with: a split, or a single pool.
@@ -49,7 +53,7 @@ pub struct Feature {
 
 /// A feature that is a line or two in the service's table, on a single pool.
 pub const fn policy(name: &'static str, service: &'static str) -> Feature {
-    Feature { name, service, off: "", tables: "", fields: &[], on_split: false }
+    Feature { name, service, off: "", tables: "", listen: "", fields: &[], on_split: false }
 }
 
 const FEATURES: [Feature; 7] = [
@@ -58,6 +62,7 @@ const FEATURES: [Feature; 7] = [
         service: "affinity = \"cookie:user\"\n",
         off: "",
         tables: "",
+        listen: "",
         fields: &[],
         on_split: true,
     },
@@ -66,6 +71,7 @@ const FEATURES: [Feature; 7] = [
         service: "",
         off: "shield = \"off\"\n",
         tables: "",
+        listen: "",
         fields: &[],
         on_split: true,
     },
@@ -78,6 +84,7 @@ const FEATURES: [Feature; 7] = [
         service: "",
         off: "",
         tables: "[access_log]\nto = \"{here}access.log\"\n",
+        listen: "",
         fields: &[],
         on_split: false,
     },
@@ -105,6 +112,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()
         let setup = Setup {
             service: feature.service.to_owned(),
             tables: feature.tables.replace("{here}", &site.file("").display().to_string()),
+            listen: feature.listen.to_owned(),
             ..pools.clone()
         };
         // Against the same request without the feature, not against a shorter one.
@@ -123,6 +131,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()
     let scorecards = callgrind::alone(site, "scorecard")?;
     price(report, "scorecards", scorecards);
     price(report, "request id and trace context", callgrind::alone(site, "names")?);
+    price(report, "reading a PROXY protocol header", callgrind::alone(site, "preamble")?);
     price(report, TOGETHER, together + scorecards);
     lookups(options, report);
     Ok(())
@@ -160,6 +169,7 @@ fn table(routes: usize) -> RoutingTable {
             warm: None,
             budget: None,
             fresh: None,
+            mirror: None,
         };
         let host = HostPattern::Exact(host(number));
         (entry, vec![Route { host, path: "/".to_owned() }])
@@ -209,6 +219,16 @@ pub fn alone(mut arguments: impl Iterator<Item = String>) -> Result<()> {
             let mut mint = Mint::default();
             for _ in 0..turns {
                 black_box(mint.names(None, None, &mut random));
+            }
+        }
+        "preamble" => {
+            let to = SocketAddr::from(([192, 0, 2, 1], 443));
+            for turn in 0..turns {
+                // Each a little different; writing it costs less than half of it.
+                let from = SocketAddr::from(([203, 0, 113, 9], turn as u16));
+                let mut bytes = Vec::with_capacity(64);
+                Preamble::V2.write(Some((from, to)), &mut bytes);
+                let _ = black_box(preamble::read(black_box(&bytes)));
             }
         }
         other => return Err(format!("{other} is no part that is run alone")),

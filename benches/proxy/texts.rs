@@ -62,6 +62,7 @@ pub fn nginx(setup: &Setup, places: &Places<'_>) -> String {
     } else {
         String::new()
     };
+    let more = &setup.nginx;
     let second =
         if setup.split { format!("server 127.0.0.1:{canary} weight=5;\n") } else { String::new() };
     format!(
@@ -90,7 +91,7 @@ pub fn nginx(setup: &Setup, places: &Places<'_>) -> String {
          proxy_set_header X-Forwarded-Host $http_host;\n\
          {id}\
          proxy_max_temp_file_size 0;\nproxy_request_buffering off;\n\
-         client_max_body_size 0;\n}}\n}}\n}}\n",
+         client_max_body_size 0;\n}}\n{more}}}\n}}\n",
         CONNECTIONS + 1_000,
         names.split_inclusive('\n').next().unwrap_or_default(),
         names.split_once('\n').map_or("", |(_, rest)| rest),
@@ -167,10 +168,10 @@ pub fn switchback(setup: &Setup, places: &Places<'_>) -> String {
              on_inconclusive = \"advance\"\nabort = \"errors > 80%\"\nkeep_warm = \"1s\"\n"
         }
     };
-    let (service, tables) = (&setup.service, &setup.tables);
+    let (service, tables, listen) = (&setup.service, &setup.tables, &setup.listen);
     format!(
         "[listen]\nhttp = \"127.0.0.1:{http}\"\nhttps = \"127.0.0.1:{https}\"\n\
-         workers = {workers}\nkeep_alive_requests = 1000000\n\
+         workers = {workers}\nkeep_alive_requests = 1000000\n{listen}\
          [tls]\ncert = \"{root}/cert.pem\"\nkey = \"{root}/key.pem\"\n\
          [admin]\nsocket = \"{here}/admin.sock\"\nlisten = \"off\"\n\
          [state]\ndir = \"{here}/state\"\n\

@@ -125,7 +125,8 @@ pub fn weigh_idle(running: &mut [Running]) -> Result<()> {
     Ok(())
 }
 
-fn measured(proxy: &Running, load: impl FnOnce() -> Result<Seen>) -> Result<Measured> {
+/// One round of some load: what its answers cost a proxy.
+pub fn measured(proxy: &Running, load: impl FnOnce() -> Result<Seen>) -> Result<Measured> {
     let before = proxy.process.cpu()?;
     let began = Instant::now();
     let seen = load()?;

@@ -376,6 +376,7 @@ pub(crate) fn baking() -> ServiceStatus {
         needs_seconds: Some(16.0),
         worst_routes: vec![WorstRoute { route: "/checkout".to_owned(), canary: 4, stable: 1 }],
         hold: None,
+        failing: false,
     };
     ServiceStatus {
         service: "web".to_owned(),
@@ -386,6 +387,7 @@ pub(crate) fn baking() -> ServiceStatus {
         weights: Weights { stable: 75.0, canary: 25.0 },
         stable: Some(side(3, 74.8, true)),
         canary: Some(side(4, 25.2, true)),
+        mirror: None,
         shield: None,
         warm: None,
         verdict: Some(verdict),
@@ -398,7 +400,8 @@ pub(crate) fn baking() -> ServiceStatus {
         confirm: None,
         webhooks: Vec::new(),
         gated: false,
-        routes: vec!["app.example.com".to_owned()],
+        routes: vec!["app.example.com".to_owned()].into(),
+        answers_alone: false,
         generation: 7,
     }
 }
@@ -420,7 +423,7 @@ pub(crate) fn idle() -> ServiceStatus {
         verdict: None,
         rollout: Some(11),
         seconds_left: None,
-        routes: vec!["api.example.com".to_owned()],
+        routes: vec!["api.example.com".to_owned()].into(),
         ..baking()
     }
 }

@@ -21,11 +21,12 @@ use crate::telemetry::metrics::{self as names, Page};
 /// The media type of a page.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The phases of the contract.
-const PHASES: [&str; 10] = [
+const PHASES: [&str; 11] = [
     "idle",
     "launching",
     "probing",
     "smoke",
+    "mirroring",
     "baking",
     "paused",
     "promoting",

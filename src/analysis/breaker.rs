@@ -74,6 +74,12 @@ impl Breaker {
         Self { run: None, answered: true }
     }
 
+    /// Whether the canary has done nothing but fail of late, however little that is.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
     /// Looks at one poll, which began at `since`. `recent` is what stable did of late, this poll
     /// included; `alone` says that the canary has all traffic.
     pub fn observe(

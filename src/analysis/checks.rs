@@ -108,7 +108,11 @@ pub(super) fn verdict(judge: &Judge) -> Verdict {
         if result == Finding::Inconclusive { needs.filter(|n| *n > 0) } else { None };
     let needs_seconds = needs_requests.and_then(|requests| judge.lasts(requests));
     let worst_routes = Vec::new();
-    Verdict { result, checks, sentence, needs_requests, needs_seconds, worst_routes, hold }
+    let beyond = |check: &Check| check.canary.zip(check.limit).is_some_and(|(is, most)| is > most);
+    // Beside stable the streams speak within a slot or two; alone there are only the limits.
+    let looks_bad = judge.is_alone() && checks.iter().any(beyond);
+    let failing = result == Finding::Inconclusive && (judge.breaker.is_running() || looks_bad);
+    Verdict { result, checks, sentence, needs_requests, needs_seconds, worst_routes, hold, failing }
 }
 
 /// The sentence of the check that a pass still waits for.

@@ -71,7 +71,7 @@ pub struct Judge {
     pub(super) totals: [Totals; 2],
     pub(super) effect: Effect,
     pub(super) instances: Instances,
-    breaker: Breaker,
+    pub(super) breaker: Breaker,
     readings: [Reading; 2],
     started: Option<Moment>,
     step_began: Moment,

@@ -29,6 +29,7 @@ pub mod interval;
 pub mod judge;
 pub mod limits;
 pub mod memory;
+pub mod mirror;
 #[cfg(test)]
 mod mishaps;
 pub mod mixture;

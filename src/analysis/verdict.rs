@@ -76,6 +76,10 @@ pub struct Verdict {
     /// together, the split delivered is not the split configured).
     #[serde(default)]
     pub hold: Option<String>,
+    /// The canary does nothing but fail, or alone is beyond a limit, and not yet for long enough to
+    /// tell: a moment more will.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failing: bool,
 }
 
 impl Verdict {
@@ -90,6 +94,7 @@ impl Verdict {
             needs_seconds: None,
             worst_routes: Vec::new(),
             hold: None,
+            failing: false,
         }
     }
 }

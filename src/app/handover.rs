@@ -19,6 +19,7 @@ use super::{House, end_log};
 use crate::admin;
 use crate::proxy;
 use crate::proxy::listener::{Held, Shared};
+use crate::runtime::files;
 use crate::telemetry::access_log::AccessLog;
 
 /// The variable that tells a process that its standard input is the line to the daemon with this
@@ -220,7 +221,11 @@ fn begin_heir() -> Result<(Line, Child), String> {
         Line::pair().map_err(|error| format!("no line to a new process: {error}"))?;
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_else(|| OsString::from("switchback"));
-    let heir = Command::new(&program)
+    let mut command = Command::new(&program);
+    if let Some(before) = files::before() {
+        command.env(files::VARIABLE, before.to_string());
+    }
+    let heir = command
         .args(words)
         .env(HEIR_OF, std::process::id().to_string())
         .stdin(Stdio::from(theirs))

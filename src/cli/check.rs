@@ -110,6 +110,7 @@ fn summary(config: &Config) -> String {
         let runtime = match service.template.source {
             Source::Image(_) => "docker",
             Source::Command(_) => "process",
+            Source::Endpoints(_) if service.answers_alone() => "-",
             Source::Endpoints(_) => "static",
         };
         let listen = service.listen.iter().map(|address| format!("tcp://{address}"));

@@ -254,9 +254,11 @@ pub(super) fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestam
     }
     if service.stable.is_none() && service.canary.is_none() {
         let name = &service.service;
-        lines.push(Line::from(format!(
-            "  never deployed: `switchback deploy {name}` begins its first rollout"
-        )));
+        lines.push(Line::from(if service.answers_alone {
+            "  answered by its routes: nothing runs".to_owned()
+        } else {
+            format!("  never deployed: `switchback deploy {name}` begins its first rollout")
+        }));
         return lines;
     }
     lines.extend(live::traffic(service, signs, 2));
@@ -283,6 +285,17 @@ pub(super) fn service_lines(service: &ServiceStatus, signs: Signs, now: Timestam
         let text = format!("{} ({}) ", one.name, one.kind);
         let line = Line::new().and(Look::Faint, "  webhook  ").plain(&text).and(look, &one.state);
         lines.push(line.plain(&format!("{said}, asked {} times", one.calls)));
+    }
+    if let Some(mirror) = &service.mirror {
+        let text = format!(
+            "{} of {} copies compared: {} failed on the canary, {} on stable",
+            mirror.compared, mirror.sent, mirror.failed[0], mirror.failed[1]
+        );
+        let line = Line::new().and(Look::Faint, "  mirror   ").plain(&text);
+        lines.push(match mirror.left_out {
+            0 => line,
+            left_out => line.plain(&format!("; {left_out} more were left out")),
+        });
     }
     if let Some(shield) = service.shield.filter(|shield| shield.shielded + shield.refused > 0) {
         let sent = format!("{} failures of the canary went to stable", shield.shielded);

@@ -18,13 +18,14 @@ pub struct Document {
 }
 
 /// Variables of ours that set no key.
-const OTHER_VARIABLES: [&str; 5] = [
+const OTHER_VARIABLES: [&str; 6] = [
     "SWITCHBACK_CONFIG",
     "SWITCHBACK_HOST",
     "SWITCHBACK_TOKEN",
     "SWITCHBACK_LOG",
     // Set by a daemon for the one that takes over from it.
     "SWITCHBACK_HEIR_OF",
+    "SWITCHBACK_HEIR_FILES",
 ];
 
 /// Reads the file and lays variables and flags over it. `None` when it is not TOML.

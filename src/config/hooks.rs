@@ -75,6 +75,7 @@ pub(super) fn read_gates(section: &Section<'_>, steps: Steps) -> Plan {
         },
         confirm_within: section.duration("confirm_within").value,
         smoke: read_smoke(section),
+        mirror: super::mirror::read_mirror(section),
         webhooks: super::notify::read_webhooks(section),
         ..plan
     }

@@ -21,7 +21,7 @@ pub use tls::{ACME, CERTIFICATE, TLS};
 use self::exchange::EXCHANGE;
 use self::hardening::HARDENING;
 use super::listen_keys::LISTEN;
-use super::rollout_keys::{HOOK, PROBE, SMOKE};
+use super::rollout_keys::{HOOK, MIRROR, PROBE, SMOKE};
 use Shape::{
     Choice, Duration, Integer, List, Map, Named, Optional, Secret, Secrets, Size, Statuses, Switch,
     Table, Tables, Text, TextOrList,
@@ -225,6 +225,12 @@ const SERVICE_OWN: &[Key] = &[
         Tables(SMOKE),
         "",
         "What must go well on the canary before any visitor meets it, in this order.",
+    ),
+    key(
+        "mirror",
+        Optional(MIRROR),
+        "",
+        "Copies requests to a canary before it has visitors, and compares its answers with stable's.",
     ),
     key(
         "before_deploy",

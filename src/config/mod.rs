@@ -29,6 +29,7 @@ pub mod keys;
 pub mod labels;
 mod listen_keys;
 pub mod load;
+mod mirror;
 mod networks;
 pub mod notify;
 mod policy;
@@ -57,7 +58,7 @@ use http::HeaderName;
 use crate::edge::addresses::AddressSet;
 use crate::edge::rules::Spec;
 use crate::model::id::ServiceName;
-use crate::model::revision::RevisionSpec;
+use crate::model::revision::{RevisionSpec, Source};
 use crate::rollout::plan::Plan;
 use crate::routing::settings::ServiceSettings;
 use crate::routing::table::Route;
@@ -315,6 +316,14 @@ pub struct Service {
     pub keeping: Keeping,
     /// How its image is made from source.
     pub build: Build,
+}
+
+impl Service {
+    /// Whether it has no instances, because its routes answer everything.
+    #[must_use]
+    pub fn answers_alone(&self) -> bool {
+        matches!(&self.template.source, Source::Endpoints(addresses) if addresses.is_empty())
+    }
 }
 
 /// What [`parse`] works on.

@@ -1,7 +1,7 @@
 //! The keys of the tables below a service that are about its rollouts: probes, smoke tests, hooks.
 
 use super::keys::Key;
-use super::keys::Shape::{Choice, Duration, Integer, List, Map, Statuses, Text};
+use super::keys::Shape::{Choice, Duration, Integer, List, Map, Statuses, Switch, Text};
 use super::keys::key;
 
 /// `[[service.NAME.smoke]]`.
@@ -21,6 +21,27 @@ pub const SMOKE: &[Key] = &[
     ),
     key("timeout", Duration, r#""5s""#, "For one try."),
     key("retries", Integer(0, 100), "3", "Further tries, a second apart."),
+];
+
+/// `[service.NAME.mirror]`.
+pub const MIRROR: &[Key] = &[
+    key("share", Text, r#""10%""#, "The part of the GET and HEAD requests that are copied."),
+    key("for", Duration, r#""30s""#, "How long, before the first step."),
+    key("max_rate", Text, r#""50/s""#, "The most copies over time, over all workers."),
+    key("max_in_flight", Integer(1, 10_000), "10", "The most copies on their way at a time."),
+    key(
+        "compare_body",
+        Switch,
+        "false",
+        "Whether bodies are compared too, up to 256 KiB and without a Content-Encoding.",
+    ),
+    key(
+        "mask",
+        List,
+        "[]",
+        "Regular expressions of what differs in bodies from one answer to the next: times, tokens.",
+    ),
+    key("max_different", Text, r#""1%""#, "The part of the bodies that may differ."),
 ];
 
 /// `[service.NAME.before_deploy]` and the other hooks.

@@ -125,7 +125,7 @@ fn read_service(
     if !is_http {
         tcp::check_criteria(&section, &plan.criteria);
     }
-    let template = read_template(&section, probe, base, file);
+    let template = read_template(&section, probe, policy.answers_alone(), (base, file));
     plan.hooks = read_hooks(&section, template.as_ref().map(|template| &template.source));
     let template = template?;
     let keeping = keeping::read_keeping(&section, &template.container.volumes);
@@ -189,10 +189,10 @@ fn read_routes(section: &Section<'_>) -> (Vec<Route>, Vec<Place>) {
 fn read_template(
     section: &Section<'_>,
     probe: ProbeSpec,
-    base: &Path,
-    file: ReadFile<'_>,
+    answers_alone: bool,
+    (base, file): (&Path, ReadFile<'_>),
 ) -> Option<RevisionSpec> {
-    let source = read_source(section);
+    let source = read_source(section, answers_alone);
     let port = section.integer("port");
     let replicas = section.integer("replicas").map_or(1, |found| found.value as u32);
     let protocol = match section.choice("protocol") {

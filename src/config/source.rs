@@ -41,8 +41,9 @@ pub(super) fn ignores(table: &Table, name: &str) -> bool {
         || runs("endpoints") && LAUNCHED_ONLY.contains(&name)
 }
 
-/// The one of `image`, `command` and `endpoints` that was written.
-pub(super) fn read_source(section: &Section<'_>) -> Option<Source> {
+/// The one of `image`, `command` and `endpoints` that was written. A service whose routes answer
+/// everything needs none of them: it has no endpoints.
+pub(super) fn read_source(section: &Section<'_>, answers_alone: bool) -> Option<Source> {
     let written: Vec<(&str, Place)> = ["image", "command", "endpoints"]
         .into_iter()
         .filter_map(|name| section.place_of(name).map(|place| (name, place)))
@@ -51,14 +52,20 @@ pub(super) fn read_source(section: &Section<'_>) -> Option<Source> {
         [] if ["image", "command", "endpoints"].iter().any(|name| !section.lacks(name)) => {
             return None;
         }
+        [] if answers_alone => return Some(Source::Endpoints(Vec::new())),
         [] => {
-            section.report.add(
-                Problem::error(
-                    section.place.clone(),
-                    format!("[{}] does not say what to run", section.path),
-                )
-                .label("expected image = \"…\", command = [\"…\"] or endpoints = [\"…\"]"),
-            );
+            let problem = Problem::error(
+                section.place.clone(),
+                format!("[{}] does not say what to run", section.path),
+            )
+            .label("expected image = \"…\", command = [\"…\"] or endpoints = [\"…\"]");
+            section.report.add(match section.written("route") {
+                Some(_) => problem.help(
+                    "nothing need run where a route with path = \"/\" answers by redirect, respond \
+                     or files, and no other route asks the app",
+                ),
+                None => problem,
+            });
             return None;
         }
         [_] => {}
@@ -132,6 +139,10 @@ pub(super) fn check_fit(section: &Section<'_>, source: &Source) {
         Source::Command(_) => {
             (IMAGE_ONLY.to_vec(), "it works with `image` only, this service has a `command`")
         }
+        Source::Endpoints(addresses) if addresses.is_empty() => (
+            IMAGE_ONLY.iter().chain(&LAUNCHED_ONLY).copied().collect(),
+            "the routes of this service answer everything, nothing is launched here",
+        ),
         Source::Endpoints(_) => (
             IMAGE_ONLY.iter().chain(&LAUNCHED_ONLY).copied().collect(),
             "these `endpoints` are run by somebody else, nothing is launched here",

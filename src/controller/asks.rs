@@ -190,6 +190,7 @@ impl Driver {
             fresh: Fresh::None,
             recorder: None,
             epoch: 0,
+            mirror: None,
             outside: Default::default(),
             waiting: answer
                 .map(|answer| (attempt, Waiting::Rollout(answer, accepted)))

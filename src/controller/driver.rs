@@ -39,6 +39,8 @@ use crate::store::writer::Writer;
 
 /// How often the evidence is weighed: often enough that a dead canary is gone within a second.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two looks at the counters while no rollout is under way.
+const CALM_TICKS: u32 = 10;
 /// Questions, completions and reports that may wait for the driver.
 const QUEUE: usize = 1024;
 /// Connects that fail in a row before an endpoint is given up without waiting for a probe.
@@ -94,6 +96,8 @@ pub(super) struct Probed {
 /// The driver.
 pub struct Driver {
     pub(super) origin: Instant,
+    /// How often it has looked around.
+    ticks: u32,
     /// The origin in milliseconds since the Unix epoch.
     pub(super) base: u64,
     pub(super) recordings: std::path::PathBuf,
@@ -195,6 +199,7 @@ impl Driver {
         let handle = Handle::new(asks_in, services_watch, daemon_watch, events, recent);
         let mut driver = Self {
             origin: Instant::now(),
+            ticks: 0,
             base: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
             recordings: parts.recordings,
             fleet: Fleet::new(parts.live, parts.workers),
@@ -269,7 +274,11 @@ impl Driver {
                 Some(found) = self.inbox.labelled.recv() => self.relabel(&found),
                 Some(prepared) = self.inbox.prepared.recv() => self.begin_prepared(prepared),
                 Some(archived) = self.inbox.archived.recv() => self.archived(archived),
-                _ = ticks.tick() => self.tick(),
+                _ = ticks.tick() => {
+                    if !self.tick() {
+                        continue;
+                    }
+                }
             }
             self.publish_status();
         }
@@ -327,13 +336,20 @@ impl Driver {
         !step.ignored
     }
 
-    fn tick(&mut self) {
+    /// Looks around; whether there may be news. While no rollout is under way, what is counted is
+    /// only for people, and once a second is often enough.
+    fn tick(&mut self) -> bool {
         let now = self.now();
+        self.ticks = self.ticks.wrapping_add(1);
+        let is_calm = self.services.values().all(|service| service.active.is_none());
+        let looks = !is_calm || self.ticks.is_multiple_of(CALM_TICKS);
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in &names {
             self.follow_labels(name);
             self.keep(name, now);
-            self.weigh(name, now);
+            if looks {
+                self.weigh(name, now);
+            }
             self.look_for_lost(name);
             self.look_for_ready(name);
             self.look_for_restored(name);
@@ -344,6 +360,7 @@ impl Driver {
                 .and_then(|active| active.diagnosis.clone());
             self.step(name, Event::Tick { diagnosis });
         }
+        looks
     }
 
     fn completed(&mut self, done: Done) {

@@ -63,6 +63,10 @@ impl Driver {
             rate.note(sample.requests(), now);
         }
         let Some(active) = &mut service.active else { return };
+        if active.rollout.phase == Phase::Mirroring {
+            self.weigh_mirror(name);
+            return;
+        }
         if !active.rollout.phase.is_weighed() || active.pending.is_some() {
             return;
         }

@@ -6,6 +6,7 @@
 
 mod compared;
 mod deployment;
+mod mirrored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::model::revision::Speech;
 use crate::model::weight::{Side, Weight};
 use crate::routing::budget::{Budget, Shielded};
 use crate::routing::endpoint::{Endpoint, EndpointId};
+use crate::routing::index::Index;
 use crate::routing::live::Live;
 use crate::routing::pool::Pool;
 use crate::routing::settings::{Affinity, ServiceSettings};
@@ -40,6 +42,8 @@ pub struct Fleet {
     /// How policies tell clients apart, for as long as the daemon runs.
     seed: Seed,
     services: BTreeMap<ServiceName, Deployment>,
+    /// The routes of all of them, until one changes.
+    index: Option<Arc<Index>>,
 }
 
 impl Fleet {
@@ -53,6 +57,7 @@ impl Fleet {
             last_endpoint: 0,
             seed: Seed::new(),
             services: BTreeMap::new(),
+            index: None,
         }
     }
 
@@ -71,7 +76,10 @@ impl Fleet {
         match self.services.get_mut(name) {
             Some(deployment) => {
                 deployment.policy = policy;
-                deployment.routes = routes;
+                if deployment.routes != routes {
+                    deployment.routes = routes;
+                    self.index = None;
+                }
                 deployment.settings = settings;
             }
             None => {
@@ -87,12 +95,14 @@ impl Fleet {
                     compares_instances: false,
                     fresh: None,
                     fresh_weight: Weight::ZERO,
+                    mirror: None,
                     stable: None,
                     canary: None,
                     aside: Vec::new(),
                     budget: Arc::new(Budget::new(self.workers)),
                 };
                 self.services.insert(name.clone(), deployment);
+                self.index = None;
             }
         }
     }
@@ -107,6 +117,7 @@ impl Fleet {
     /// Forgets a service: its hosts answer 404 from now on.
     pub fn remove_service(&mut self, name: &ServiceName) {
         self.services.remove(name);
+        self.index = None;
     }
 
     /// Makes instances of a revision one side of a service. Endpoints of instances that it had keep
@@ -195,6 +206,7 @@ impl Fleet {
             }
             deployment.weight = weight;
             deployment.fresh_weight = deployment.part_for(weight);
+            deployment.mirror = None;
             deployment.salt = Salt::new(salt);
             deployment.begin_epoch(workers);
         }
@@ -211,6 +223,7 @@ impl Fleet {
             deployment.weight = Weight::ZERO;
             deployment.sessions = None;
             deployment.fresh_weight = Weight::ZERO;
+            deployment.mirror = None;
             deployment.compares_instances = false;
             deployment.begin_epoch(workers);
         }
@@ -271,35 +284,33 @@ impl Fleet {
     /// Makes the fleet as it is now live.
     pub fn publish(&mut self) {
         self.generation += 1;
-        let services = self.services.iter().map(|(name, deployment)| {
-            let entry = ServiceEntry {
-                name: name.clone(),
-                settings: Arc::clone(&deployment.settings),
-                policy: deployment.policy.clone(),
-                maintenance: deployment.maintenance,
-                canary_weight: if deployment.canary.is_some() {
-                    deployment.weight
-                } else {
-                    Weight::ZERO
-                },
-                salt: deployment.salt.clone(),
-                overdue: deployment.overdue,
-                stable: deployment.stable.as_ref().filter(|group| group.serves()).map(Group::entry),
-                canary: deployment.canary.as_ref().map(Group::entry),
-                warm: deployment.aside.last().map(Group::entry),
-                budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
-                fresh: deployment
-                    .fresh
-                    .as_ref()
-                    .filter(|_| deployment.fresh_weight > Weight::ZERO)
-                    .map(|group| FreshEntry {
-                        weight: deployment.fresh_weight,
-                        side: group.entry(),
-                    }),
-            };
-            (entry, deployment.routes.clone())
+        let services = self.services.iter().map(|(name, deployment)| ServiceEntry {
+            name: name.clone(),
+            settings: Arc::clone(&deployment.settings),
+            policy: deployment.policy.clone(),
+            maintenance: deployment.maintenance,
+            canary_weight: if deployment.canary.is_some() {
+                deployment.weight
+            } else {
+                Weight::ZERO
+            },
+            salt: deployment.salt.clone(),
+            overdue: deployment.overdue,
+            stable: deployment.stable.as_ref().filter(|group| group.serves()).map(Group::entry),
+            canary: deployment.canary.as_ref().map(Group::entry),
+            warm: deployment.aside.last().map(Group::entry),
+            mirror: deployment.mirror.clone(),
+            budget: deployment.canary.as_ref().map(|_| Arc::clone(&deployment.budget)),
+            fresh: deployment
+                .fresh
+                .as_ref()
+                .filter(|_| deployment.fresh_weight > Weight::ZERO)
+                .map(|group| FreshEntry { weight: deployment.fresh_weight, side: group.entry() }),
         });
-        self.live.publish(RoutingTable::new(self.generation, services.collect()));
+        let routes = || self.services.iter().map(|(name, service)| (name, &service.routes[..]));
+        let index = self.index.get_or_insert_with(|| Arc::new(Index::new(routes())));
+        let table = RoutingTable::over(self.generation, services.collect(), Arc::clone(index));
+        self.live.publish(table);
     }
 
     /// The generation of the live table.

@@ -110,7 +110,11 @@ impl Driver {
         let rollout = &active.rollout;
         let is_compared = matches!(
             rollout.phase,
-            Phase::Probing | Phase::Smoke | Phase::Baking { .. } | Phase::Paused { .. }
+            Phase::Probing
+                | Phase::Smoke
+                | Phase::Mirroring
+                | Phase::Baking { .. }
+                | Phase::Paused { .. }
         );
         let wanted = rollout.plan.fresh_baseline && rollout.kind == RolloutKind::Canary;
         let Some(stable) = rollout.stable.filter(|_| wanted && is_compared) else { return };

@@ -109,7 +109,7 @@ impl Driver {
     pub(super) fn look_for_lost(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         let Some(active) = &service.active else { return };
-        if !active.rollout.phase.is_weighed() {
+        if !active.rollout.phase.is_asked() {
             return;
         }
         let canary = self.fleet.endpoints(name, active.rollout.canary);

@@ -22,6 +22,7 @@ mod journal;
 mod keeper;
 mod labels;
 mod maintenance;
+mod mirror;
 mod outside;
 mod owner;
 mod perform;

@@ -202,9 +202,11 @@ impl Driver {
         let rollout = &active.rollout;
         let phase = match &rollout.phase {
             Phase::Clearing | Phase::Launching => "Waiting",
-            Phase::Probing | Phase::Smoke | Phase::Baking { .. } | Phase::Growing { .. } => {
-                "Progressing"
-            }
+            Phase::Probing
+            | Phase::Smoke
+            | Phase::Mirroring
+            | Phase::Baking { .. }
+            | Phase::Growing { .. } => "Progressing",
             Phase::Paused { reason: PauseReason::Gate, .. } => "WaitingPromotion",
             Phase::Paused { .. } => "Waiting",
             Phase::Promoting => "Promoting",

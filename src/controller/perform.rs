@@ -51,6 +51,7 @@ impl Driver {
                     self.look_for_ready(name);
                 }
                 Effect::Smoke => self.smoke(name),
+                Effect::Mirror => self.mirror(name),
                 Effect::Queue(queues) => {
                     let next = effects.as_slice().first();
                     let follows = matches!(next, Some(Effect::Shift(_) | Effect::Switch));
@@ -300,6 +301,7 @@ impl Driver {
         if served {
             self.tell_shielded(name);
         }
+        self.end_mirror(name);
         self.ask_outside(name);
         if ends {
             self.end_fresh(name);

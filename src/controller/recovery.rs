@@ -12,6 +12,7 @@ use super::fresh::Fresh;
 use super::journal::Kind;
 use super::prepare::Wanted;
 use super::service::{Active, Relaunch, Service};
+use super::settings::route_texts;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::{InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::model::instance::{Instance, Ownership};
@@ -34,6 +35,7 @@ impl Driver {
         let (routes, settings) = (config.routes.clone(), config.settings.clone());
         self.fleet.set_service(&name, routes, settings, config.policy.clone());
         let service = Service {
+            routes: route_texts(&config),
             config,
             record: Default::default(),
             revisions: BTreeMap::new(),
@@ -114,6 +116,7 @@ impl Driver {
                 fresh: Fresh::None,
                 recorder: None,
                 epoch: 0,
+                mirror: None,
                 outside: Default::default(),
                 waiting: Vec::new(),
             });
@@ -321,7 +324,7 @@ impl Driver {
         if super::settings::names_a_version(config) {
             let wanted = Wanted::new(config.template.clone(), config.plan.clone());
             self.prepare(name, wanted, None);
-        } else {
+        } else if !config.answers_alone() {
             let message = format!("nothing runs yet: `switchback deploy {name}:TAG` begins");
             self.tell(name, Kind::Note, message);
         }

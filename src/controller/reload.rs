@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::driver::Driver;
 use super::handle::Refused;
 use super::journal::{Happening, Kind};
+use super::settings::route_texts;
 use crate::config::Service as ServiceConfig;
 use crate::model::id::ServiceName;
 use crate::telemetry::metrics::{self, count};
@@ -62,6 +63,7 @@ impl Driver {
                 Some(service) if service.config != config => {
                     let relaunch = service.config.template != config.template;
                     service.config = config.clone();
+                    service.routes = route_texts(&config);
                     self.fleet.set_service(&name, config.routes, config.settings, config.policy);
                     said.push(if relaunch {
                         format!(

@@ -1,5 +1,7 @@
 //! What is told of services and rollouts: the JSON of the contract, and the sentences.
 
+use std::sync::Arc;
+
 use super::driver::Driver;
 use super::service::{Active, Service};
 use super::status::{
@@ -59,6 +61,7 @@ impl Driver {
             stable,
             canary,
             shield: self.shield_of(service, active),
+            mirror: active.and_then(super::mirror::status),
             warm: record.warm.as_ref().map(|warm| WarmStatus {
                 revision: warm.placed.revision.0,
                 image: image_of(service, warm.placed.revision),
@@ -85,7 +88,8 @@ impl Driver {
                 let reason = PauseReason::Gate;
                 matches!(&active.rollout.phase, Phase::Paused { reason: why, .. } if *why == reason)
             }),
-            routes: super::settings::route_texts(&service.config),
+            routes: Arc::clone(&service.routes),
+            answers_alone: service.config.answers_alone(),
             generation: self.fleet.generation(),
         }
     }
@@ -192,7 +196,7 @@ fn notes_of(
             "in maintenance: visitors do not reach it; `switchback maintenance {name} off` ends it"
         ));
     }
-    if service.record.stable.is_none() && active.is_none() {
+    if service.record.stable.is_none() && active.is_none() && !service.config.answers_alone() {
         let what = if service.preparing { "being prepared" } else { "not deployed yet" };
         notes.push(format!("{name} is {what}"));
     }
@@ -245,6 +249,7 @@ pub(super) fn sentence(service: &Service, rollout: &Rollout) -> String {
             let noun = if count == 1 { "test" } else { "tests" };
             format!("healthy; {count} smoke {noun} before the first visitor")
         }
+        Phase::Mirroring => super::mirror::beginning(&rollout.plan),
         Phase::Baking { step } => {
             format!("the canary takes {} (step {} of {steps})", rollout.weight, step + 1)
         }

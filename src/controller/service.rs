@@ -1,6 +1,7 @@
 //! What the driver holds of one service.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -23,6 +24,7 @@ use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
 use crate::routing::budget::Shielded;
+use crate::routing::mirror::Mirror;
 use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
@@ -57,6 +59,8 @@ pub struct Service {
     /// When the stable side began to look as it does.
     pub since: i64,
     pub rates: [Rate; 2],
+    /// Its routes for people. There may be thousands, and they are told ten times a second.
+    pub routes: Arc<[String]>,
     pub watched: HashMap<InstanceId, Watched>,
 }
 
@@ -111,6 +115,8 @@ pub struct Active {
     pub recorder: Option<Recorder>,
     /// The judge's step under way, counted from 1 over restarts; 0 before this process saw any.
     pub epoch: u64,
+    /// What copies requests to the canary, while that is done.
+    pub mirror: Option<Arc<Mirror>>,
     /// What programs elsewhere say about it.
     pub outside: Outside,
     /// Who is answered when the checkpoint of this attempt is written, or was not.

@@ -1,5 +1,6 @@
 //! Questions that the controller asks of a service's configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::Refused;
@@ -17,7 +18,8 @@ use crate::routing::table::{HostPattern, Route};
 #[must_use]
 pub fn names_a_version(config: &Service) -> bool {
     match &config.template.source {
-        Source::Command(_) | Source::Endpoints(_) => true,
+        Source::Command(_) => true,
+        Source::Endpoints(addresses) => !addresses.is_empty(),
         Source::Image(image) => {
             Image::parse(image).is_ok_and(|image| image.tag.is_some() || image.digest.is_some())
         }
@@ -26,7 +28,7 @@ pub fn names_a_version(config: &Service) -> bool {
 
 /// A service's routes for people: `app.example.com/api`.
 #[must_use]
-pub fn route_texts(config: &Service) -> Vec<String> {
+pub fn route_texts(config: &Service) -> Arc<[String]> {
     let text = |route: &Route| {
         let host = match &route.host {
             HostPattern::Any => "*".to_owned(),
@@ -61,6 +63,11 @@ pub(super) fn spec_of(config: &Service, request: &DeployRequest) -> Result<Revis
     }
     if change == Change::None && !names_a_version(config) {
         let (name, image) = (&config.name, &config.template.source);
+        if config.answers_alone() {
+            return Err(Refused::Invalid(format!(
+                "the routes of {name} answer everything: there is nothing to deploy"
+            )));
+        }
         return Err(Refused::Invalid(format!(
             "which version of {image}? Say `switchback deploy {name}:TAG`"
         )));

@@ -2,6 +2,8 @@
 //!
 //! Written by the driver, served by the admin API, read by the command line. Fields are only added.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,7 +18,7 @@ use crate::rollout::strategy::Strategy;
 pub struct ServiceStatus {
     /// Its name.
     pub service: String,
-    /// `idle, launching, probing, smoke, baking, paused, promoting, promoted, rolling_back, rolled_back`.
+    /// `idle, launching, probing, smoke, mirroring, baking, paused, promoting, promoted, rolling_back, rolled_back`.
     pub phase: String,
     /// The step under way, counted from 1; absent outside the steps.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +38,9 @@ pub struct ServiceStatus {
     /// What the shield did; absent while it had nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shield: Option<ShieldStatus>,
+    /// What copies of requests showed of the canary; absent while none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorStatus>,
     /// The former revision that is kept running, and for how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmStatus>,
@@ -70,10 +75,37 @@ pub struct ServiceStatus {
     pub gated: bool,
     /// Where its requests come from: hosts and paths.
     #[serde(default)]
-    pub routes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub routes: Arc<[String]>,
+    /// Whether its routes answer everything, so that nothing need run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_alone: bool,
     /// The generation of the routing table that carries this.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// Copies of requests to a canary without visitors, and what its answers showed beside stable's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorStatus {
+    /// The part of the GET and HEAD requests of which copies are sent, in percent.
+    pub share: f64,
+    /// Copies that were sent.
+    pub sent: u64,
+    /// Requests that were drawn, and not copied because of `max_rate` or `max_in_flight`.
+    pub left_out: u64,
+    /// Twins of answers that were compared.
+    pub compared: u64,
+    /// Errors of the canary and of stable among them.
+    pub failed: [u64; 2],
+    /// 4xx answers of the canary and of stable among them.
+    pub rejected: [u64; 2],
+    /// Twins in which the canary took longer than the limit on latency allows.
+    pub slower: u64,
+    /// Twins whose bodies were compared.
+    pub bodies: u64,
+    /// Those of them that differed.
+    pub different: u64,
 }
 
 /// A time without deploys.

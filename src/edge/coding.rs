@@ -55,22 +55,30 @@ impl fmt::Display for Coding {
 /// offered when it does not mind. `None` when it is to get the body as it is.
 #[must_use]
 pub fn choose(offered: &[Coding], headers: &HeaderMap) -> Option<Coding> {
+    if offered.is_empty() || is_fixed(headers) {
+        return None;
+    }
     let mut all = None;
     let mut plain = None;
     let mut weights = [None; Coding::ALL.len()];
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     for element in values.flat_map(|value| value.split(',')) {
-        let mut parts = element.split(';').map(str::trim);
-        let name = parts.next().unwrap_or("").to_ascii_lowercase();
-        let weight = Some(parts.next().map_or(1000, weight));
-        match name.strip_prefix("x-").unwrap_or(&name) {
-            "*" => all = weight,
-            "identity" => plain = weight,
-            name => {
-                if let Some(at) = Coding::ALL.iter().position(|coding| coding.token() == name) {
-                    weights[at] = weight;
-                }
-            }
+        let (name, weight) = match element.split_once(';') {
+            Some((name, rest)) => (name, weight(rest.split(';').next().unwrap_or("").trim())),
+            None => (element, 1000),
+        };
+        let name = name.trim();
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("*") {
+            all = Some(weight);
+        } else if is("identity") {
+            plain = Some(weight);
+        } else if let Some(at) = Coding::ALL.iter().position(|coding| {
+            is(coding.token())
+                || name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"))
+                    && name[2..].eq_ignore_ascii_case(coding.token())
+        }) {
+            weights[at] = Some(weight);
         }
     }
     let mut best: Option<(Coding, u16)> = None;
@@ -92,7 +100,8 @@ fn weight(text: &str) -> u16 {
     };
     let (whole, rest) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let is_sound = rest.len() <= 3 && rest.bytes().all(|byte| byte.is_ascii_digit());
-    let thousandths: u16 = format!("{rest:0<3}").parse().unwrap_or(0);
+    let digit = |at: usize| rest.as_bytes().get(at).map_or(0, |digit| u16::from(*digit - b'0'));
+    let thousandths = if is_sound { digit(0) * 100 + digit(1) * 10 + digit(2) } else { 0 };
     match whole {
         "0" if is_sound => thousandths,
         "1" if is_sound && thousandths == 0 => 1000,
@@ -131,7 +140,7 @@ pub fn fit(method: &Method, status: StatusCode, headers: &HeaderMap, length: Opt
     if length.is_some_and(|length| length < LEAST) { Fit::Varies } else { Fit::Yes }
 }
 
-/// Whether nobody on the way may change the body (RFC 9111, 5.2.2.6).
+/// Whether nobody on the way may change the body, or shall not (RFC 9111, 5.2.2.6 and 5.2.1.6).
 fn is_fixed(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     values
@@ -223,6 +232,8 @@ mod tests {
         let two = head(&[("accept-encoding", "br"), ("accept-encoding", "gzip;q=0.9")]);
         assert_eq!(choose(&[Coding::Gzip], &two), Some(Coding::Gzip));
         assert_eq!(choose(&[Coding::Gzip, Coding::Brotli], &two), Some(Coding::Brotli));
+        let asked = [("accept-encoding", "gzip"), ("cache-control", "max-age=0, no-transform")];
+        assert_eq!(choose(&all, &head(&asked)), None, "a client that wants it as it is");
         let any = head(&[("accept-encoding", "*")]);
         assert_eq!(choose(&[Coding::Gzip, Coding::Brotli], &any), Some(Coding::Gzip));
     }

@@ -39,11 +39,11 @@ impl Content {
         }
     }
 
-    fn value(&self, facts: &Facts) -> Option<HeaderValue> {
+    fn value(&self, facts: Option<&Facts<'_>>) -> Option<HeaderValue> {
         match self {
             Self::Fixed(value) => Some(value.clone()),
             Self::Made(template) => {
-                let text = template.fill(facts);
+                let text = template.fill(facts?);
                 HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty())
             }
         }
@@ -67,14 +67,25 @@ impl Edits {
         self.0.is_empty()
     }
 
+    /// Whether all of them are the same for every request: then they need no facts.
+    #[must_use]
+    pub fn are_fixed(&self) -> bool {
+        self.0.iter().all(|edit| match edit {
+            Edit::Set(_, content) | Edit::Default(_, content) | Edit::Add(_, content) => {
+                matches!(content, Content::Fixed(_))
+            }
+            Edit::Remove(_) => true,
+        })
+    }
+
     /// These and then others.
     #[must_use]
     pub fn then(&self, others: Self) -> Self {
         Self(self.0.iter().cloned().chain(others.0).collect())
     }
 
-    /// Carries them out.
-    pub fn apply(&self, headers: &mut HeaderMap, facts: &Facts) {
+    /// Carries them out. What is made of a request sets nothing without facts about it.
+    pub fn apply(&self, headers: &mut HeaderMap, facts: Option<&Facts<'_>>) {
         for edit in &self.0 {
             match edit {
                 Edit::Set(name, content) => match content.value(facts) {
@@ -155,7 +166,8 @@ mod tests {
         ])
         .then(Edits::new(security()));
         headers.append("user", HeaderValue::from_static("forged"));
-        edits.apply(&mut headers, &facts("a/"));
+        assert!(!edits.are_fixed() && Edits::new(security()).are_fixed());
+        edits.apply(&mut headers, Some(&facts("a/")));
         let all: Vec<_> = headers.get_all("a").iter().collect();
         assert_eq!(all, ["3", "203.0.113.7"]);
         assert_eq!(headers["b"], "yes");

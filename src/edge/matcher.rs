@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 
 use super::facts::Facts;
-use super::path::{is_below, normal};
+use super::path::is_below;
 use super::pattern::Pattern;
 
 /// What a request must be to belong to a route. Each list that is not empty must have one that fits;
@@ -50,14 +50,19 @@ impl Matcher {
         *self == Self::default()
     }
 
-    /// Whether a request fits.
+    /// Whether every request fits, because the prefix of all paths is the only condition.
     #[must_use]
-    pub fn matches(&self, facts: &Facts, headers: &HeaderMap) -> bool {
-        (self.methods.is_empty() || self.methods.contains(&facts.method))
-            && (self.paths.is_empty() || {
-                let path = normal(facts.uri.path());
-                self.paths.iter().any(|wanted| wanted.matches(&path))
-            })
+    pub fn takes_every_path(&self) -> bool {
+        let is_all = |path: &PathMatch| matches!(path, PathMatch::Prefix(prefix) if prefix == "/");
+        let rest = Self { paths: Vec::new(), ..self.clone() };
+        rest.is_empty() && self.paths.iter().any(is_all)
+    }
+
+    /// Whether a request fits; its path is as it is compared ([`super::path::normal`]).
+    #[must_use]
+    pub fn matches(&self, facts: &Facts<'_>, path: &str, headers: &HeaderMap) -> bool {
+        (self.methods.is_empty() || self.methods.contains(facts.method))
+            && (self.paths.is_empty() || self.paths.iter().any(|wanted| wanted.matches(path)))
             && (self.hosts.is_empty() || self.has_host(facts.name()))
             && self.headers.iter().all(|(name, patterns)| {
                 let fits = |value: &http::HeaderValue| {
@@ -89,6 +94,7 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::super::facts::facts;
+    use super::super::path::normal;
     use super::*;
     use http::HeaderValue;
 
@@ -97,7 +103,8 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        matcher.matches(&facts(request), &headers)
+        let facts = facts(request);
+        matcher.matches(&facts, &normal(facts.uri.path()), &headers)
     }
 
     #[test]

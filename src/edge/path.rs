@@ -9,10 +9,12 @@ use std::borrow::Cow;
 /// A path as it is compared.
 #[must_use]
 pub fn normal(path: &str) -> Cow<'_, str> {
-    let plain = !path.contains("//")
-        && !path.contains("/.")
-        && !path.bytes().any(|byte| matches!(byte, b'%' | b'\\'));
-    if plain {
+    let mut before = 0;
+    let is_special = |byte: u8| {
+        let after_slash = std::mem::replace(&mut before, byte) == b'/';
+        matches!(byte, b'%' | b'\\') || after_slash && matches!(byte, b'/' | b'.')
+    };
+    if !path.bytes().any(is_special) {
         return Cow::Borrowed(path);
     }
     let decoded = decode(path);

@@ -11,8 +11,9 @@ use super::fields::{Edits, security};
 use super::flight::{Flight, Flights};
 use super::limit::{Limiter, Seed};
 use super::matcher::Matcher;
+use super::path::normal;
 use super::rate::Key;
-use super::rules::{Act, Limits, Page, Rules, Spec};
+use super::rules::{Access, Act, Limits, Page, Rules, Spec};
 use crate::model::id::ServiceName;
 
 /// Never sent to https: a certificate authority asks here by cleartext (RFC 8555, 8.3).
@@ -24,8 +25,8 @@ const FLIGHT_PAUSE: u64 = 1;
 #[derive(Debug)]
 pub struct Policy {
     spec: Spec,
-    base: Arc<Rule>,
-    routes: Vec<Arc<Rule>>,
+    base: Rule,
+    routes: Vec<Rule>,
 }
 
 /// The rules of a service or a route, ready to decide.
@@ -37,6 +38,14 @@ pub struct Rule {
     pub response: Edits,
     /// The service whose instances answer, if it is another one.
     pub leads_to: Option<ServiceName>,
+    /// Whether anybody is turned away or sent elsewhere at once: [`Rule::admit`] is to be asked.
+    pub admits: bool,
+    /// Whether there is anything to do for who is admitted.
+    pub acts: bool,
+    /// Whether it is still asked about a request when that has gone on.
+    pub keeps: bool,
+    /// Whether something takes time before a request may go on.
+    pub waits: bool,
     counters: Arc<Counters>,
 }
 
@@ -109,7 +118,7 @@ impl Policy {
     /// does not make everybody's burst whole.
     #[must_use]
     pub fn new(spec: Spec, previous: Option<&Self>, seed: &Seed, now: Instant) -> Self {
-        let keep = |former: Option<&Arc<Rule>>, limits: &Limits| {
+        let keep = |former: Option<&Rule>, limits: &Limits| {
             former
                 .map(|rule| &rule.counters)
                 .filter(|counters| counters.limits == *limits)
@@ -123,10 +132,10 @@ impl Policy {
             } else {
                 Arc::clone(&base)
             };
-            Arc::new(Rule::new(route.rules.clone(), route.leads_to.clone(), counters))
+            Rule::new(route.rules.clone(), route.leads_to.clone(), counters)
         });
         let routes = routes.collect();
-        let base = Arc::new(Rule::new(spec.base.clone(), None, base));
+        let base = Rule::new(spec.base.clone(), None, base);
         Self { spec, base, routes }
     }
 
@@ -136,15 +145,31 @@ impl Policy {
         &self.spec
     }
 
-    /// The rule of the first route that takes a request, else the service's.
+    /// The place of the rule of the first route that takes a request, else of the service's.
     #[must_use]
-    pub fn rule(&self, facts: &Facts, headers: &HeaderMap) -> &Arc<Rule> {
-        let mut routes = self.spec.routes.iter().zip(&self.routes);
-        let found = routes.find(|(route, _)| route.matcher.matches(facts, headers));
-        found.map_or(&self.base, |(_, rule)| rule)
+    pub fn place(&self, facts: &Facts<'_>, headers: &HeaderMap) -> usize {
+        let routes = &self.spec.routes;
+        if routes.is_empty() {
+            return 0;
+        }
+        let path = normal(facts.uri.path());
+        let found = routes.iter().position(|route| route.matcher.matches(facts, &path, headers));
+        found.unwrap_or(routes.len())
     }
 
-    fn route(&self, matcher: &Matcher) -> Option<&Arc<Rule>> {
+    /// The rule at a place. Workers come by it without counting how many of them have it.
+    #[must_use]
+    pub fn at(&self, place: usize) -> &Rule {
+        self.routes.get(place).unwrap_or(&self.base)
+    }
+
+    /// The rule of the first route that takes a request, else the service's.
+    #[must_use]
+    pub fn rule(&self, facts: &Facts<'_>, headers: &HeaderMap) -> &Rule {
+        self.at(self.place(facts, headers))
+    }
+
+    fn route(&self, matcher: &Matcher) -> Option<&Rule> {
         let mut routes = self.spec.routes.iter().zip(&self.routes);
         routes.find(|(route, _)| route.matcher == *matcher).map(|(_, rule)| rule)
     }
@@ -154,14 +179,34 @@ impl Rule {
     fn new(rules: Rules, leads_to: Option<ServiceName>, counters: Arc<Counters>) -> Self {
         let preset = if rules.security_headers { security() } else { Vec::new() };
         let response = Edits::new(preset).then(rules.response.clone());
-        Self { rules, response, leads_to, counters }
+        let nothing = Rules::default();
+        let Rules { access, to_https, canonical_host, limits, .. } = &rules;
+        let admits = *access != nothing.access
+            || *to_https
+            || canonical_host.is_some()
+            || *limits != nothing.limits;
+        let acts = Rules {
+            access: Access::default(),
+            to_https: false,
+            canonical_host: None,
+            limits: Limits::default(),
+            ..rules.clone()
+        } != nothing;
+        let waits = rules.users.is_some()
+            || rules.forward_auth.is_some()
+            || matches!(rules.act, Act::Files(_));
+        let keeps = !rules.request.are_fixed()
+            || !response.are_fixed()
+            || !rules.pages.is_empty()
+            || !rules.compress.is_empty();
+        Self { rules, response, leads_to, admits, acts, keeps, waits, counters }
     }
 
     /// Whether a request may go on, and what is counted of it until its end. `https_port` is where
     /// encrypted connections are taken; 0 when nowhere.
     pub fn admit(
         &self,
-        facts: &Facts,
+        facts: &Facts<'_>,
         headers: &HeaderMap,
         https_port: u16,
         now: Instant,
@@ -179,7 +224,7 @@ impl Rule {
             return Err(Box::new(Reply::redirect(StatusCode::PERMANENT_REDIRECT, location)));
         }
         let methods = &rules.access.methods;
-        if !methods.is_empty() && !methods.contains(&facts.method) {
+        if !methods.is_empty() && !methods.contains(facts.method) {
             let allow: Vec<&str> = methods.iter().map(http::Method::as_str).collect();
             let allow = Some(allow.join(", "));
             let reply = Reply { allow, ..Reply::of(StatusCode::METHOD_NOT_ALLOWED) };
@@ -190,7 +235,7 @@ impl Rule {
 
     fn count(
         &self,
-        facts: &Facts,
+        facts: &Facts<'_>,
         headers: &HeaderMap,
         now: Instant,
     ) -> Result<Vec<Flight>, Box<Reply>> {
@@ -219,7 +264,7 @@ impl Rule {
 
     /// The answer to a request that needs no instance.
     #[must_use]
-    pub fn reply(&self, facts: &Facts) -> Option<Reply> {
+    pub fn reply(&self, facts: &Facts<'_>) -> Option<Reply> {
         match &self.rules.act {
             Act::Forward | Act::Files(_) => None,
             Act::Redirect { status, to } => Some(Reply::redirect(*status, to.location(facts))),
@@ -238,7 +283,7 @@ impl Rule {
         self.rules.pages.iter().filter(fits).min_by_key(|page| page.statuses.1 - page.statuses.0)
     }
 
-    fn to_canonical(&self, facts: &Facts) -> Option<String> {
+    fn to_canonical(&self, facts: &Facts<'_>) -> Option<String> {
         let canonical = self.rules.canonical_host.as_deref()?;
         let name = facts.name();
         if name.is_empty() || name.trim_end_matches('.').eq_ignore_ascii_case(canonical) {
@@ -251,7 +296,7 @@ impl Rule {
 
 /// Where a cleartext request is sent to; `None` when it may stay.
 #[must_use]
-pub fn to_https(facts: &Facts, https_port: u16) -> Option<String> {
+pub fn to_https(facts: &Facts<'_>, https_port: u16) -> Option<String> {
     let name = facts.name();
     if facts.secure || https_port == 0 || name.is_empty() || facts.uri.path().starts_with(ACME) {
         return None;
@@ -275,19 +320,28 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// What a limit tells clients apart by, as bytes.
-fn with_key<T>(key: &Key, facts: &Facts, headers: &HeaderMap, act: impl FnOnce(&[u8]) -> T) -> T {
+/// What a limit tells clients apart by: what kind of thing it is, and its bytes. A field that spells the
+/// bytes of somebody's address is not that address.
+fn with_key<T>(
+    key: &Key,
+    facts: &Facts<'_>,
+    headers: &HeaderMap,
+    act: impl FnOnce((u8, &[u8])) -> T,
+) -> T {
+    const FIELD: u8 = 0;
+    const ADDRESS: u8 = 1;
+    const EVERYONE: u8 = 2;
     if let Key::Header(name) = key
         && let Some(value) = headers.get(name)
     {
-        return act(value.as_bytes());
+        return act((FIELD, value.as_bytes()));
     }
     if *key == Key::Everyone {
-        return act(b"everyone");
+        return act((EVERYONE, &[]));
     }
     match facts.client.to_canonical() {
-        std::net::IpAddr::V4(address) => act(&address.octets()),
-        std::net::IpAddr::V6(address) => act(&address.octets()[..8]),
+        std::net::IpAddr::V4(address) => act((ADDRESS, &address.octets())),
+        std::net::IpAddr::V6(address) => act((ADDRESS, &address.octets()[..8])),
     }
 }
 

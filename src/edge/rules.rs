@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::addresses::AddressSet;
 use super::coding::Coding;
 use super::fields::Edits;
-use super::files::Files;
+use super::files::{Files, Missing};
 use super::matcher::Matcher;
 use super::path::Rewrite;
 use super::rate::{AtOnce, Rate};
@@ -35,6 +35,14 @@ impl Spec {
         let rest = Rules { to_https: false, ..self.base.clone() };
         self.routes.is_empty() && rest == Rules::default()
     }
+
+    /// Whether its routes take every request and none of them asks an instance of the service: it needs
+    /// none.
+    #[must_use]
+    pub fn answers_alone(&self) -> bool {
+        self.routes.iter().any(|route| route.matcher.takes_every_path())
+            && self.routes.iter().all(RouteSpec::answers_alone)
+    }
 }
 
 /// A route of a service.
@@ -48,6 +56,18 @@ pub struct RouteSpec {
     pub own_limits: bool,
     /// The service whose instances answer instead of its own.
     pub leads_to: Option<ServiceName>,
+}
+
+impl RouteSpec {
+    /// Whether no instance of its own service is asked.
+    fn answers_alone(&self) -> bool {
+        self.leads_to.is_some()
+            || match &self.rules.act {
+                Act::Forward => false,
+                Act::Files(files) => files.missing != Missing::App,
+                Act::Redirect { .. } | Act::Respond { .. } => true,
+            }
+    }
 }
 
 /// What is done to requests.

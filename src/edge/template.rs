@@ -99,7 +99,7 @@ impl Template {
 
     /// The text for a request. Control bytes, which a header could not carry, are left out.
     #[must_use]
-    pub fn fill(&self, facts: &Facts) -> String {
+    pub fn fill(&self, facts: &Facts<'_>) -> String {
         let mut text = String::new();
         for part in &self.parts {
             match part {
@@ -107,7 +107,7 @@ impl Template {
                 Part::Place(Place::Client) => {
                     text.push_str(&facts.client.to_canonical().to_string());
                 }
-                Part::Place(Place::Host) => text.push_str(&facts.host),
+                Part::Place(Place::Host) => text.push_str(facts.host),
                 Part::Place(Place::Method) => text.push_str(facts.method.as_str()),
                 Part::Place(Place::Path) => text.push_str(facts.uri.path()),
                 Part::Place(Place::Query) => text.push_str(facts.uri.query().unwrap_or("")),
@@ -116,7 +116,7 @@ impl Template {
                 Part::Place(Place::RequestId) => {
                     text.push_str(facts.request_id.to_str().unwrap_or(""));
                 }
-                Part::Place(Place::User) => text.push_str(facts.user.as_deref().unwrap_or("")),
+                Part::Place(Place::User) => text.push_str(facts.user.unwrap_or("")),
             }
         }
         text.retain(|c| !c.is_control());
@@ -126,7 +126,7 @@ impl Template {
     /// The text for a request as a place to redirect to. A target on this host stays on this host:
     /// a path that begins with two slashes would be another host's name.
     #[must_use]
-    pub fn location(&self, facts: &Facts) -> String {
+    pub fn location(&self, facts: &Facts<'_>) -> String {
         let filled = self.fill(facts);
         let elsewhere = match self.parts.first() {
             Some(Part::Text(text)) => text.starts_with("//") || !text.starts_with('/'),

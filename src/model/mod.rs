@@ -8,6 +8,7 @@ pub mod hook;
 pub mod id;
 pub mod instance;
 pub mod labelled;
+pub mod mirror;
 pub mod moment;
 pub mod network;
 pub mod preamble;

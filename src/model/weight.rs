@@ -137,6 +137,15 @@ impl Side {
         }
     }
 
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Stable => Self::Canary,
+            Self::Canary => Self::Stable,
+        }
+    }
+
     /// 0 for stable, 1 for canary: the order in which arrays of sides are laid out.
     #[must_use]
     pub fn index(self) -> usize {

@@ -280,6 +280,9 @@ pub fn daemon(one: &Directive, sheet: &mut Sheet) -> bool {
             let what = format!("`include {}`: import that file too", one.word(0));
             if !one.word(0).ends_with("mime.types")
                 && !one.word(0).ends_with("modules-enabled/*.conf")
+                && !one.word(0).ends_with("options-ssl-nginx.conf")
+                && !one.word(0).ends_with("fastcgi_params")
+                && !one.word(0).ends_with("snippets/fastcgi-php.conf")
             {
                 sheet.leave(line, &what);
             }

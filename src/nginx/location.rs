@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::answers::{self, Taker};
-use super::convert::{Names, Server, daemon, duration, named, size};
+use super::convert::{Names, Server, daemon, duration, size};
+use super::guard::{self, Level};
 use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
 
@@ -18,6 +19,8 @@ pub struct Place {
     pub exact: bool,
     /// Their paths with stars, in place of a prefix.
     pub globs: Vec<String>,
+    /// What lies below `/.well-known` is meant by no star.
+    pub keeps_well_known: bool,
 }
 
 /// Fields that the proxy sets by itself, or that are only how nginx does what we do anyway.
@@ -50,14 +53,26 @@ pub fn location(
         } else {
             service(place, pass, inherited, inner, names, sheet);
         }
+    } else if let Some(other) = inner.iter().find(|one| is_of_another_kind(one)) {
+        sheet.leave(other.line, &format!("`{}`: instances speak HTTP", other.name));
+        // What it would run must not be shown instead.
+        answers::closed(place, 404, other.line, names);
     } else if let Some(answer) = find("return") {
-        returned(place, answer, names, sheet);
-    } else {
-        for one in inner {
-            nowhere(one, sheet);
+        let upgraded = upgrades(place, inner, names);
+        for one in inner.iter().filter(|one| one.name == "if" && !is_upgrading(one)) {
+            sheet.leave(one.line, &format!("`if {} …`", one.words.join(" ")));
         }
+        // Where each host is sent to https, nothing else is said to it.
+        if upgraded.len() < place.hosts.len() {
+            answers::returned(place, answer, Level { own: inner, all: inherited }, names, sheet);
+        }
+    } else {
         if !inner.iter().any(is_root) {
-            answers::files(place, inherited, inner, names, sheet);
+            let level = Level { own: inner, all: inherited };
+            answers::files(place, level, names, sheet);
+            for one in inherited.iter().filter(|one| !is_about_files(one)) {
+                nowhere_known(one, sheet);
+            }
         }
     }
     for one in inner.iter().filter(|one| one.name == "location") {
@@ -71,6 +86,7 @@ pub fn location(
             // Named, it is where `try_files` ends: for everything that is no file.
             "" if path.starts_with('@') => {}
             "~" | "~*" if answers::endings(path).is_some() => {}
+            "~" | "~*" if guard::dotted(path).is_some() => {}
             "=" if one
                 .inner()
                 .iter()
@@ -85,14 +101,31 @@ pub fn location(
                 continue;
             }
         }
-        let globs = if kind.starts_with('~') { answers::endings(path) } else { None };
+        let is_regex = kind.starts_with('~');
+        let mut globs = if is_regex { answers::endings(path) } else { None };
+        let mut keeps_well_known = false;
+        if let Some((stars, keeps)) = guard::dotted(path).filter(|_| is_regex) {
+            (globs, keeps_well_known) = (Some(vec![stars]), keeps);
+        }
         let is_named = path.starts_with('@') || globs.is_some();
         let place = Place {
             path: if is_named { String::new() } else { path.to_owned() },
             exact: kind == "=",
             globs: globs.unwrap_or_default(),
+            keeps_well_known,
             ..place.clone()
         };
+        if one.inner().iter().any(|inner| inner.name == "deny" && inner.word(0) == "all")
+            && !one.inner().iter().any(|inner| inner.name == "allow")
+        {
+            // Nobody may come, whatever is there.
+            answers::closed(&place, 403, one.line, names);
+            continue;
+        }
+        if path.starts_with('@') && !one.inner().iter().any(|inner| inner.name.ends_with("_pass")) {
+            sheet.leave(one.line, &format!("`location {path}`: it passes nothing on"));
+            continue;
+        }
         let mut all = inherited.to_vec();
         let own = one.inner().iter().filter(|inner| inner.name != "location").cloned();
         all.extend(own);
@@ -100,36 +133,54 @@ pub fn location(
     }
 }
 
-/// What stands where nothing is passed on.
-fn nowhere(one: &Directive, sheet: &mut Sheet) {
-    match one.name.as_str() {
-        "fastcgi_pass" | "uwsgi_pass" | "scgi_pass" | "memcached_pass" => {
-            sheet.leave(one.line, &format!("`{}`: instances speak HTTP", one.name));
-        }
-        "if" | "rewrite" | "proxy_cache_path" => {
-            sheet.leave(one.line, &format!("`{} {}`", one.name, one.words.join(" ")));
-        }
-        _ => {}
-    }
+/// Whether what answers speaks no HTTP.
+fn is_of_another_kind(one: &Directive) -> bool {
+    matches!(one.name.as_str(), "fastcgi_pass" | "uwsgi_pass" | "scgi_pass" | "memcached_pass")
 }
 
-fn returned(place: &Place, answer: &Directive, names: &mut Names, sheet: &mut Sheet) {
-    let (status, to) = match answer.words.as_slice() {
-        [one] if one.starts_with("http") => ("302", one.as_str()),
-        [status] => (status.as_str(), ""),
-        [status, to, ..] => (status.as_str(), to.as_str()),
-        [] => return,
+/// Whether a directive was looked at where files are answered, or is about what is passed on.
+fn is_about_files(one: &Directive) -> bool {
+    const KNOWN: [&str; 13] = [
+        "allow",
+        "deny",
+        "auth_basic",
+        "auth_basic_user_file",
+        "limit_req",
+        "limit_conn",
+        "add_header",
+        "gzip",
+        "gzip_types",
+        "gzip_min_length",
+        "brotli",
+        "zstd",
+        "internal",
+    ];
+    let name = one.name.as_str();
+    KNOWN.contains(&name)
+        || ["proxy_", "grpc_", "fastcgi_", "client_"].iter().any(|begin| name.starts_with(begin))
+}
+
+/// `if ($host = NAME) { return 301 https://$host$request_uri; }`, which certbot writes.
+fn is_upgrading(one: &Directive) -> bool {
+    let is_host = matches!(one.words.as_slice(), [host, is, _] if host == "($host" && is == "=");
+    let is_upgrade = |inner: &Directive| {
+        inner.name == "return" && inner.words.last().is_some_and(|to| answers::is_upgrade(to))
     };
-    let is_upgrade = matches!(
-        to,
-        "https://$host$request_uri"
-            | "https://$server_name$request_uri"
-            | "https://$http_host$request_uri"
-    );
-    // With a certificate this is what is done anyway.
-    if !(is_upgrade && matches!(status, "301" | "302" | "307" | "308")) {
-        answers::returned(place, answer, names, sheet);
+    one.name == "if" && is_host && matches!(one.inner(), [inner] if is_upgrade(inner))
+}
+
+/// The hosts that such lines send to https.
+fn upgrades(place: &Place, inner: &[Directive], names: &mut Names) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for one in inner.iter().filter(|one| is_upgrading(one)) {
+        let host = one.word(2).trim_end_matches(')').to_owned();
+        if place.hosts.contains(&host) && !hosts.contains(&host) {
+            let place = Place { hosts: vec![host.clone()], ..place.clone() };
+            answers::upgraded(&place, one.line, names);
+            hosts.push(host);
+        }
     }
+    hosts
 }
 
 fn service(
@@ -192,11 +243,15 @@ fn service(
             sheet.set(&header, "add_prefix", &quoted(rest.trim_end_matches('/')), pass.line);
         }
     }
+    let level = Level { own: inner, all: inherited };
+    let guards = level.access(sheet).into_iter().chain(level.users());
+    for (key, value) in guards.collect::<Vec<_>>() {
+        sheet.set(&header, &key, &value, pass.line);
+    }
     // The innermost word wins, and comes first here.
     let mut seen = std::collections::BTreeSet::new();
     for one in inner.iter().chain(inherited.iter().rev()) {
-        let repeats =
-            ["add_header", "proxy_set_header", "allow", "deny", "limit_req", "limit_conn"];
+        let repeats = ["add_header", "proxy_set_header", "limit_req", "limit_conn"];
         if (repeats.contains(&one.name.as_str()) || seen.insert(one.name.clone()))
             && !treated(&header, one, names, sheet)
         {
@@ -243,14 +298,6 @@ fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
 fn treated(header: &str, one: &Directive, names: &Names, sheet: &mut Sheet) -> bool {
     let line = one.line;
     let time = || quoted(&duration(one.word(0)));
-    let by = |key: &str| match key {
-        "$binary_remote_addr" | "$remote_addr" => "by client-address".to_owned(),
-        "$server_name" | "$host" => "by everyone".to_owned(),
-        key => match key.strip_prefix("$http_") {
-            Some(name) => format!("by header:{}", name.replace('_', "-")),
-            None => format!("by {key}"),
-        },
-    };
     match one.name.as_str() {
         "proxy_connect_timeout" => sheet.set(header, "connect_timeout", &time(), line),
         "proxy_read_timeout" | "grpc_read_timeout" => {
@@ -294,30 +341,13 @@ fn treated(header: &str, one: &Directive, names: &Names, sheet: &mut Sheet) -> b
             let name = format!("{header}.request_headers.set");
             field_of(header, "request_headers", &field, line, sheet, &name);
         }
-        "limit_req" => {
-            let zone = named(one, "zone=");
-            let Some((key, rate)) = names.rates.get(zone) else { return false };
-            let burst = named(one, "burst=");
-            let burst = if burst.is_empty() { String::new() } else { format!(" burst {burst}") };
-            let text = format!("{}{burst} {}", rate.replace("r/", "/"), by(key));
-            sheet.gather(header, "rate_limit", &text, line);
+        "limit_req" | "limit_conn" => {
+            let key = if one.name == "limit_req" { "rate_limit" } else { "max_in_flight" };
+            let Some(text) = guard::limit(one, names) else { return false };
+            sheet.gather(header, key, &text, line);
         }
-        "limit_conn" => {
-            let Some(key) = names.counts.get(one.word(0)) else { return false };
-            let text = format!("{} {}", one.word(1), by(key));
-            sheet.gather(header, "max_in_flight", &text, line);
-        }
-        "allow" | "deny" => {
-            if one.word(0) != "all" {
-                sheet.gather(header, &one.name, one.word(0), line);
-            }
-        }
-        "auth_basic" => {
-            if one.word(0) != "off" {
-                sheet.set(header, "realm", &quoted(one.word(0)), line);
-            }
-        }
-        "auth_basic_user_file" => sheet.set(header, "basic_auth", &quoted(one.word(0)), line),
+        // By level, above.
+        "allow" | "deny" | "auth_basic" | "auth_basic_user_file" => {}
         _ => return false,
     }
     true

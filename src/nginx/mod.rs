@@ -10,6 +10,7 @@
 
 mod answers;
 mod convert;
+mod guard;
 mod location;
 mod sheet;
 mod syntax;

@@ -131,7 +131,7 @@ server {
         let begins = format!("line {line}: ");
         imported.left.iter().any(|left| left.starts_with(&begins) && left.contains(words))
     };
-    assert!(told(6, "return 301 https://new.example"), "{:#?}", imported.left);
+    assert!(imported.toml.contains("[service.old-example]"), "{}", imported.toml);
     assert!(told(15, "fastcgi_pass"), "{:#?}", imported.left);
     assert!(imported.toml.contains("files = \"/srv/static\""), "{}", imported.toml);
     assert!(told(17, "backend.internal:3000"), "{:#?}", imported.left);
@@ -278,8 +278,63 @@ fn an_app_below_its_files_keeps_its_path() {
     let [api, rest] = app.policy.routes.as_slice() else { panic!("{}", imported.toml) };
     assert_eq!(api.rules.act, crate::edge::rules::Act::Forward);
     assert!(api.rules.rewrite.strip.is_some() && rest.rules.rewrite.strip.is_none());
-    let alone = import("server { server_name b.example; root /srv; }").expect("good");
-    assert!(alone.left[0].contains("there is no service beside it"), "{:?}", alone.left);
+}
+
+/// What nobody need run for: its service has routes, and no instance.
+#[test]
+fn hosts_without_an_app_need_no_instance() {
+    const LEADS: &str = "server { listen 80; server_name old.example www.old.example;\n\
+        return 301 https://new.example$request_uri; }";
+    const SITE: &str = "server { listen 80; server_name b.example;\n\
+        location /.well-known/acme-challenge/ { root /srv/acme; }\n\
+        location / { return 301 https://$host$request_uri; } }\n\
+        server { listen 443 ssl; server_name b.example; ssl_certificate c; ssl_certificate_key k;\n\
+        root /srv/b; location /old { return 410; } location = /x { return 302 /y; }\n\
+        location / { try_files $uri $uri/ =404; } error_page 404 /404.html; }";
+    const PART: &str = "server { server_name c.example; location /static/ { root /srv/c; } }";
+    const TO_TLS: &str = "server { listen 80 default_server; server_name _;\n\
+        return 301 https://$host$request_uri; }";
+    for (text, service, routes) in [
+        (LEADS, "old-example", &[("/", 301)][..]),
+        (PART, "c-example", &[("/static", 0), ("/", 404)]),
+        (TO_TLS, "web", &[("/", 301)]),
+    ] {
+        let imported = import(text).expect("good");
+        assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+        let config = taken(&imported);
+        let [alone] = config.services.as_slice() else { panic!("{}", imported.toml) };
+        assert!(alone.answers_alone());
+        assert_eq!(alone.name.as_str(), service);
+        let told: Vec<_> = alone.policy.routes.iter().map(described).collect();
+        let wanted: Vec<_> = routes.iter().map(|(path, s)| ((*path).to_owned(), *s)).collect();
+        assert_eq!(told, wanted, "{}", imported.toml);
+    }
+    let imported = import(&format!("{SITE}\n{LEADS}\n{TO_TLS}")).expect("good");
+    let config = taken(&imported);
+    let names: Vec<&str> = config.services.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["b-example", "old-example"], "{}", imported.toml);
+    assert!(config.services.iter().all(crate::config::Service::answers_alone));
+    let told: Vec<_> = config.services[0].policy.routes.iter().map(described).collect();
+    let expected = [("/x", 302), ("/.well-known/acme-challenge", 0), ("/old", 410), ("/", 0)];
+    assert_eq!(told, expected.map(|(path, status)| (path.to_owned(), status)), "{}", imported.toml);
+    // What is asked of an app that is not there cannot be had.
+    let app = import("server { server_name d.example; root /s; try_files $uri @app; }");
+    assert!(app.expect("good").left[0].contains("there is no service beside it"));
+}
+
+/// The first path of a route and the status it answers with; files have none.
+fn described(route: &crate::edge::rules::RouteSpec) -> (String, u16) {
+    use crate::edge::matcher::PathMatch;
+    use crate::edge::rules::Act;
+    let path = match &route.matcher.paths[0] {
+        PathMatch::Prefix(path) | PathMatch::Exact(path) => path.clone(),
+        PathMatch::Pattern(_) => "*".to_owned(),
+    };
+    let status = match &route.rules.act {
+        Act::Redirect { status, .. } | Act::Respond { status, .. } => status.as_u16(),
+        Act::Files(_) | Act::Forward => 0,
+    };
+    (path, status)
 }
 
 #[test]
@@ -295,4 +350,80 @@ fn the_proxy_protocol_is_carried_over() {
     let imported = import(bare).expect("good");
     assert!(imported.left[0].contains("trusted_proxies"), "{:?}", imported.left);
     assert!(!taken(&imported).listen.trusted_proxies.is_empty());
+}
+
+/// What guards a place or would run there is carried over, or the place is closed.
+#[test]
+fn nothing_is_open_here_that_was_closed_there() {
+    let php = "server { listen 80; server_name p.example; root /srv/public; index index.php;\n\
+        location / { try_files $uri $uri/ /index.php?$query_string; }\n\
+        location ~ \\.php$ { fastcgi_pass unix:/run/php.sock; include fastcgi_params; }\n\
+        location ~ /\\.(?!well-known).* { deny all; } }";
+    let imported = import(php).expect("good");
+    let config = taken(&imported);
+    let [site] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    let told: Vec<_> = site.policy.routes.iter().map(described).collect();
+    let expected = [("*", 404), ("*", 403), ("/", 0)];
+    assert_eq!(told, expected.map(|(path, status)| (path.to_owned(), status)), "{}", imported.toml);
+    assert!(!imported.toml.contains("index.php"), "no source is shown: {}", imported.toml);
+    let told = |words: &str| imported.left.iter().any(|left| left.contains(words));
+    assert!(told("fastcgi_pass") && told("index.php?$query_string"), "{:#?}", imported.left);
+
+    let guarded = "limit_req_zone $binary_remote_addr zone=one:1m rate=5r/s;\n\
+        server { listen 80; server_name g.example; root /srv/www;\n\
+        location /admin/ { auth_basic \"Staff\"; auth_basic_user_file users; allow 10.0.0.0/8;\n\
+        deny all; limit_req zone=one; add_header X-A b; expires 1h; sub_filter a b; }\n\
+        location /closed/ { deny all; proxy_pass http://127.0.0.1:1; }\n\
+        location /app/ { deny all; allow 10.0.0.1; proxy_pass http://127.0.0.1:2; }\n\
+        location @later { root /srv/other; } location / { try_files $uri =404; } }";
+    let imported = import(guarded).expect("good");
+    for line in [
+        "basic_auth = \"users\"",
+        "realm = \"Staff\"",
+        "allow = \"10.0.0.0/8\"",
+        "rate_limit = \"5/s by client-address\"",
+        "headers.set = { X-A = \"b\", Cache-Control = \"max-age=3600\" }",
+        "path = \"/closed\"\nstatus = 403",
+        "deny = [\"0.0.0.0/0\", \"::/0\"]",
+    ] {
+        assert!(imported.toml.contains(line), "{line}: {}", imported.toml);
+    }
+    let told = |words: &str| imported.left.iter().any(|left| left.contains(words));
+    assert!(told("sub_filter") && told("location @later"), "{:#?}", imported.left);
+    assert!(!imported.toml.contains("/srv/other"), "{}", imported.toml);
+}
+
+/// What certbot makes of a site.
+#[test]
+fn redirects_by_if_are_redirects() {
+    let text = r#"
+server {
+    server_name a.example www.a.example;
+    root /var/www/html;
+    location / { try_files $uri $uri/ =404; }
+    location ~ /\.ht { deny all; }
+    location /health { return 200 "healthy\n"; add_header Content-Type text/css; }
+    listen 443 ssl;
+    ssl_certificate c; ssl_certificate_key k;
+    include /etc/letsencrypt/options-ssl-nginx.conf;
+    ssl_dhparam /etc/letsencrypt/ssl-dhparams.pem;
+}
+server {
+    if ($host = www.a.example) { return 301 https://$host$request_uri; }
+    if ($host = a.example) { return 301 https://$host$request_uri; }
+    listen 80 default_server;
+    server_name a.example www.a.example;
+    return 404;
+}
+"#;
+    let imported = import(text).expect("good");
+    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    let config = taken(&imported);
+    let [site] = config.services.as_slice() else { panic!("{}", imported.toml) };
+    let told: Vec<_> = site.policy.routes.iter().map(described).collect();
+    let expected = [("*", 403), ("/health", 200), ("/", 0)];
+    assert_eq!(told, expected.map(|(path, status)| (path.to_owned(), status)), "{}", imported.toml);
+    assert!(imported.toml.contains("respond = \"healthy\\n\""), "{}", imported.toml);
+    assert!(imported.toml.contains("content_type = \"text/css\""), "{}", imported.toml);
+    assert!(site.policy.base.to_https);
 }

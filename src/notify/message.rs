@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn other_phases_are_told_to_nobody() {
-        for phase in ["probing", "smoke", "promoting"] {
+        for phase in ["probing", "smoke", "mirroring", "promoting"] {
             let told = messages(&event(phase, 0.0, ""), &service(&json!({})), &record(&json!({})));
             assert!(told.is_empty(), "{phase}");
         }

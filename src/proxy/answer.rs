@@ -92,7 +92,7 @@ pub fn answer(
 }
 
 /// The body, as what it is by now: often all of it came with the head.
-fn body(
+pub fn body(
     worker: &Rc<Worker>,
     incoming: Option<Incoming>,
     mut held: Held,

@@ -13,14 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::compress::Compressed;
-use super::downstream::busy::Busy;
 use super::downstream::upload::{ClientBody, UploadError};
 use super::error::BodyError;
 use super::exchange::{Exchange, Fired, Stage};
 use super::files::FileBody;
 use super::headers::strip_trailers;
 use super::kept::Reading;
-use super::logged::Logged;
+use super::logged::Entry;
+use super::mirror::Compared;
 use super::ongoing::Ongoing;
 use super::upstream::Broken;
 use crate::telemetry::traffic::Reason;
@@ -138,8 +138,10 @@ pub enum ResponseBody {
     File(Box<FileBody>),
     /// Any of these, made smaller.
     Compressed(Box<Compressed>),
+    /// What comes from the upstream, kept to be compared.
+    Compared(Box<Compared>),
     /// Any of these, with the access log told of its end.
-    Logged(Box<Logged>),
+    Logged(Box<Entry>),
 }
 
 impl ResponseBody {
@@ -287,6 +289,7 @@ impl Body for ResponseBody {
             Self::Stream(stream) => stream.poll_next(context),
             Self::File(file) => file.poll_frame(context),
             Self::Compressed(compressed) => compressed.poll_frame(context),
+            Self::Compared(compared) => compared.poll_frame(context),
             Self::Logged(logged) => logged.poll_frame(context),
         }
     }
@@ -297,6 +300,7 @@ impl Body for ResponseBody {
             Self::Full(_) => false,
             Self::File(file) => file.left() == 0,
             Self::Compressed(compressed) => compressed.is_end(),
+            Self::Compared(compared) => compared.body().is_end_stream(),
             Self::Logged(logged) => logged.body().is_end_stream(),
             Self::Stream(stream) => {
                 stream.first.is_none()
@@ -317,6 +321,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(file) => SizeHint::with_exact(file.left()),
             Self::Compressed(_) => SizeHint::default(),
+            Self::Compared(compared) => compared.body().size_hint(),
             Self::Logged(logged) => logged.body().size_hint(),
             Self::Stream(stream) => match &stream.source {
                 Source::Line(missing) => missing.map_or_else(SizeHint::default, |missing| {
@@ -326,39 +331,5 @@ impl Body for ResponseBody {
                 Source::Multiplexed(incoming) => incoming.size_hint(),
             },
         }
-    }
-}
-
-/// A response's body, and the fact that its connection is busy with it.
-#[derive(Debug)]
-pub struct Outgoing {
-    body: ResponseBody,
-    _busy: Busy,
-}
-
-impl Outgoing {
-    /// A body on a connection.
-    pub fn new(body: ResponseBody, busy: Busy) -> Self {
-        Self { body, _busy: busy }
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -194,6 +194,7 @@ mod tests {
             warm: None,
             budget: None,
             fresh: None,
+            mirror: None,
         }
     }
 

@@ -31,7 +31,7 @@ use super::worker::Worker;
 use crate::edge::coding::{Coding, Fit, fit, vary, weak};
 
 /// Encoders at a time on one worker: at most 160 MiB of them.
-pub const MOST: usize = 256;
+pub const MOST: usize = if cfg!(test) { 48 } else { 256 };
 /// Bytes of output that are gathered before they go on, unless the input pauses.
 const GATHER: usize = 8 * 1024;
 /// Bytes of input after which others have their turn.

@@ -32,6 +32,7 @@ use http::{HeaderMap, StatusCode};
 use super::clock::{Clock, Tick, ticks};
 use super::downstream::Downstream;
 use super::headers::strip_response;
+use super::mirror::Copied;
 use super::observation::{Kind, Observation, Part, Subject};
 use super::route::Route;
 use super::upstream::line::Line;
@@ -149,6 +150,8 @@ pub struct Exchange {
     observation: RefCell<Option<Observation>>,
     /// What a streaming body holds on to; here, so that a cut can take it away.
     pub held: RefCell<Option<Held>>,
+    /// A copy of the request that waits for stable's answer.
+    pub copied: RefCell<Option<Box<Copied>>>,
     /// What it counts as against limits on requests in flight.
     pub flights: RefCell<Vec<Flight>>,
 }
@@ -184,6 +187,7 @@ impl Exchange {
             waker: RefCell::new(None),
             observation: RefCell::new(None),
             held: RefCell::new(None),
+            copied: RefCell::default(),
             flights: RefCell::default(),
         }
     }
@@ -302,10 +306,11 @@ impl Exchange {
         }
     }
 
-    /// The response's body begins; it waits for the upstream.
+    /// The response's body begins. It waits for the client until that first asks for some of it, which
+    /// one of HTTP/2 with its windows shut does not do.
     pub fn stream(&self, held: Held) {
         *self.held.borrow_mut() = Some(held);
-        self.enter(Stage::Streaming);
+        self.enter(Stage::Blocked);
     }
 
     /// A tunnel begins.
@@ -358,7 +363,8 @@ impl Exchange {
         self.observation.borrow_mut().take();
     }
 
-    fn age(&self) -> u64 {
+    /// Microseconds since the request was sent, or arrived.
+    pub fn age(&self) -> u64 {
         u64::try_from(self.sent.get().elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 

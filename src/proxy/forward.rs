@@ -24,6 +24,7 @@ use super::dial::{dial, multiplex};
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held};
 use super::gate::{self, Passed};
+use super::mirror;
 use super::observation::{Kind, Part, Subject};
 use super::ongoing::Ongoing;
 use super::parcel::Parcel;
@@ -61,18 +62,21 @@ pub struct Answer {
 }
 
 /// What an attempt came to.
-struct Arrived {
-    head: Parts,
+pub struct Arrived {
+    /// The response's head.
+    pub head: Parts,
     /// A body that comes by another way than what is held.
-    incoming: Option<Incoming>,
-    held: Held,
+    pub incoming: Option<Incoming>,
+    /// The claim, and the connection if it is HTTP/1.1.
+    pub held: Held,
     /// The request, if the answer is worth a second look and it may be sent again.
     again: Option<Box<Parcel>>,
 }
 
 /// An attempt that failed.
-struct Failed {
-    failure: Failure,
+pub struct Failed {
+    /// How.
+    pub failure: Failure,
     /// The request, if it may be sent again.
     parcel: Option<Box<Parcel>>,
 }
@@ -124,13 +128,6 @@ fn reload(worker: &Worker, route: &Route) -> Option<Route> {
     Some(Route { table, service, rule: route.rule.clone() })
 }
 
-fn other(side: Side) -> Side {
-    match side {
-        Side::Stable => Side::Canary,
-        Side::Canary => Side::Stable,
-    }
-}
-
 /// Sends a request to an endpoint of the side that was chosen for it, and answers what came of it.
 ///
 /// Cancel safety: dropped midway, the claim is given back and the connection closed.
@@ -157,10 +154,11 @@ pub async fn forward(
         }
     };
     observe(&route, side, is_fresh);
+    if let (Some(subject), true) = (&subject, route.service().mirror.is_some()) {
+        exchange.copied.replace(mirror::copy(worker, &route, choice, &parcel, subject));
+    }
     let mut retries = route.retries();
-    let mut tried = Tried::default();
-    let mut reloads = 0;
-    let mut crossed = false;
+    let (mut tried, mut reloads, mut crossed) = (Tried::default(), 0, false);
     let mut last = Failure::Unavailable;
     loop {
         let Some((claim, revision)) = claim(worker, &route, (side, is_fresh), &tried) else {
@@ -199,7 +197,7 @@ pub async fn forward(
                 continue;
             }
             exchange.fault();
-            let refuge = other(side);
+            let refuge = side.other();
             // Nothing to ask is no failed attempt: no budget has to cover it.
             let may_cross = !crossed
                 && route.side(refuge).is_some()
@@ -290,7 +288,7 @@ async fn by_other(
     exchange: &Rc<Exchange>,
 ) -> Answer {
     let service = route.service();
-    let found = service.side(other(side)).or(service.warm.as_ref()).filter(|_| {
+    let found = service.side(side.other()).or(service.warm.as_ref()).filter(|_| {
         choice.is_observation()
             && parcel.head.is_safe()
             && service.settings.assets.covers(parcel.head.uri.path())
@@ -308,7 +306,7 @@ async fn by_other(
             drop(aside);
             dismiss(worker, got.held);
             worker.count(Count::AssetsFound);
-            Answer { head, incoming, held, revision, side: other(side) }
+            Answer { head, incoming, held, revision, side: side.other() }
         }
         other => {
             if let Ok(arrived) = other {
@@ -345,7 +343,8 @@ fn subject(route: &Route, choice: &Choice, parcel: &Parcel) -> Option<Subject> {
     Some(Subject { exception, session: choice.session, path })
 }
 
-async fn attempt(
+/// Sends a request by one claim.
+pub async fn attempt(
     worker: &Rc<Worker>,
     route: &Route,
     claim: Claim,

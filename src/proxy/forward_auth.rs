@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::ResponseBody;
+use super::forwarded::{Believed, drop_hearsay};
 use super::headers::{
     Seen, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, strip_request,
     strip_response,
@@ -34,6 +35,11 @@ const REFUSAL: usize = 64 * 1024;
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
+/// By these others tell the same server what was asked for, and it may believe them first: what a client
+/// says under these names would be judged in place of what it asks for.
+const ORIGINALS: [&str; 5] =
+    ["x-original-url", "x-original-uri", "x-original-method", "x-rewrite-url", "x-forwarded-uri"];
+
 /// What came of a question.
 pub enum Answered {
     /// The request goes on, with these fields in place of its own of these names.
@@ -44,11 +50,17 @@ pub enum Answered {
     Unknown,
 }
 
-/// Asks about a request.
+/// Asks about a request. Of a `stranger`, which is a client that no trusted proxy speaks for, nothing is
+/// handed on that a proxy would say.
 ///
 /// Cancel safety: dropped midway, the question is taken back.
-pub async fn ask(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Answered {
-    let asked = tokio::time::timeout(PATIENCE, exchange(auth, head, facts));
+pub async fn ask(
+    auth: &ForwardAuth,
+    head: &Parts,
+    facts: &Facts<'_>,
+    stranger: Option<&Believed>,
+) -> Answered {
+    let asked = tokio::time::timeout(PATIENCE, exchange(auth, head, facts, stranger));
     let Ok(Some((answer, body))) = asked.await else { return Answered::Unknown };
     if answer.status.is_success() {
         let of = |name: &HeaderName| {
@@ -69,13 +81,15 @@ pub async fn ask(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Answered {
 async fn exchange(
     auth: &ForwardAuth,
     head: &Parts,
-    facts: &Facts,
+    facts: &Facts<'_>,
+    stranger: Option<&Believed>,
 ) -> Option<(http::response::Parts, Bytes)> {
     let stream = TcpStream::connect(auth.address).await.ok()?;
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     let connection = tokio::task::spawn_local(connection);
-    let (answer, body) = sender.send_request(question(auth, head, facts)?).await.ok()?.into_parts();
+    let answer = sender.send_request(question(auth, head, facts, stranger)?).await.ok()?;
+    let (answer, body) = answer.into_parts();
     // Interim answers are none, and nothing is changed to another protocol here.
     if answer.status.is_informational() {
         return None;
@@ -89,8 +103,19 @@ async fn exchange(
     Some((answer, body))
 }
 
-fn question(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Option<Request<Empty<Bytes>>> {
+fn question(
+    auth: &ForwardAuth,
+    head: &Parts,
+    facts: &Facts<'_>,
+    stranger: Option<&Believed>,
+) -> Option<Request<Empty<Bytes>>> {
     let mut headers: HeaderMap = head.headers.clone();
+    if let Some(believed) = stranger {
+        drop_hearsay(&mut headers, believed);
+    }
+    for name in ORIGINALS {
+        headers.remove(name);
+    }
     let found = Seen::look(&headers).found;
     strip_request(&mut headers, found);
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT] {
@@ -100,7 +125,7 @@ fn question(auth: &ForwardAuth, head: &Parts, facts: &Facts) -> Option<Request<E
     headers.insert(HOST, value(&auth.authority)?);
     headers.insert(X_FORWARDED_METHOD, value(facts.method.as_str())?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme()));
-    headers.insert(X_FORWARDED_HOST, value(&facts.host)?);
+    headers.insert(X_FORWARDED_HOST, value(facts.host)?);
     headers.insert(X_FORWARDED_URI, value(facts.path_and_query())?);
     headers.insert(X_FORWARDED_FOR, value(&facts.client.to_canonical().to_string())?);
     headers.insert(X_REQUEST_ID, facts.request_id.clone());

@@ -11,6 +11,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
@@ -134,25 +135,34 @@ pub fn write(
     host: &HeaderValue,
 ) -> Option<HeaderValue> {
     let chain = chain.to_str().ok()?;
-    let mut text = String::new();
-    let said = joined(headers, &FORWARDED);
-    let is_kept =
-        believed == Some(&Believed::Forwarded) && hops(&said).is_some_and(|hops| !hops.is_empty());
-    let nodes: Vec<&str> = chain.split(", ").collect();
-    let (peer, before) = nodes.split_last()?;
-    if is_kept {
-        text.push_str(&said);
-        text.push_str(", ");
-    } else {
-        for node in before {
-            let _ = write!(text, "for={}, ", node_value(node));
+    let (before, peer) = match chain.rsplit_once(", ") {
+        Some((before, peer)) => (Some(before), peer),
+        None => (None, chain),
+    };
+    let mut said = String::new();
+    if believed == Some(&Believed::Forwarded) {
+        said = joined(headers, &FORWARDED);
+        if hops(&said).is_none_or(|hops| hops.is_empty()) {
+            said.clear();
         }
     }
-    let proto = if secure { "https" } else { "http" };
+    if said.is_empty() {
+        for node in before.into_iter().flat_map(|before| before.split(", ")) {
+            let _ = write!(said, "for={}, ", node_value(node));
+        }
+    } else {
+        said.push_str(", ");
+    }
+    // The peer's is an address as we write it ourselves (`address_value`).
+    let (open, close) = if peer.contains(':') { ("for=\"[", "]\"") } else { ("for=", "") };
     // A host that passed the check has neither quotes nor backslashes.
     let host = host.to_str().ok()?;
-    let _ = write!(text, "for={};host=\"{host}\";proto={proto}", node_value(peer));
-    HeaderValue::try_from(text).ok()
+    let proto = if secure { "\";proto=https" } else { "\";proto=http" };
+    let parts = [&said, open, peer, close, ";host=\"", host, proto];
+    // Of just this size, it becomes a value without another allocation.
+    let mut text = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
+    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
 }
 
 /// How `Forwarded` writes who sent something (RFC 7239, 6).

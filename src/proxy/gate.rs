@@ -8,7 +8,6 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,10 +27,10 @@ use super::headers::{X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::ongoing::Ongoing;
 use super::page::{Format, page};
 use super::parcel::Head;
-use super::route::Route;
+use super::route::{Route, Ruled};
 use super::worker::Worker;
 use crate::edge::coding::{Coding, choose};
-use crate::edge::facts::Facts;
+use crate::edge::facts::{Facts, Kept};
 use crate::edge::flight::Flight;
 use crate::edge::policy::{Reply, Rule, to_https};
 use crate::edge::rules::Act;
@@ -63,107 +62,174 @@ pub struct Arrival<'a> {
 /// A request that its service's policy lets through, and what is still to be done to it.
 #[derive(Debug)]
 pub struct Passed {
-    facts: Facts,
-    rule: Arc<Rule>,
-    flights: Vec<Flight>,
+    rule: Ruled,
+    /// Whether its client's connection was encrypted.
+    secure: bool,
     /// How the client would like the response to be made smaller.
     coding: Option<Coding>,
+    /// What the rule asks for when the request has gone on.
+    kept: Option<Box<Kept>>,
+    flights: Vec<Flight>,
     /// Fields in place of the request's own of these names.
     fields: Vec<(HeaderName, Vec<HeaderValue>)>,
 }
 
-/// Asks the policy of a request's service. The error is the answer when the request goes no further;
-/// nothing is to be done to those of a service without a policy.
+/// A request that goes on, with what is to be done to it, if anything is; or the answer when it goes
+/// no further.
+pub type Entered = Result<Option<Passed>, Box<Response<ResponseBody>>>;
+
+/// What is known about a request at once.
+#[derive(Debug)]
+pub enum Looked {
+    /// All.
+    Known(Entered),
+    /// Something takes time: [`wait`] is to be asked.
+    Waits(Option<Box<Passed>>),
+}
+
+/// Asks the policy of a request's service what takes no time. Nothing is to be done to requests that
+/// no rule is about, and hardly anything is done to find that out.
+pub fn look(
+    worker: &Worker,
+    connection: &Downstream,
+    route: &mut Route,
+    head: &Parts,
+    arrival: &Arrival<'_>,
+) -> Looked {
+    let facts = facts(connection, head, arrival);
+    let table = Rc::clone(&route.table);
+    // In range: the index came from this very table.
+    let service = &table.services[route.service];
+    let refuse = |rule: Option<&Rule>, reply: Reply| {
+        Looked::Known(Err(Box::new(refuse(worker, rule, &facts, head, reply))))
+    };
+    let Some(policy) = &service.policy else {
+        if service.settings.to_https
+            && let Some(location) = to_https(&facts, worker.https_port)
+        {
+            return refuse(None, Reply::redirect(StatusCode::PERMANENT_REDIRECT, location));
+        }
+        return match service.maintenance {
+            Some(_) => Looked::Waits(None),
+            None => Looked::Known(Ok(None)),
+        };
+    };
+    let place = policy.place(&facts, &head.headers);
+    let rule = policy.at(place);
+    let led = rule.leads_to.as_ref().and_then(|lead| table.position(lead));
+    let flights = if rule.admits {
+        match rule.admit(&facts, &head.headers, worker.https_port, arrival.arrived) {
+            Ok(flights) => flights,
+            Err(reply) => return refuse(Some(rule), *reply),
+        }
+    } else {
+        Vec::new()
+    };
+    let to = led.unwrap_or(route.service);
+    let pauses = table.services.get(to).is_some_and(|service| service.maintenance.is_some());
+    let waits = rule.waits || pauses;
+    if !waits && let Some(reply) = rule.reply(&facts) {
+        return refuse(Some(rule), reply);
+    }
+    if !waits && !rule.acts && flights.is_empty() {
+        route.service = to;
+        return Looked::Known(Ok(None));
+    }
+    let passed = Passed {
+        rule: Ruled::new(Rc::clone(&table), route.service, place),
+        secure: facts.secure,
+        coding: choose(&rule.rules.compress, &head.headers),
+        kept: (rule.keeps && !waits).then(|| Box::new(facts.keep())),
+        flights,
+        fields: Vec::new(),
+    };
+    route.service = to;
+    route.rule = Some(passed.rule.clone());
+    if waits { Looked::Waits(Some(Box::new(passed))) } else { Looked::Known(Ok(Some(passed))) }
+}
+
+/// Asks what takes time: passwords, another server, the disk, a service's maintenance.
 ///
 /// Cancel safety: dropped midway, what was counted as in flight is so no more.
-pub async fn enter(
+pub async fn wait(
     worker: &Rc<Worker>,
     connection: &Downstream,
     route: &mut Route,
     head: &Parts,
-    arrival: Arrival<'_>,
-) -> Result<Option<Box<Passed>>, Response<ResponseBody>> {
-    let arrived = arrival.arrived;
-    let facts = facts(connection, head, &arrival);
-    let format = Format::of(&head.headers);
-    let Some(policy) = route.service().policy.clone() else {
-        let settings = &route.service().settings;
-        if let Some(location) =
-            settings.to_https.then(|| to_https(&facts, worker.https_port)).flatten()
-        {
-            worker.count(Count::Answered);
-            let reply = Reply::redirect(StatusCode::PERMANENT_REDIRECT, location);
-            return Err(answer(reply, format, &facts));
+    arrival: &Arrival<'_>,
+    passed: Option<Box<Passed>>,
+) -> Entered {
+    let mut facts = facts(connection, head, arrival);
+    let Some(mut passed) = passed else {
+        if is_let_in(worker, route).await {
+            return Ok(None);
         }
-        if !is_let_in(worker, route).await {
-            worker.count(Count::Synthetic);
-            return Err(answer(Reply::later(MAINTENANCE_PAUSE), format, &facts));
-        }
-        return Ok(None);
+        worker.count(Count::Synthetic);
+        let reply = Reply::later(MAINTENANCE_PAUSE);
+        return Err(Box::new(answer(reply, Format::of(&head.headers), facts.request_id)));
     };
-    let rule = Arc::clone(policy.rule(&facts, &head.headers));
-    if let Some(lead) = &rule.leads_to
-        && let Some(service) = route.table.position(lead)
-    {
-        route.service = service;
-    }
-    route.rule = Some(Arc::clone(&rule));
-    let admitted = rule.admit(&facts, &head.headers, worker.https_port, arrived);
-    let coding = choose(&rule.rules.compress, &head.headers);
-    let mut passed =
-        Box::new(Passed { facts, rule, coding, flights: Vec::new(), fields: Vec::new() });
-    match admitted {
-        Ok(flights) => passed.flights = flights,
-        Err(reply) => return Err(passed.refuse(worker, *reply, format)),
-    }
-    if let Some(users) = passed.rule.rules.users.clone() {
-        match worker.credentials.check(&users, &head.headers).await {
-            Ok(name) => passed.facts.user = Some(name),
+    let ruled = passed.rule.clone();
+    let (rule, format) = (ruled.rule(), Format::of(&head.headers));
+    let name;
+    if let Some(users) = &rule.rules.users {
+        match worker.credentials.check(users, &head.headers).await {
+            Ok(known) => {
+                name = known;
+                facts.user = Some(&name);
+            }
             Err(unknown) => {
                 let reply = match unknown {
                     Unknown::Wrong => Reply::who(&users.realm),
                     Unknown::Busy => Reply::later(1),
                 };
-                return Err(passed.refuse(worker, reply, format));
+                return Err(Box::new(refuse(worker, Some(rule), &facts, head, reply)));
             }
         }
     }
-    if let Some(auth) = passed.rule.rules.forward_auth.clone() {
-        match forward_auth::ask(&auth, head, &passed.facts).await {
+    let dressed =
+        |facts, response| Err(Box::new(dress(worker, rule, facts, passed.coding, response)));
+    if let Some(auth) = &rule.rules.forward_auth {
+        let stranger = (!connection.trusted).then_some(&worker.settings.client_header);
+        match forward_auth::ask(auth, head, &facts, stranger).await {
             Answered::Yes(fields) => passed.fields = fields,
             Answered::No(response) => {
                 worker.count(Count::Denied);
-                return Err(passed.back(worker, *response));
+                return dressed(&facts, *response);
             }
             Answered::Unknown => {
                 worker.count(Count::Synthetic);
-                let id = passed.facts.request_id.clone();
-                let response = page(StatusCode::BAD_GATEWAY, format, id);
-                return Err(passed.back(worker, passed.own_page(response, format)));
+                let response = page(StatusCode::BAD_GATEWAY, format, facts.request_id.clone());
+                return dressed(&facts, own_page(rule, facts.request_id, response, format));
             }
         }
     }
-    if let Act::Files(files) = &passed.rule.rules.act {
-        let path = passed.path();
-        let id = &passed.facts.request_id;
-        match Box::pin(files::answer(worker, files, &path, head, id)).await {
+    if let Act::Files(files) = &rule.rules.act {
+        // The path is changed as for an instance.
+        let path = facts.uri.path();
+        let changed = rule.rules.rewrite.apply(path);
+        let path = changed.as_deref().unwrap_or(path);
+        match Box::pin(files::answer(worker, files, path, head, facts.request_id)).await {
             Said::AskApp => {}
             Said::Answer(response) => {
                 worker.count(Count::Answered);
-                return Err(passed.back(worker, *response));
+                return dressed(&facts, *response);
             }
-            Said::Status(status) => return Err(passed.refuse(worker, Reply::of(status), format)),
+            Said::Status(status) => {
+                let reply = Reply::of(status);
+                return Err(Box::new(refuse(worker, Some(rule), &facts, head, reply)));
+            }
         }
     }
-    if let Some(reply) = passed.rule.reply(&passed.facts) {
-        return Err(passed.refuse(worker, reply, format));
+    if let Some(reply) = rule.reply(&facts) {
+        return Err(Box::new(refuse(worker, Some(rule), &facts, head, reply)));
     }
     if !is_let_in(worker, route).await {
         worker.count(Count::Synthetic);
-        let reply = answer(Reply::later(MAINTENANCE_PAUSE), format, &passed.facts);
-        return Err(passed.back(worker, passed.own_page(reply, format)));
+        let reply = answer(Reply::later(MAINTENANCE_PAUSE), format, facts.request_id);
+        return dressed(&facts, own_page(rule, facts.request_id, reply, format));
     }
-    Ok(Some(passed))
+    passed.kept = Some(Box::new(facts.keep()));
+    Ok(Some(*passed))
 }
 
 /// Waits until a service's maintenance is over, for as long as it says; whether it is. The request
@@ -190,16 +256,15 @@ pub fn is_said_secure(headers: &HeaderMap) -> bool {
     said.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
-fn facts(connection: &Downstream, head: &Parts, arrival: &Arrival<'_>) -> Facts {
+fn facts<'a>(connection: &Downstream, head: &'a Parts, arrival: &Arrival<'a>) -> Facts<'a> {
     let said = || arrival.secure.unwrap_or_else(|| is_said_secure(&head.headers));
-    let secure = connection.secure || connection.trusted && said();
     Facts {
         client: arrival.client,
-        host: arrival.host.to_owned(),
-        method: head.method.clone(),
-        uri: head.uri.clone(),
-        secure,
-        request_id: arrival.request_id.clone(),
+        host: arrival.host,
+        method: &head.method,
+        uri: &head.uri,
+        secure: connection.secure || connection.trusted && said(),
+        request_id: arrival.request_id,
         user: None,
     }
 }
@@ -207,21 +272,16 @@ fn facts(connection: &Downstream, head: &Parts, arrival: &Arrival<'_>) -> Facts 
 impl Passed {
     /// Who the client has shown to be.
     pub fn user(&self) -> Option<&str> {
-        self.facts.user.as_deref()
-    }
-
-    /// The path that a file is looked for by: changed as for an instance.
-    fn path(&self) -> String {
-        let uri = &self.facts.uri;
-        let changed = self.rule.rules.rewrite.apply(uri.path());
-        changed.unwrap_or_else(|| uri.path().to_owned())
+        self.kept.as_ref()?.user.as_deref()
     }
 
     /// Changes a request on its way upstream, and has its exchange count for the limits on requests
     /// in flight.
     pub fn forward(&mut self, head: &mut Head, ongoing: &Ongoing) {
-        *ongoing.exchange().flights.borrow_mut() = std::mem::take(&mut self.flights);
-        let rules = &self.rule.rules;
+        if !self.flights.is_empty() {
+            *ongoing.exchange().flights.borrow_mut() = std::mem::take(&mut self.flights);
+        }
+        let rules = &self.rule.rule().rules;
         if let Some(target) = rules.rewrite.apply(head.path_and_query())
             && let Ok(target) = PathAndQuery::try_from(target)
         {
@@ -239,60 +299,91 @@ impl Passed {
                 head.headers.append(name.clone(), value);
             }
         }
-        rules.request.apply(&mut head.headers, &self.facts);
+        let facts = self.kept.as_ref().map(|kept| kept.facts());
+        rules.request.apply(&mut head.headers, facts.as_ref());
     }
 
-    /// The response to the client, of an instance's or of the proxy's own.
+    /// The response to the client: an instance's, or a page in this format in place of one.
     pub fn back(
         &self,
         worker: &Worker,
         mut response: Response<ResponseBody>,
+        format: Option<Format>,
     ) -> Response<ResponseBody> {
-        self.dress(response.headers_mut());
-        if self.rule.rules.compress.is_empty() {
-            return response;
+        let rule = self.rule.rule();
+        let facts = self.kept.as_ref().map(|kept| kept.facts());
+        if let (Some(format), Some(facts)) = (format, &facts) {
+            response = own_page(rule, facts.request_id, response, format);
         }
-        compress(worker, &self.facts.method, self.coding, response)
+        match &facts {
+            Some(facts) => dress(worker, rule, facts, self.coding, response),
+            None => {
+                name_fields(rule, self.secure, None, response.headers_mut());
+                response
+            }
+        }
     }
+}
 
-    /// Puts the service's own page in place of one of the proxy's.
-    pub fn own_page(
-        &self,
-        mut response: Response<ResponseBody>,
-        format: Format,
-    ) -> Response<ResponseBody> {
-        if format == Format::Html
-            && let Some(page) = self.rule.page(response.status())
-        {
-            let id = self.facts.request_id.to_str().unwrap_or("-");
-            let body = fill(&page.body, response.status(), id);
-            response.headers_mut().insert(CONTENT_TYPE, page.kind.clone());
-            *response.body_mut() = ResponseBody::full(body);
-        }
-        response
+/// Puts the service's own page in place of one of the proxy's.
+fn own_page(
+    rule: &Rule,
+    id: &HeaderValue,
+    mut response: Response<ResponseBody>,
+    format: Format,
+) -> Response<ResponseBody> {
+    if format == Format::Html
+        && let Some(page) = rule.page(response.status())
+    {
+        let body = fill(&page.body, response.status(), id.to_str().unwrap_or("-"));
+        response.headers_mut().insert(CONTENT_TYPE, page.kind.clone());
+        *response.body_mut() = ResponseBody::full(body);
     }
+    response
+}
 
-    fn refuse(&self, worker: &Worker, reply: Reply, format: Format) -> Response<ResponseBody> {
-        worker.count(match reply.status.as_u16() {
-            429 | 503 if reply.retry_after.is_some() => Count::Limited,
-            401 | 403 | 405 => Count::Denied,
-            _ => Count::Answered,
-        });
-        let plain = reply.body.is_none();
-        let mut response = answer(reply, format, &self.facts);
-        if plain {
-            response = self.own_page(response, format);
-        }
-        self.back(worker, response)
+/// The answer to a request that goes no further, by this rule if there is one.
+fn refuse(
+    worker: &Worker,
+    rule: Option<&Rule>,
+    facts: &Facts<'_>,
+    head: &Parts,
+    reply: Reply,
+) -> Response<ResponseBody> {
+    worker.count(match reply.status.as_u16() {
+        429 | 503 if reply.retry_after.is_some() => Count::Limited,
+        401 | 403 | 405 => Count::Denied,
+        _ => Count::Answered,
+    });
+    let (plain, format) = (reply.body.is_none(), Format::of(&head.headers));
+    let mut response = answer(reply, format, facts.request_id);
+    let Some(rule) = rule else { return response };
+    if plain {
+        response = own_page(rule, facts.request_id, response, format);
     }
+    dress(worker, rule, facts, choose(&rule.rules.compress, &head.headers), response)
+}
 
-    fn dress(&self, headers: &mut HeaderMap) {
-        let rules = &self.rule.rules;
-        if let Some(hsts) = rules.hsts.as_ref().filter(|_| self.facts.secure) {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
-        }
-        self.rule.response.apply(headers, &self.facts);
+/// Does to a response what its request's rule says.
+fn dress(
+    worker: &Worker,
+    rule: &Rule,
+    facts: &Facts<'_>,
+    coding: Option<Coding>,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    name_fields(rule, facts.secure, Some(facts), response.headers_mut());
+    if rule.rules.compress.is_empty() {
+        return response;
     }
+    compress(worker, facts.method, coding, response)
+}
+
+fn name_fields(rule: &Rule, secure: bool, facts: Option<&Facts<'_>>, headers: &mut HeaderMap) {
+    if let Some(hsts) = rule.rules.hsts.as_ref().filter(|_| secure) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    rule.response.apply(headers, facts);
 }
 
 /// `{status}` and `{request_id}` in a page of the service's own.
@@ -305,20 +396,20 @@ fn fill(page: &Bytes, status: StatusCode, id: &str) -> Bytes {
 }
 
 /// An answer of the policy's.
-fn answer(reply: Reply, format: Format, facts: &Facts) -> Response<ResponseBody> {
+fn answer(reply: Reply, format: Format, id: &HeaderValue) -> Response<ResponseBody> {
     let mut response = match reply.body {
         Some((body, kind)) => {
             let mut response = Response::new(ResponseBody::full(body));
             response.headers_mut().insert(CONTENT_TYPE, kind);
-            response.headers_mut().insert(X_REQUEST_ID, facts.request_id.clone());
+            response.headers_mut().insert(X_REQUEST_ID, id.clone());
             response
         }
         None if reply.location.is_some() || has_no_body(reply.status) => {
             let mut response = Response::new(ResponseBody::Empty);
-            response.headers_mut().insert(X_REQUEST_ID, facts.request_id.clone());
+            response.headers_mut().insert(X_REQUEST_ID, id.clone());
             response
         }
-        None => page(reply.status, format, facts.request_id.clone()),
+        None => page(reply.status, format, id.clone()),
     };
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();

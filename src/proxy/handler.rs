@@ -55,13 +55,14 @@ use super::error::{Failure, Fault};
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::forwarded::{self, Believed, Provenance};
-use super::gate::{self, Arrival, is_said_secure};
+use super::gate::{self, Arrival, Looked, is_said_secure};
 use super::headers::{
     Found, Seen, X_CLIENT_CERT_FINGERPRINT, X_CLIENT_CERT_SUBJECT, X_REQUEST_ID, drop_underscores,
     strip_request,
 };
 use super::ids::Names;
 use super::logged::Entry;
+use super::mirror;
 use super::ongoing::Ongoing;
 use super::page::{Format, page};
 use super::parcel::{Added, Head, Parcel};
@@ -108,7 +109,7 @@ async fn route(
     request: Request<ClientBody>,
     entry: &mut Option<Box<Entry>>,
 ) -> Response<ResponseBody> {
-    let arrived = Instant::now();
+    let arrived = entry.as_ref().map_or_else(Instant::now, |entry| entry.arrived());
     let (mut head, body) = request.into_parts();
     // Only a CONNECT of HTTP/2 comes with it, and only a WebSocket's passes the check.
     let upgrade = head.extensions.remove::<OnUpgrade>();
@@ -158,14 +159,21 @@ async fn route(
     {
         let secure = provenance.secure;
         let arrival = Arrival { client, host, secure, request_id: &names.request_id, arrived };
-        match Box::pin(gate::enter(worker, connection, &mut route, &head, arrival)).await {
+        let entered = match gate::look(worker, connection, &mut route, &head, &arrival) {
+            Looked::Known(entered) => entered,
+            Looked::Waits(found) => {
+                let more = gate::wait(worker, connection, &mut route, &head, &arrival, found);
+                Box::pin(more).await
+            }
+        };
+        match entered {
             Ok(found) => {
                 if let (Some(entry), Some(found)) = (entry.as_mut(), &found) {
                     entry.user(found.user());
                 }
                 passed = found;
             }
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         }
         // It may have been led to a service that asks for more.
         if let Err(reason) = admit(&route, connection, &body) {
@@ -208,13 +216,14 @@ async fn route(
         tell_certificate(&mut parcel.head.headers, connection);
     }
     let asked = parcel.asked;
-    let passing = passed.as_deref_mut();
+    let passing = passed.as_mut();
     let (response, is_own) = match forward(worker, route, &choice, parcel, passing, &ongoing).await
     {
         Ok(got) => {
             if let Some(entry) = entry {
                 entry.served(&got);
             }
+            let twin = mirror::answered(ongoing.exchange(), &got);
             let given = Given {
                 request_id: request_id.clone(),
                 set_cookie: choice.set_cookie,
@@ -222,16 +231,21 @@ async fn route(
                 upgrade,
             };
             match answer(worker, connection, got, ongoing, given, asked) {
-                Ok(response) => (response, None),
+                Ok(response) => match twin {
+                    None => (response, None),
+                    Some(twin) => (mirror::follow(worker, response, twin), None),
+                },
                 Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
             }
         }
-        Err(failure) => failed(worker, connection, &failure, accept.as_ref(), request_id),
+        Err(failure) => {
+            mirror::failed(worker, ongoing.exchange(), &failure);
+            failed(worker, connection, &failure, accept.as_ref(), request_id)
+        }
     };
-    match (passed, is_own) {
-        (None, _) => response,
-        (Some(passed), None) => passed.back(worker, response),
-        (Some(passed), Some(format)) => passed.back(worker, passed.own_page(response, format)),
+    match passed {
+        None => response,
+        Some(passed) => passed.back(worker, response, is_own),
     }
 }
 

@@ -126,6 +126,7 @@ pub fn listen(
             socket.listen(BACKLOG).map_err(explain)?;
             listeners.push(TcpListener::from(socket));
         }
+        listeners.iter().for_each(hurry);
         return Ok((bound, listeners));
     }
     if address.port() != 0 {
@@ -144,7 +145,15 @@ pub fn listen(
         socket.listen(BACKLOG).map_err(explain)?;
         listeners.push(TcpListener::from(socket));
     }
+    listeners.iter().for_each(hurry);
     Ok((bound, listeners))
+}
+
+/// Small answers are sent at once by connections of this listener: Linux hands the option on, and one
+/// call less is made for each.
+fn hurry(listener: &TcpListener) {
+    // A refusal costs a call per connection: whoever accepts looks whether it was handed on.
+    let _ = socket2::SockRef::from(listener).set_tcp_nodelay(true);
 }
 
 fn socket(address: SocketAddr, join: bool) -> io::Result<Socket> {
@@ -171,6 +180,19 @@ mod tests {
         assert_eq!(listeners.len(), 3);
         for listener in &listeners {
             assert_eq!(listener.local_addr().expect("an address"), bound);
+        }
+    }
+
+    #[test]
+    fn connections_have_from_their_listener_that_small_answers_do_not_wait() {
+        let (bound, listeners) = listen(any(), 1, Vec::new()).expect("a port");
+        let held = TcpListener::bind(any()).expect("a port");
+        let (other, adopted) = listen(any(), 1, vec![held]).expect("the same port");
+        for (address, listener) in [(bound, &listeners[0]), (other, &adopted[0])] {
+            listener.set_nonblocking(false).expect("set");
+            let _client = std::net::TcpStream::connect(address).expect("a connection");
+            let (accepted, _) = listener.accept().expect("a connection");
+            assert!(accepted.nodelay().expect("an option"));
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, REFERER, USER_AGENT};
@@ -50,6 +50,9 @@ pub struct Entry {
     header: Duration,
     bytes: u64,
     is_complete: bool,
+    /// The response's body, whose end is awaited. What hyper took counts as sent.
+    body: ResponseBody,
+    broke: bool,
 }
 
 impl Entry {
@@ -59,13 +62,13 @@ impl Entry {
         connection: &Downstream,
         request: &Request<B>,
     ) -> Option<Box<Self>> {
-        worker.lines.as_ref()?;
+        let lines = worker.lines.as_ref()?;
         let field = |name| request.headers().get(name).cloned();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let arrived = Instant::now();
         Some(Box::new(Self {
             worker: Rc::clone(worker),
-            arrived: Instant::now(),
-            at: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            arrived,
+            at: lines.moment(arrived),
             client: connection.peer.ip(),
             secure: connection.secure,
             method: request.method().clone(),
@@ -82,7 +85,14 @@ impl Entry {
             header: Duration::ZERO,
             bytes: 0,
             is_complete: false,
+            body: ResponseBody::Empty,
+            broke: false,
         }))
+    }
+
+    /// When it came.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// It is for this service, of this client.
@@ -112,13 +122,36 @@ impl Entry {
         self.status = response.status();
         self.header = self.arrived.elapsed();
         self.request_id = response.headers().get(X_REQUEST_ID).cloned();
+        self.is_complete = true;
         if let Some(tunnel) = connection.tunnel.borrow_mut().as_mut() {
-            self.is_complete = true;
             tunnel.entry = Some(self);
             return response;
         }
-        response
-            .map(|body| ResponseBody::Logged(Box::new(Logged { entry: self, body, broke: false })))
+        response.map(|body| {
+            self.body = body;
+            ResponseBody::Logged(self)
+        })
+    }
+
+    /// The response's body.
+    pub fn body(&self) -> &ResponseBody {
+        &self.body
+    }
+
+    /// The next piece of the response's body.
+    pub fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            }
+            Poll::Ready(Some(Err(_))) => self.broke = true,
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
     }
 
     fn write(&self) {
@@ -151,7 +184,8 @@ impl Entry {
             bytes: self.bytes,
             duration: self.arrived.elapsed(),
             header: self.header,
-            is_complete: self.is_complete,
+            // hyper drops a body whose announced length was sent without asking for its end.
+            is_complete: self.is_complete && !self.broke && self.body.is_end_stream(),
             service: self.route.as_ref().map(|route| route.service().name.as_str()),
             served,
             request_id: bytes_of(self.request_id.as_ref()).unwrap_or(b"-"),
@@ -172,9 +206,8 @@ pub fn refused(
     status: StatusCode,
 ) {
     let Some(lines) = &worker.lines else { return };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let record = Record {
-        at: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        at: lines.moment(Instant::now()),
         client: connection.peer.ip(),
         user: None,
         method: "-",
@@ -204,43 +237,5 @@ fn bytes_of(value: Option<&HeaderValue>) -> Option<&[u8]> {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.write();
-    }
-}
-
-/// A response's body whose end is awaited by the log. What hyper took counts as sent.
-#[derive(Debug)]
-pub struct Logged {
-    entry: Box<Entry>,
-    body: ResponseBody,
-    broke: bool,
-}
-
-impl Logged {
-    /// The body.
-    pub fn body(&self) -> &ResponseBody {
-        &self.body
-    }
-
-    /// The next piece of the body.
-    pub fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.entry.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-            }
-            Poll::Ready(Some(Err(_))) => self.broke = true,
-            Poll::Ready(None) | Poll::Pending => {}
-        }
-        polled
-    }
-}
-
-impl Drop for Logged {
-    fn drop(&mut self) {
-        // hyper drops a body whose announced length was sent without asking for its end.
-        self.entry.is_complete = !self.broke && self.body.is_end_stream();
     }
 }

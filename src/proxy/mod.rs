@@ -47,6 +47,7 @@ pub mod limits;
 pub mod listener;
 mod logged;
 mod memory;
+mod mirror;
 mod observation;
 mod ongoing;
 mod page;

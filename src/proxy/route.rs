@@ -24,7 +24,34 @@ pub struct Route {
     /// The service's place in it.
     pub service: usize,
     /// The rule of the service's policy that the request goes by.
-    pub rule: Option<Arc<Rule>>,
+    pub rule: Option<Ruled>,
+}
+
+/// A rule of a service's policy, by its place in a table: it is come by without a count that workers
+/// share.
+#[derive(Debug, Clone)]
+pub struct Ruled {
+    table: Snapshot,
+    service: u32,
+    place: u32,
+}
+
+impl Ruled {
+    /// The rule at this place of the policy of a service, which has one.
+    pub fn new(table: Snapshot, service: usize, place: usize) -> Self {
+        // A table of 2^32 services does not fit into memory.
+        let narrow = |index| u32::try_from(index).unwrap_or(u32::MAX);
+        Self { table, service: narrow(service), place: narrow(place) }
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &Rule {
+        // In range: the index came from this very table.
+        match &self.table.services[self.service as usize].policy {
+            Some(policy) => policy.at(self.place as usize),
+            None => unreachable!("the place came from this very policy"),
+        }
+    }
 }
 
 impl Route {
@@ -36,7 +63,7 @@ impl Route {
 
     /// Times that the request's rule says otherwise than its service.
     fn times(&self) -> Times {
-        self.rule.as_ref().map_or_else(Times::default, |rule| rule.rules.times)
+        self.rule.as_ref().map_or_else(Times::default, |ruled| ruled.rule().rules.times)
     }
 
     /// How long a connection to an instance may take.

@@ -37,6 +37,11 @@ impl<T> Slots<T> {
         thing
     }
 
+    /// The thing in a slot.
+    pub fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
     /// Everything that is in a slot.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten()

@@ -69,8 +69,6 @@ pub fn spawn(
             return;
         }
     };
-    // A refusal costs latency at most.
-    let _ = stream.set_nodelay(true);
     let (worker, service) = (Rc::clone(worker), service.clone());
     tokio::task::spawn_local(async move {
         let (mut stream, mut life) = (stream, Life(worker, admitted));

@@ -403,9 +403,7 @@ async fn serve(worker: Rc<Worker>, start: Start) -> std::io::Result<()> {
     let Start { listeners, mut commands, .. } = start;
     let mut accepting = tokio::task::JoinSet::new();
     #[cfg(feature = "http3")]
-    for lane in start.http3.lanes {
-        accepting.spawn_local(downstream::http3::serve(Rc::clone(&worker), lane));
-    }
+    downstream::http3::begin(&worker, start.http3, &mut accepting);
     for (listener, entrance) in listeners {
         let listener = TcpListener::from_std(listener)?;
         accepting.spawn_local(accept(Rc::clone(&worker), listener, entrance));
@@ -463,6 +461,13 @@ fn enter(
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Entrance) {
     let Entrance { spoken, preamble } = entrance;
+    let mut hurries = None;
+    let mut enter = |stream: TcpStream, peer| {
+        // Looked at once: the listener hands it on, or it does not. A refusal costs latency at most.
+        let hands_on = || stream.nodelay().unwrap_or(false);
+        let _ = *hurries.get_or_insert_with(hands_on) || stream.set_nodelay(true).is_err();
+        enter(&worker, stream, peer, &spoken, preamble);
+    };
     loop {
         if worker.handed_over.get() {
             break;
@@ -475,10 +480,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Entrance) {
         match accepted {
             Ok((stream, peer)) if worker.is_short_of_files(stream.as_raw_fd()) => {
                 worker.make_room();
-                enter(&worker, stream, peer, &spoken, preamble);
+                enter(stream, peer);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            Ok((stream, peer)) => enter(&worker, stream, peer, &spoken, preamble),
+            Ok((stream, peer)) => enter(stream, peer),
             // One bad connection or too many files must not end the loop.
             Err(error) => {
                 worker.accept_failed(&error);

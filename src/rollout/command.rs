@@ -73,6 +73,10 @@ impl Command {
             (_, Phase::Smoke) => {
                 refuse("its smoke tests run", "wait for them, or `switchback abort`")
             }
+            (Self::Pause | Self::Resume | Self::Weight(_), Phase::Mirroring) => refuse(
+                "copies of requests are compared",
+                "wait for it; `switchback promote` skips it, `switchback abort` takes the canary back",
+            ),
             (Self::Pause, Phase::Paused { .. }) => {
                 refuse("paused already", "`switchback resume` goes on")
             }

@@ -21,6 +21,8 @@ pub enum Effect {
     Probe,
     /// Put the canary through its smoke tests. Answered by `Smoked`.
     Smoke,
+    /// Send copies of stable's requests to the canary, until the next Shift or Switch.
+    Mirror,
     /// Have visitors wait, for a while each, or let them in: with the Shift or the Switch that follows,
     /// at once where none does.
     Queue(bool),

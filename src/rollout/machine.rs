@@ -1,8 +1,8 @@
 //! The rollout machine: the whole law in one match.
 //!
 //! ```text
-//! [Clearing] → Launching → Probing → [Smoke] → Baking{0} → … → Baking{last} → Promoting → Promoted
-//!      └────────────┴────────┴─────────┴─── any failure ──────┴─▶ RollingBack → [Restoring] → RolledBack
+//! [Clearing] → Launching → Probing → [Smoke] → [Mirroring] → Baking{0} → … → Promoting → Promoted
+//!      └────────────┴────────┴─────────┴───── any failure ────────┴─▶ RollingBack → [Restoring] → RolledBack
 //!                          Paused{i} ⇄ Baking{i} → [Growing{i+1}] → Baking{i+1}
 //! ```
 //!
@@ -125,6 +125,7 @@ impl Rollout {
                 self.plan.probe_deadline
             }
             Phase::Smoke | Phase::Growing { stage: Stage::Smoke, .. } => self.plan.smoke_within(),
+            Phase::Mirroring => self.mirrors_for(),
             Phase::Baking { .. } => self.plan.bake_max,
             Phase::Promoting => PROMOTE_DEADLINE,
             Phase::RollingBack { .. } => self.plan.drain_deadline + STOP_SLACK,
@@ -164,6 +165,10 @@ impl Rollout {
                 if !matches!(event, Event::Command(_)) =>
             {
                 self.exchange(event, now)
+            }
+
+            (Phase::Mirroring, event) if !matches!(event, Event::Command(_)) => {
+                self.mirrored(event, now)
             }
 
             (Phase::Launching, Event::Launched { instances, .. }) => {
@@ -312,6 +317,7 @@ impl Rollout {
                 Command::Promote { full: false },
                 Phase::Baking { step } | Phase::Paused { step, .. },
             ) => self.go_on(*step, now),
+            (Command::Promote { full: false }, Phase::Mirroring) => self.bake(0, now),
             (Command::Pause, Phase::Baking { step }) => {
                 self.pause(*step, PauseReason::Operator, now)
             }
@@ -349,7 +355,7 @@ impl Rollout {
                     Step::nothing()
                 }
             }
-            Finding::Pass | Finding::Inconclusive if baked >= self.plan.bake_max => {
+            Finding::Pass | Finding::Inconclusive if baked >= self.patience(verdict) => {
                 match (&verdict.hold, self.plan.on_inconclusive) {
                     (Some(sentence), _) => {
                         let sentence = sentence.clone();
@@ -371,7 +377,11 @@ impl Rollout {
 
     /// The canary is as ready as it can be without visitors.
     fn begin_traffic(&mut self, now: Moment) -> Step {
-        if self.is_direct() { self.promote(now) } else { self.bake(0, now) }
+        match (self.is_direct(), self.is_mirrored()) {
+            (true, _) => self.promote(now),
+            (false, true) => self.mirror(now),
+            (false, false) => self.bake(0, now),
+        }
     }
 
     /// The step has done what it was for. A gate waits for a person all the same.

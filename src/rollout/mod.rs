@@ -10,6 +10,7 @@ pub mod effect;
 pub mod event;
 mod invariants;
 pub mod machine;
+mod mirror;
 pub mod phase;
 pub mod plan;
 mod record;

@@ -18,6 +18,9 @@ pub enum Phase {
     Probing,
     /// Instances are healthy and go through the smoke tests, with no visitor.
     Smoke,
+    /// Copies of visitors' requests go to the canary, and its answers are compared with stable's and
+    /// thrown away. A regression takes it back.
+    Mirroring,
     /// The canary takes its step's weight and evidence is gathered.
     Baking {
         /// The step.
@@ -188,6 +191,7 @@ impl Phase {
             }
             Self::Probing | Self::Growing { stage: Stage::Probing, .. } => "probing",
             Self::Smoke | Self::Growing { stage: Stage::Smoke, .. } => "smoke",
+            Self::Mirroring => "mirroring",
             Self::Baking { .. } => "baking",
             Self::Paused { .. } => "paused",
             Self::Promoting => "promoting",
@@ -201,6 +205,12 @@ impl Phase {
     #[must_use]
     pub fn is_weighed(&self) -> bool {
         matches!(self, Self::Baking { .. } | Self::Growing { .. } | Self::Paused { .. })
+    }
+
+    /// Whether the canary answers requests, be it copies, and may still be taken back for how.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.is_weighed() || *self == Self::Mirroring
     }
 
     /// Whether instances of the canary are being started.

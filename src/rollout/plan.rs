@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::strategy::Strategy;
 use crate::analysis::criteria::Criteria;
 use crate::model::hook::{Hooks, Smoke};
+use crate::model::mirror::MirrorSpec;
 use crate::model::revision::duration_millis;
 use crate::model::webhook::{Webhook, WebhookKind};
 use crate::model::weight::{InvalidWeight, Weight};
@@ -79,6 +80,9 @@ pub struct Plan {
     /// What must go well on the canary before any visitor meets it.
     #[serde(default)]
     pub smoke: Vec<Smoke>,
+    /// Which requests are copied to the canary before it has visitors, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorSpec>,
     /// What is run around the rollout.
     #[serde(default)]
     pub hooks: Hooks,
@@ -195,6 +199,7 @@ impl Default for Plan {
             on_gate_timeout: OnInconclusive::Rollback,
             confirm_within: Duration::ZERO,
             smoke: Vec::new(),
+            mirror: None,
             hooks: Hooks::default(),
             webhooks: Vec::new(),
         }

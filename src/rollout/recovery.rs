@@ -51,6 +51,7 @@ impl Rollout {
                 rollout.phase = Phase::Probing;
                 vec![Effect::Probe]
             }
+            Phase::Mirroring => vec![Effect::Mirror],
             Phase::Baking { step } => {
                 rollout.weight = rollout.plan.weight(*step);
                 vec![Effect::Shift(rollout.weight)]

@@ -8,7 +8,9 @@
 pub mod asset;
 pub mod budget;
 pub mod endpoint;
+pub mod index;
 pub mod live;
+pub mod mirror;
 pub mod pool;
 pub mod settings;
 pub mod split;

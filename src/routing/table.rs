@@ -1,15 +1,12 @@
 //! The routing table: the immutable whole of routes, services, pools and splits.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
-
-use hashbrown::HashTable;
 
 use super::budget::Budget;
 use super::endpoint::EndpointId;
+use super::index::Index;
+use super::mirror::Mirror;
 use super::pool::Pool;
 use super::settings::ServiceSettings;
 use super::split::Salt;
@@ -18,8 +15,6 @@ use crate::edge::policy::Policy;
 use crate::edge::rules::Maintenance;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::weight::{Side, Weight};
-
-type Hashing = BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>;
 
 /// The whole of what the data plane knows.
 #[derive(Debug, Default)]
@@ -30,10 +25,7 @@ pub struct RoutingTable {
     pub services: Vec<ServiceEntry>,
     /// Whether an instance of any of them is told who is at the other end of a connection.
     pub announces: bool,
-    exact: Hosts,
-    wildcard: Hosts,
-    any: Paths,
-    names: HashMap<Box<str>, usize, Hashing>,
+    index: Arc<Index>,
 }
 
 /// A service as the data plane sees it.
@@ -63,6 +55,8 @@ pub struct ServiceEntry {
     pub budget: Option<Arc<Budget>>,
     /// The part of stable that the canary is compared with, when that is not all of it.
     pub fresh: Option<FreshEntry>,
+    /// What copies requests to the canary, before it has any of its own.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 impl ServiceEntry {
@@ -158,136 +152,22 @@ pub enum HostPattern {
     Below(String),
 }
 
-/// Hosts, each with its paths.
-///
-/// Their names lie in one text and their slots are small, so that many thousands of them stay in a
-/// core's own cache: among 10,000 hosts a look-up takes as long as among ten.
-#[derive(Debug, Default)]
-struct Hosts {
-    names: String,
-    slots: HashTable<Slot>,
-    hashing: Hashing,
-}
-
-#[derive(Debug)]
-struct Slot {
-    /// Where its name is.
-    at: u32,
-    length: u32,
-    paths: Paths,
-}
-
-impl Slot {
-    fn name<'a>(&self, names: &'a str) -> &'a str {
-        let at = self.at as usize;
-        names.get(at..at + self.length as usize).unwrap_or_default()
-    }
-}
-
-impl Hosts {
-    fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    fn get(&self, host: &str) -> Option<&Paths> {
-        let hash = self.hashing.hash_one(host);
-        self.slots.find(hash, |slot| slot.name(&self.names) == host).map(|slot| &slot.paths)
-    }
-
-    fn insert(&mut self, host: &str, path: &str, service: usize) {
-        let hash = self.hashing.hash_one(host);
-        let Self { names, slots, hashing } = self;
-        let known = slots.find_mut(hash, |slot| slot.name(names) == host);
-        if let Some(slot) = known {
-            slot.paths.insert(path, service);
-            return;
-        }
-        // 4 GiB of host names are more than a configuration can have.
-        let (Ok(at), Ok(length)) = (u32::try_from(names.len()), u32::try_from(host.len())) else {
-            return;
-        };
-        names.push_str(host);
-        let mut paths = Paths::default();
-        paths.insert(path, service);
-        let slot = Slot { at, length, paths };
-        slots.insert_unique(hash, slot, |slot| hashing.hash_one(slot.name(names)));
-    }
-}
-
-/// Path prefixes of one host, each with the service it leads to. Most hosts have one for all paths.
-#[derive(Debug, Default)]
-struct Paths {
-    all: Option<u32>,
-    deep: Option<Box<Deep>>,
-}
-
-/// Prefixes that are not of all paths.
-#[derive(Debug, Default)]
-struct Deep {
-    by_prefix: HashMap<Box<str>, u32, Hashing>,
-    /// The most segments in any prefix: deeper parts of a path need no look-up.
-    deepest: usize,
-}
-
-impl Paths {
-    fn insert(&mut self, path: &str, service: usize) {
-        let service = u32::try_from(service).ok();
-        let prefix = path.trim_end_matches('/');
-        if prefix.is_empty() {
-            self.all = service;
-        } else if let Some(service) = service {
-            let deep = self.deep.get_or_insert_default();
-            deep.deepest = deep.deepest.max(prefix.matches('/').count());
-            deep.by_prefix.insert(prefix.into(), service);
-        }
-    }
-
-    /// The service of the longest prefix.
-    fn find(&self, path: &str) -> Option<usize> {
-        let deep = self.deep.as_ref().and_then(|deep| deep.find(path));
-        deep.or(self.all).map(|service| service as usize)
-    }
-}
-
-impl Deep {
-    /// Costs one look-up per segment, however many prefixes.
-    fn find(&self, path: &str) -> Option<u32> {
-        // The end of the part that has as many segments as the deepest prefix.
-        let mut end = path
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'/')
-            .nth(self.deepest)
-            .map_or(path.len(), |(at, _)| at);
-        while end > 0 {
-            if let Some(service) = self.by_prefix.get(&path[..end]) {
-                return Some(*service);
-            }
-            end = path[..end].rfind('/').unwrap_or(0);
-        }
-        None
-    }
-}
-
 impl RoutingTable {
     /// A table over services, each with its routes. Of two equal routes the later one wins; the
     /// configuration refuses them before they come here.
     #[must_use]
     pub fn new(generation: u64, services: Vec<(ServiceEntry, Vec<Route>)>) -> Self {
-        let mut table = Self { generation, ..Self::default() };
-        for (index, (service, routes)) in services.into_iter().enumerate() {
-            table.names.insert(service.name.as_str().into(), index);
-            table.announces |= service.announces();
-            table.services.push(service);
-            for route in routes {
-                match &route.host {
-                    HostPattern::Any => table.any.insert(&route.path, index),
-                    HostPattern::Exact(host) => table.exact.insert(host, &route.path, index),
-                    HostPattern::Below(host) => table.wildcard.insert(host, &route.path, index),
-                }
-            }
-        }
-        table
+        let index = Index::new(services.iter().map(|(entry, routes)| (&entry.name, &routes[..])));
+        let entries = services.into_iter().map(|(entry, _)| entry).collect();
+        Self::over(generation, entries, Arc::new(index))
+    }
+
+    /// A table over services in the order in which the index was told of them. Making it and giving
+    /// it up costs something per service, and nothing per route.
+    #[must_use]
+    pub fn over(generation: u64, services: Vec<ServiceEntry>, index: Arc<Index>) -> Self {
+        let announces = services.iter().any(ServiceEntry::announces);
+        Self { generation, services, announces, index }
     }
 
     /// The service for a host (a port and a trailing dot are ignored, case too) and a path: the
@@ -301,49 +181,13 @@ impl RoutingTable {
     /// The place of a service in [`Self::services`].
     #[must_use]
     pub fn position(&self, name: &ServiceName) -> Option<usize> {
-        self.names.get(name.as_str()).copied()
+        self.index.position(name)
     }
 
     /// Like [`Self::route`], as an index into [`Self::services`].
     #[must_use]
     pub fn service_of(&self, host: &str, path: &str) -> Option<usize> {
-        if !self.exact.is_empty() || !self.wildcard.is_empty() {
-            let host = normal_host(host);
-            if let Some(found) = self.exact.get(&host).and_then(|paths| paths.find(path)) {
-                return Some(found);
-            }
-            if !self.wildcard.is_empty() {
-                let mut rest: &str = &host;
-                while let Some((_, parent)) = rest.split_once('.') {
-                    if let Some(found) = self.wildcard.get(parent).and_then(|p| p.find(path)) {
-                        return Some(found);
-                    }
-                    rest = parent;
-                }
-            }
-        }
-        self.any.find(path)
-    }
-}
-
-/// A host in lower case without port and trailing dot.
-fn normal_host(host: &str) -> Cow<'_, str> {
-    // Most are so already, which one look without a branch per byte tells.
-    let odd =
-        host.bytes().fold(false, |odd, byte| odd | (byte == b':') | byte.is_ascii_uppercase());
-    if !odd && !host.ends_with('.') {
-        return Cow::Borrowed(host);
-    }
-    let bare = match host.strip_prefix('[') {
-        // An IPv6 literal keeps its brackets.
-        Some(rest) => rest.find(']').map_or(host, |end| &host[..end + 2]),
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
-    let bare = bare.strip_suffix('.').unwrap_or(bare);
-    if bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(bare.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(bare)
+        self.index.service_of(host, path)
     }
 }
 
@@ -371,6 +215,7 @@ mod tests {
                 warm: None,
                 budget: None,
                 fresh: None,
+                mirror: None,
             };
             (entry, vec![Route { host, path: (*path).to_owned() }])
         });
@@ -431,6 +276,33 @@ mod tests {
             }
         }
         assert!(table.route("a5000.example.com", "/").is_none());
+    }
+
+    #[test]
+    fn long_hosts_are_told_apart_too() {
+        let [one, other] = ["com", "org"].map(|end| format!("{}.example.{end}", "x".repeat(60)));
+        // The longest that lies beside what it leads to, and the shortest that does not.
+        let [fits, longer] = [27, 28].map(|length| "y".repeat(length));
+        let table = table(&[
+            ("one", &one, "/"),
+            ("api", &other, "/api"),
+            ("other", &other, "/"),
+            ("fits", &fits, "/"),
+            ("longer", &longer, "/"),
+        ]);
+        let to = |host: &str, path: &str| table.route(host, path).map(|s| s.name.to_string());
+        for (host, path, service) in [
+            (one.as_str(), "/api", "one"),
+            (&other, "/api/x", "api"),
+            (&other, "/x", "other"),
+            (&format!("{}.:80", other.to_uppercase()), "/x", "other"),
+            (&fits, "/", "fits"),
+            (&longer, "/", "longer"),
+        ] {
+            assert_eq!(to(host, path).as_deref(), Some(service), "{host} {path}");
+        }
+        assert_eq!(to(&fits[1..], "/"), None);
+        assert_eq!(to(&format!("y{longer}"), "/"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! of its own and can fail without harm to what already serves.
 
 pub mod docker;
+pub mod files;
 pub mod fixed;
 pub mod hook;
 pub mod process;

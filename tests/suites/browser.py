@@ -4,14 +4,16 @@
     python browser.py ask URL DIRECTORY [CHROMIUM [SPKI]]
 
 The page that the origin serves does what is asked of it and sends what it found back to the origin, which
-writes it to DIRECTORY/found. With the SHA-256 of the certificate's public key, in Base64, everything but
-the WebSocket goes by HTTP/3.
+writes it to DIRECTORY/found.
 """
 
 import asyncio
+import collections
 import hashlib
 import json
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -130,14 +132,45 @@ def serve(port, directory):
     web.run_app(app, host="127.0.0.1", port=port, print=None)
 
 
+def told(log):
+    """Why requests failed, by the browser's own log: (how often, its word for it)."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return []
+    # Ended before its last line, it is no JSON; the names of errors stand at its beginning.
+    names = dict((number, name) for name, number in re.findall(r'"(ERR_\w+)":(-\d+)', text))
+    failed = collections.Counter(re.findall(r'"net_error":(-\d+)', text))
+    return [(times, names.get(number, number)) for number, times in failed.most_common()]
+
+
 def ask(url, directory, program="chromium", spki=None):
-    said = pathlib.Path(directory, "found")
-    profile = pathlib.Path(directory, "profile")
+    """Asks once, and once more if the machine's network changed meanwhile: a browser then gives up whatever is on its
+    way (ERR_NETWORK_CHANGED), because somebody plugged a cable, or started a container."""
+    # By HTTP/3, but for the WebSocket, when the certificate's key is said: SHA-256, in Base64.
+    all_wanted = WANTED | ({"protocol": "h3"} if spki else {})
+    found, why = ask_once(url, directory, program, "first", spki)
+    if found != all_wanted and any(name == "ERR_NETWORK_CHANGED" for _, name in why):
+        print("the network of this machine changed while it was asked:", why, "- asked again", flush=True)
+        found, why = ask_once(url, directory, program, "second", spki)
+    for name, wanted in all_wanted.items():
+        print(f"{'ok    ' if found.get(name) == wanted else 'FAILED'} {name}: {found.get(name, 'nothing was said')}")
+    if found != all_wanted:
+        print("the browser says:", why)
+    version = subprocess.run([shutil.which(program) or program, "--version"], capture_output=True, text=True).stdout.strip()
+    print(version)
+    sys.exit(found != all_wanted)
+
+
+def ask_once(url, directory, program, turn, spki):
+    said, log = pathlib.Path(directory, "found"), pathlib.Path(directory, f"net-{turn}.json")
+    said.unlink(missing_ok=True)
+    profile = pathlib.Path(directory, f"profile-{turn}")
     command = [
         shutil.which(program) or program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--no-first-run", "--ignore-certificate-errors", f"--user-data-dir={profile}", "--remote-debugging-port=0", url,
+        "--no-first-run", "--ignore-certificate-errors", f"--user-data-dir={profile}", "--remote-debugging-port=0",
+        f"--log-net-log={log}", url,
     ]
-    wanted_of_all = dict(WANTED)
     if spki:
         # Over QUIC a certificate that nobody knows is taken by its key alone.
         origin = urllib.parse.urlsplit(url).netloc
@@ -147,7 +180,6 @@ def ask(url, directory, program="chromium", spki=None):
             "--host-resolver-rules=MAP localhost 127.0.0.1",
         ]
         command.remove("--ignore-certificate-errors")
-        wanted_of_all["protocol"] = "h3"
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 180
@@ -160,12 +192,9 @@ def ask(url, directory, program="chromium", spki=None):
             browser.wait(20)
         except subprocess.TimeoutExpired:
             browser.kill()
-    found = json.loads(said.read_text()) if said.exists() else {}
-    for name, wanted in wanted_of_all.items():
-        print(f"{'ok    ' if found.get(name) == wanted else 'FAILED'} {name}: {found.get(name, 'nothing was said')}")
-    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout.strip()
-    print(version)
-    sys.exit(found != wanted_of_all)
+    if keep := os.environ.get("NET_LOG"):
+        shutil.copy(log, keep)
+    return json.loads(said.read_text()) if said.exists() else {}, told(log)
 
 
 if sys.argv[1] == "serve":

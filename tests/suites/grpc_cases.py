@@ -152,8 +152,16 @@ class Cases:
         assert dict(call.trailing_metadata())[TRAILING] == said[1][1]
 
     def cancel_after_begin(self):
-        call = self.uploading.future(iter(()), timeout=20)
+        over = threading.Event()
+
+        def requests():
+            # Without an end: it could be answered before it is cancelled.
+            over.wait(20)
+            yield from ()
+
+        call = self.uploading.future(requests(), timeout=20)
         call.cancel()
+        over.set()
         assert call.cancelled() and call.code() == grpc.StatusCode.CANCELLED
 
     def cancel_after_first_response(self):

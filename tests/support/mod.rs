@@ -12,6 +12,7 @@ pub mod process;
 pub mod python;
 pub mod receiver;
 pub mod registry;
+pub mod repository;
 pub mod sample;
 
 use std::path::PathBuf;

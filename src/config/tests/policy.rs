@@ -110,13 +110,14 @@ fn a_route_says_only_what_differs() {
 
     // As a whole, on a request.
     let policy = Policy::new(spec, None, &Default::default(), std::time::Instant::now());
+    let (uri, request_id) = ("/api/x?v=2".parse().expect("a target"), "id".parse().expect("an id"));
     let facts = Facts {
         client: [127, 0, 0, 1].into(),
-        host: "x.example.org".to_owned(),
-        method: Method::POST,
-        uri: "/api/x?v=2".parse().expect("a target"),
+        host: "x.example.org",
+        method: &Method::POST,
+        uri: &uri,
         secure: true,
-        request_id: HeaderValue::from_static("id"),
+        request_id: &request_id,
         user: None,
     };
     let mut headers = HeaderMap::new();
@@ -124,7 +125,7 @@ fn a_route_says_only_what_differs() {
     let rule = policy.rule(&facts, &headers);
     assert_eq!(rule.rules.rewrite.strip.as_deref(), Some("/api"));
     let mut response = HeaderMap::new();
-    rule.response.apply(&mut response, &facts);
+    rule.response.apply(&mut response, Some(&facts));
     assert_eq!(
         (&response["a"], &response["b"]),
         (&"2".parse().unwrap(), &"127.0.0.1".parse().unwrap())
@@ -132,7 +133,7 @@ fn a_route_says_only_what_differs() {
     let mut request = HeaderMap::new();
     request.insert("x-debug", HeaderValue::from_static("1"));
     request.insert("x-user", HeaderValue::from_static("root"));
-    rule.rules.request.apply(&mut request, &facts);
+    rule.rules.request.apply(&mut request, Some(&facts));
     assert!(request.is_empty(), "{request:?}");
 }
 
@@ -232,4 +233,33 @@ fn files_and_codings_are_read() {
     assert_eq!(parsed(WEB, &variables, &[]).config.services[0].policy.base.compress.len(), 3);
     let flags = parsed(WEB, &[], &["service.web.compress=gzip,br"]);
     assert_eq!(flags.config.services[0].policy.base.compress, [Coding::Gzip, Coding::Brotli]);
+}
+
+#[test]
+fn who_answers_everything_by_routes_needs_nothing_to_run() {
+    let service = |routes: &str| format!("[service.web]\nhost = \"a.example\"\n{routes}");
+    let all = "[[service.web.route]]\npath = \"/\"\n";
+    for routes in [
+        format!("{all}redirect = \"https://b.example{{uri}}\"\n"),
+        format!("{all}files = \"public\"\nmissing = \"/index.html\"\n"),
+        format!("[[service.web.route]]\nexact = \"/x\"\nstatus = 204\n{all}respond = \"hello\"\n"),
+    ] {
+        let config = read(&service(&routes));
+        assert!(config.services[0].answers_alone(), "{routes}");
+    }
+    let bad = |text: &str| read_with(text, &[], &[]).expect_err(text).to_string();
+    for routes in [
+        "",
+        "[[service.web.route]]\npath = \"/a\"\nstatus = 204\n",
+        "[[service.web.route]]\npath = \"/\"\nmethod = \"GET\"\nstatus = 204\n",
+        "[[service.web.route]]\npath = \"/\"\nfiles = \"public\"\nmissing = \"app\"\n",
+        "[[service.web.route]]\npath = \"/a\"\nrate_limit = \"1/s\"\n\
+         [[service.web.route]]\npath = \"/\"\nstatus = 204\n",
+    ] {
+        let problems = bad(&service(routes));
+        assert!(problems.contains("does not say what to run"), "{routes}: {problems}");
+        assert_eq!(problems.contains("nothing need run"), !routes.is_empty(), "{problems}");
+    }
+    let port = bad(&format!("{}port = 3000\n{all}status = 204\n", service("")));
+    assert!(port.contains("nothing is launched here"), "{port}");
 }

@@ -10,6 +10,7 @@ use crate::edge::rules::Maintenance;
 use crate::model::id::RevisionId;
 use crate::model::weight::Weight;
 use crate::routing::budget::Budget;
+use crate::routing::mirror::Mirror;
 use crate::routing::settings::ServiceSettings;
 use crate::routing::split::Salt;
 use crate::routing::table::Route;
@@ -39,6 +40,8 @@ pub(super) struct Deployment {
     /// have at the present step: all that the canary is compared with, unless it is nothing.
     pub(super) fresh: Option<Group>,
     pub(super) fresh_weight: Weight,
+    /// What copies requests to the canary, while it has none of its own.
+    pub(super) mirror: Option<Arc<Mirror>>,
     pub(super) canary: Option<Group>,
     /// Former revisions that run but have no side.
     pub(super) aside: Vec<Group>,

@@ -18,7 +18,7 @@ fn policy(base: Rules, routes: Vec<RouteSpec>) -> Policy {
     Policy::new(Spec { base, routes }, None, &Seed::new(), Instant::now())
 }
 
-fn admit(rule: &Rule, facts: &Facts) -> Result<Vec<Flight>, Box<Reply>> {
+fn admit(rule: &Rule, facts: &Facts<'_>) -> Result<Vec<Flight>, Box<Reply>> {
     rule.admit(facts, &HeaderMap::new(), 443, Instant::now())
 }
 
@@ -181,6 +181,9 @@ fn limits_tell_clients_apart_as_they_say_and_spare_whom_they_say() {
     let third = ask([2, 2, 2, 2], Some("a")).expect_err("the key's rate");
     assert_eq!((third.status.as_u16(), third.retry_after), (429, Some(3_600)));
     assert!(ask([3, 3, 3, 3], None).is_ok() && ask([3, 3, 3, 3], None).is_err());
+    // A key that spells an address uses up nothing of whoever has that.
+    assert!(ask([9, 9, 9, 9], Some("!\"#$")).is_ok());
+    assert!(ask([b'!', b'"', b'#', b'$'], None).is_ok());
     for _ in 0..300 {
         assert!(ask([10, 1, 1, 1], Some("a")).is_ok());
     }

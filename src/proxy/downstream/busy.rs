@@ -21,6 +21,11 @@ impl Busy {
         connection.phase.set(Phase::Busy);
         Self(Rc::clone(connection))
     }
+
+    /// The connection.
+    pub(super) fn connection(&self) -> &Rc<Downstream> {
+        &self.0
+    }
 }
 
 impl Drop for Busy {

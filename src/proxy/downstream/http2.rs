@@ -12,10 +12,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use super::outgoing::Outgoing;
 use super::stream::Io;
 use super::upload::ClientBody;
 use super::{Busy, Doom, Downstream};
-use crate::proxy::body::Outgoing;
 use crate::proxy::handler;
 use crate::proxy::upstream::http2::Local;
 use crate::proxy::worker::Worker;

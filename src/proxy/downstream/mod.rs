@@ -19,6 +19,7 @@ mod http2;
 #[cfg(feature = "http3")]
 pub mod http3;
 mod opening;
+mod outgoing;
 mod persistent;
 pub mod preamble;
 mod reply;
@@ -39,6 +40,7 @@ use tokio::net::TcpStream;
 use self::busy::Busy;
 use self::gauge::{Gauge, Wrong};
 use self::opening::{Opened, open};
+use self::outgoing::Owed;
 use self::stream::{Io, Transport};
 use self::wire::Wire;
 use super::admission::{Admitted, Pressure};
@@ -113,6 +115,8 @@ pub struct Downstream {
     pub(super) phase: Cell<Phase>,
     since: Cell<Tick>,
     blocked: Cell<Option<Tick>>,
+    /// What it is owed on its streams. HTTP/2 only, and boxed.
+    owed: Option<Box<RefCell<Owed>>>,
     /// It waits without hyper: its task need not look around for being quiet.
     pub(super) parked: Cell<bool>,
     /// Why it must end.
@@ -155,15 +159,17 @@ impl Deadlines {
 }
 
 impl Downstream {
-    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened) -> Rc<Self> {
+    fn new(worker: &Worker, peer: SocketAddr, opened: &Opened, is_nobodys: bool) -> Rc<Self> {
         let multiplexed = opened.multiplexed;
         let local = || worker.table().announces.then(|| opened.local()).flatten();
         let gauge = multiplexed.then(|| Box::new(RefCell::new(Gauge::new(worker.clock.now()))));
         Rc::new(Self {
             local: opened.announced.or_else(local),
+            trusted: !is_nobodys && is_trusted(&worker.settings.trusted_proxies, peer.ip()),
             secure: matches!(opened.transport, Transport::Tls(_)),
             certificate: opened.certificate(),
             gauge,
+            owed: multiplexed.then(Box::default),
             ..Self::plain(worker, peer, multiplexed)
         })
     }
@@ -200,6 +206,7 @@ impl Downstream {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(worker.clock.now()),
             blocked: Cell::new(None),
+            owed: None,
             parked: Cell::new(false),
             doom: Cell::new(None),
             active: Cell::new(0),
@@ -284,6 +291,7 @@ impl Downstream {
             }
             Phase::Idle if quiet >= limits.keep_alive || self.is_old() => Doom::Idle,
             Phase::Head if quiet >= limits.header_read => Doom::Head,
+            _ if self.is_stalled(now, limits.write_stall) => Doom::Stalled,
             _ => match self.blocked.get() {
                 Some(since) if now.saturating_sub(since) >= limits.write_stall => Doom::Stalled,
                 _ => {
@@ -310,6 +318,10 @@ impl Downstream {
     /// still be worked on (CVE-2025-8671).
     fn is_overworked(&self, streams: u32) -> bool {
         self.active.get() > streams.saturating_mul(2)
+    }
+
+    fn is_stalled(&self, now: Tick, patience: Tick) -> bool {
+        self.owed.as_ref().is_some_and(|owed| owed.borrow().is_stalled(now, patience))
     }
 
     /// Whether nothing was said for so long that its buffers are better given back.
@@ -376,8 +388,6 @@ pub fn spawn(
             return;
         }
     };
-    // A refusal costs latency at most.
-    let _ = stream.set_nodelay(true);
     tokio::task::spawn_local(serve(
         Rc::clone(worker),
         stream,
@@ -413,10 +423,12 @@ async fn serve(
         worker.refuse(Reason::HandshakeTime, peer);
     }
     let Ok(Some(opened)) = opened else { return };
-    let connection = Downstream::new(&worker, peer, &opened);
-    let Opened { transport, multiplexed, .. } = opened;
+    // Where a preamble does not say whose the bytes are, they are not the word of whoever forwards them.
+    let is_nobodys = preamble && opened.announced.is_none();
+    let connection = Downstream::new(&worker, peer, &opened, is_nobodys);
+    let Opened { transport, multiplexed, first, .. } = opened;
     life.slot = Some(worker.connection_began(Rc::clone(&connection)));
-    let io = Io::new(transport, Rc::clone(&connection));
+    let io = Io::new(transport, first, Rc::clone(&connection));
     if multiplexed {
         Box::pin(http2::serve(&worker, &connection, TokioIo::new(io))).await;
     } else {

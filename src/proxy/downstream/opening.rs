@@ -1,10 +1,11 @@
 //! From an accepted connection to one that may be served: the TLS handshake, or a look at the first
 //! bytes.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::HandshakeKind;
 use tokio::net::TcpStream;
 
@@ -15,14 +16,16 @@ use crate::telemetry::traffic::Count;
 
 /// What every HTTP/2 connection with prior knowledge begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How often a preface that has begun is looked at again.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+/// Bytes of the first read: most requests' heads, which come at once.
+const FIRST: usize = 1024;
 
 /// A connection that may be served.
 pub(super) struct Opened {
     pub(super) transport: Transport,
     /// Whether it speaks HTTP/2.
     pub(super) multiplexed: bool,
+    /// What was read of it to find that out.
+    pub(super) first: Bytes,
     /// Where the client connected to, by the word of whoever forwards its bytes.
     pub(super) announced: Option<SocketAddr>,
 }
@@ -53,12 +56,13 @@ pub(super) async fn open(
     announced: Option<SocketAddr>,
 ) -> Option<Opened> {
     let Some(certificates) = secure else {
-        let multiplexed = tokio::select! {
+        let first = tokio::select! {
             biased;
             sniffed = sniff(&stream) => sniffed?,
             () = worker.closing_began() => return None,
         };
-        return Some(Opened { transport: Transport::Plain(stream), multiplexed, announced });
+        let multiplexed = first.starts_with(PREFACE);
+        return Some(Opened { transport: Transport::Plain(stream), multiplexed, first, announced });
     };
     match certificates.accept(stream).await {
         Ok(stream) => {
@@ -73,7 +77,8 @@ pub(super) async fn open(
                 return None;
             }
             let multiplexed = protocol == Some(b"h2".as_slice());
-            Some(Opened { transport: Transport::Tls(Box::new(stream)), multiplexed, announced })
+            let transport = Transport::Tls(Box::new(stream));
+            Some(Opened { transport, multiplexed, first: Bytes::new(), announced })
         }
         Err(_) => {
             worker.count(Count::TlsFailures);
@@ -82,17 +87,22 @@ pub(super) async fn open(
     }
 }
 
-/// Looks at the first bytes without taking them: HTTP/2 begins with its preface.
-async fn sniff(stream: &TcpStream) -> Option<bool> {
-    let mut first = [0; PREFACE.len()];
+/// Reads the first bytes, at least as many as tell whether they are HTTP/2's preface.
+async fn sniff(stream: &TcpStream) -> Option<Bytes> {
+    let mut read = Vec::new();
     loop {
-        let seen = stream.peek(&mut first).await.ok().filter(|seen| *seen > 0)?;
-        if first[..seen] != PREFACE[..seen] {
-            return Some(false);
+        stream.readable().await.ok()?;
+        // Not kept while it waits.
+        let mut some = [0; FIRST];
+        match stream.try_read(&mut some) {
+            Ok(0) => return None,
+            Ok(count) => read.extend_from_slice(&some[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return None,
         }
-        if seen == PREFACE.len() {
-            return Some(true);
+        let seen = read.len().min(PREFACE.len());
+        if seen == PREFACE.len() || read[..seen] != PREFACE[..seen] {
+            return Some(Bytes::from(read));
         }
-        tokio::time::sleep(PREFACE_PAUSE).await;
     }
 }

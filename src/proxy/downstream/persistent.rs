@@ -400,6 +400,9 @@ async fn refuse(worker: &Worker, connection: &Downstream, io: &mut Io, reason: R
 
 /// Says that nothing more will come, and reads what the client still sends for a while.
 async fn close(io: &mut Io, linger: bool) {
+    if !linger && io.ends_by_itself() {
+        return;
+    }
     let closing = async {
         if io.shutdown().await.is_err() || !linger {
             return;

@@ -28,18 +28,20 @@ pub struct Io {
     transport: Transport,
     /// Read before, and to be read again.
     unread: Bytes,
+    /// Its connection has not been told of that.
+    untold: bool,
     connection: Rc<Downstream>,
 }
 
 impl Io {
-    /// A stream that tells this connection when bytes move.
-    pub fn new(transport: Transport, connection: Rc<Downstream>) -> Self {
-        Self { transport, unread: Bytes::new(), connection }
+    /// A stream that tells this connection when bytes move; these were read of it already.
+    pub fn new(transport: Transport, first: Bytes, connection: Rc<Downstream>) -> Self {
+        Self { transport, unread: first, untold: true, connection }
     }
 
     /// Gives bytes back that were read: they come first at the next read.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        (self.unread, self.untold) = (bytes, false);
     }
 
     /// Whether something may be read from the network.
@@ -53,6 +55,11 @@ impl Io {
     pub fn reset(&self) {
         // Refused, it ends like any other.
         let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Whether closing it says all that a shutdown would say.
+    pub fn ends_by_itself(&self) -> bool {
+        matches!(self.transport, Transport::Plain(_))
     }
 
     fn tcp(&self) -> &TcpStream {
@@ -90,15 +97,20 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.unread.is_empty() {
+        let before = buffer.filled().len();
+        let polled = if self.unread.is_empty() {
+            match &mut self.transport {
+                Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+                Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            }
+        } else {
             let here = self.unread.len().min(buffer.remaining());
             buffer.put_slice(&self.unread.split_to(here));
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        let polled = match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            if !self.untold {
+                return Poll::Ready(Ok(()));
+            }
+            // It came just now, as if from the network.
+            Poll::Ready(Ok(()))
         };
         if polled.is_ready() && buffer.filled().len() > before {
             let read = self.connection.read(&buffer.filled()[before..]);

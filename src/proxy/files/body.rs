@@ -1,7 +1,8 @@
 //! A file on its way to a client, piece by piece.
 //!
 //! An open file is a thing of which a machine has few: there are at most [`MOST`] of them on a worker,
-//! and one whose client takes nothing is closed after as long as any client may stall.
+//! and one whose client takes nothing is closed after as long as any client may stall; when somebody
+//! else needs its place, sooner.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -18,14 +20,16 @@ use tokio::task::JoinHandle;
 
 use super::open::{Opened, SMALL};
 use crate::proxy::body::ResponseBody;
-use crate::proxy::clock::{Clock, Tick};
+use crate::proxy::clock::{Clock, Tick, ticks};
 use crate::proxy::error::BodyError;
 use crate::proxy::places::{Place, Places};
 use crate::proxy::slots::Slots;
 use crate::proxy::worker::Worker;
 
 /// Files that a worker may have open.
-pub const MOST: usize = 1024;
+pub const MOST: usize = if cfg!(test) { 64 } else { 1024 };
+/// Without progress for so long, a file is closed if another one wants its place.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// The files that a worker has open.
 #[derive(Debug)]
@@ -36,9 +40,16 @@ pub struct OpenFiles {
 
 #[derive(Debug)]
 struct Open {
-    /// `None` once it is closed for want of progress.
-    file: RefCell<Option<Arc<File>>>,
+    /// `None` once it is closed for want of progress. Whoever asked for it may not be told before it
+    /// wants more, which may be never: the place is free at once.
+    file: RefCell<Option<(Arc<File>, Place)>>,
     touched: Cell<Tick>,
+}
+
+impl Open {
+    fn is_open(&self) -> bool {
+        self.file.borrow().is_some()
+    }
 }
 
 impl Default for OpenFiles {
@@ -48,9 +59,17 @@ impl Default for OpenFiles {
 }
 
 impl OpenFiles {
-    /// The right to have one open.
-    pub fn enter(&self) -> Option<Place> {
-        self.places.enter()
+    /// The right to have one open. When all are taken, who has made no progress for longest gives up
+    /// its own: a few clients that take nothing must not keep everybody else from every file.
+    pub fn enter(&self, now: Tick) -> Option<Place> {
+        self.places.enter().or_else(|| {
+            let list = self.list.borrow();
+            let longest = list.iter().filter(|open| open.is_open()).min_by_key(|o| o.touched.get());
+            let longest =
+                longest.filter(|open| now.saturating_sub(open.touched.get()) >= ticks(LEFT_ALONE));
+            longest?.file.borrow_mut().take();
+            self.places.enter()
+        })
     }
 
     /// Closes those that nobody took anything of for so many ticks.
@@ -71,14 +90,13 @@ pub fn part(worker: &Worker, opened: Opened, from: u64, length: u64, place: Plac
         return ResponseBody::full(whole.slice(from..from + length));
     }
     let open = Rc::new(Open {
-        file: RefCell::new(Some(Arc::new(opened.file))),
+        file: RefCell::new(Some((Arc::new(opened.file), place))),
         touched: Cell::new(worker.clock.now()),
     });
     let list = Rc::clone(&worker.files.list);
     let slot = list.borrow_mut().insert(Rc::clone(&open));
     let clock = worker.clock.clone();
-    let body =
-        FileBody { open, at: from, left: length, reading: None, clock, list, slot, _place: place };
+    let body = FileBody { open, at: from, left: length, reading: None, clock, list, slot };
     ResponseBody::File(Box::new(body))
 }
 
@@ -92,7 +110,6 @@ pub struct FileBody {
     clock: Clock,
     list: Rc<RefCell<Slots<Rc<Open>>>>,
     slot: usize,
-    _place: Place,
 }
 
 impl FileBody {
@@ -111,9 +128,8 @@ impl FileBody {
         }
         self.open.touched.set(self.clock.now());
         if self.reading.is_none() {
-            let Some(file) = self.open.file.borrow().clone() else {
-                return Poll::Ready(Some(Err(BodyError::Stalled)));
-            };
+            let file = self.open.file.borrow().as_ref().map(|(file, _)| Arc::clone(file));
+            let Some(file) = file else { return Poll::Ready(Some(Err(BodyError::Stalled))) };
             let (at, wanted) = (self.at, self.left.min(SMALL) as usize);
             self.reading = Some(tokio::task::spawn_blocking(move || read(&file, at, wanted)));
         }

@@ -21,6 +21,8 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use httpdate::HttpDate;
 
+#[cfg(test)]
+pub use self::body::MOST;
 pub use self::body::{FileBody, OpenFiles};
 use self::open::{Looked, Opened, look};
 use super::body::ResponseBody;
@@ -58,7 +60,7 @@ pub async fn answer(
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Said::Answer(Box::new(response));
     }
-    let Some(place) = worker.files.enter() else {
+    let Some(place) = worker.files.enter(worker.clock.now()) else {
         return Said::Status(StatusCode::SERVICE_UNAVAILABLE);
     };
     let is_directory = path.ends_with('/');

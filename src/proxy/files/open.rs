@@ -39,33 +39,44 @@ pub fn look(root: &Path, name: &str, index: &str, is_directory: bool) -> io::Res
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, root, flags, Mode::empty())?;
     let named = if name.is_empty() { "." } else { name };
-    let found = match below(&root, named) {
-        Ok(found) => File::from(found),
+    let about = match about(&root, named) {
+        Ok(about) => about,
         Err(error) => return missing(error),
     };
-    let about = found.metadata()?;
     if about.is_file() {
         // `/page.html/` is no other name of `/page.html`.
-        return if is_directory { Ok(Looked::Missing) } else { opened(found, about) };
+        return if is_directory { Ok(Looked::Missing) } else { opened(&root, named) };
     }
     if !about.is_dir() {
         return Ok(Looked::Missing);
     }
     let index = if name.is_empty() { index.to_owned() } else { format!("{name}/{index}") };
-    let found = match below(&root, &index) {
-        Ok(found) => File::from(found),
-        Err(error) => return missing(error),
-    };
-    let about = found.metadata()?;
-    match about.is_file() {
-        true if is_directory => opened(found, about),
+    match self::about(&root, &index) {
+        Ok(about) if !about.is_file() => Ok(Looked::Missing),
+        Ok(_) if is_directory => opened(&root, &index),
         // Links in it are relative to it.
-        true => Ok(Looked::Directory),
-        false => Ok(Looked::Missing),
+        Ok(_) => Ok(Looked::Directory),
+        Err(error) => missing(error),
     }
 }
 
-fn opened(mut file: File, about: Metadata) -> io::Result<Looked> {
+/// What is there, without opening it: to open a pipe or a device is to do something to it, and a pipe's
+/// writer may end of it.
+fn about(root: &OwnedFd, name: &str) -> Result<Metadata, Errno> {
+    let found = File::from(below(root, name, OFlags::PATH)?);
+    found.metadata().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+fn opened(root: &OwnedFd, name: &str) -> io::Result<Looked> {
+    let mut file = match below(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+        Ok(found) => File::from(found),
+        Err(error) => return missing(error),
+    };
+    let about = file.metadata()?;
+    if !about.is_file() {
+        // It was another one a moment ago.
+        return Ok(Looked::Missing);
+    }
     let mut whole = None;
     if about.len() <= SMALL {
         let mut bytes = Vec::with_capacity(about.len() as usize);
@@ -89,8 +100,8 @@ fn missing(error: Errno) -> io::Result<Looked> {
 }
 
 /// Opens what is below a directory. A pipe does not hold it up.
-fn below(root: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+fn below(root: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     loop {
         match openat2(root, name, flags, Mode::empty(), within) {
@@ -167,6 +178,12 @@ mod tests {
         .expect("a pipe");
         std::os::unix::net::UnixListener::bind(root.path().join("socket")).expect("a socket");
         std::fs::create_dir(root.path().join("empty")).expect("a directory");
+        // A pipe's writer finds a reader, or none: nobody opens it because a visitor names it.
+        let pipe = root.path().join("pipe");
+        look(root.path(), "pipe", "index.html", false).expect("an answer");
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let writer = openat(CWD, &pipe, flags, Mode::empty());
+        assert_eq!(writer.map(|_| ()), Err(Errno::NXIO), "nobody reads");
         for name in ["pipe", "socket", "empty", "none", &"x".repeat(300)] {
             let looked = look(root.path(), name, "index.html", false).expect("an answer");
             assert!(matches!(looked, Looked::Missing), "{name}");

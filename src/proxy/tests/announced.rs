@@ -158,6 +158,10 @@ async fn a_preamble_says_who_connects() {
         client.send(bytes).await;
         let (_, body) = client.get("/").await;
         assert_eq!(field(&body, "x-forwarded-for"), Some("127.0.0.1"));
+        // Or somebody of whom it does not know: what they say of themselves is nobody's word.
+        client.send("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 9.9.9.9\r\n\r\n").await;
+        let (_, body) = client.read().await;
+        assert_eq!(field(&body, "x-forwarded-for"), Some("127.0.0.1"), "{version:?}");
     }
     let mut stream = tokio::net::TcpStream::connect(rig.http()).await.expect("a connection");
     let bytes = preamble(Preamble::V2, "[2001:db8::9]:1");
@@ -167,6 +171,49 @@ async fn a_preamble_says_who_connects() {
     let head = String::from_utf8_lossy(&body).into_owned();
     assert_eq!(field(&head, "x-forwarded-for"), Some("2001:db8::9"));
     assert_eq!(rig.traffic.refused(Reason::Preamble), 0);
+}
+
+/// With TLS the preamble comes before the handshake, and in the clear.
+#[tokio::test]
+async fn a_preamble_comes_before_tls() {
+    use super::secure::{pki, tls_over};
+    use crate::proxy::tls::Certificates;
+    let pki = pki(&["a.example"]);
+    let certificates = Certificates::load(&pki.files).expect("certificates");
+    let secured = Settings {
+        https: vec![any()],
+        tls: Some(certificates),
+        trusted_proxies: vec!["127.0.0.0/8".parse().expect("a network")],
+        preambles: vec![any()],
+        ..settings()
+    };
+    let rig = rig(secured, ServiceSettings::default()).await;
+    let https = rig.proxy.addresses().https[0];
+    for (version, alpn) in [(Preamble::V1, &b"http/1.1"[..]), (Preamble::V2, b"h2")] {
+        let mut stream = tokio::net::TcpStream::connect(https).await.expect("a connection");
+        stream.write_all(&preamble(version, "203.0.113.9:4711")).await.expect("to send");
+        let mut stream = tls_over(stream, "a.example", &[alpn]).await;
+        let head = if version == Preamble::V2 {
+            let mut client = super::protocols::http2_over(stream).await;
+            let (_, body) = fetch(&mut client, post("/", "x")).await;
+            String::from_utf8_lossy(&body).into_owned()
+        } else {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("to send");
+            read_message(&mut stream, &mut Vec::new())
+                .await
+                .map(|(_, body)| String::from_utf8_lossy(&body).into_owned())
+                .expect("an answer")
+        };
+        assert_eq!(field(&head, "x-forwarded-for"), Some("203.0.113.9"), "{version:?}: {head}");
+        assert_eq!(field(&head, "x-forwarded-proto"), Some("https"), "{version:?}");
+    }
+    // Within TLS, or left out, it is none.
+    let mut stream = tokio::net::TcpStream::connect(https).await.expect("a connection");
+    stream.write_all(&[0x16, 3, 1, 0, 200, 1]).await.expect("to send");
+    let mut said = Vec::new();
+    let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut said)).await.expect("an end");
+    assert_eq!(said, b"");
+    assert_eq!(rig.traffic.refused(Reason::Preamble), 1);
 }
 
 #[tokio::test]

@@ -30,6 +30,16 @@ impl Site {
         write("assets/large.bin", &large());
         std::fs::write(dir.path().join("secret"), "secret").expect("a file");
         std::os::unix::fs::symlink("../../secret", root.join("assets/link")).expect("a link");
+        std::os::unix::fs::symlink("../..", root.join("assets/upwards")).expect("a link");
+        let pipe = root.join("assets/pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .expect("a pipe");
         let rig = Rig::new(side(1, &[endpoint(saying("app").await)]));
         let text = format!(
             "[[service.web.route]]\npath = \"/assets\"\nfiles = {:?}\n{lines}",
@@ -106,6 +116,19 @@ async fn nothing_else_is_shown() {
         "/assets/app.css/",
         "/assets/app.css/x",
         "/assets/%00",
+        "/assets/app.css%00.html",
+        "/assets/%2e%2e%5c%2e%2e%5csecret",
+        "/assets/..%5c..%5csecret",
+        "/assets/%252e%252e/secret",
+        "/assets/%c0%ae%c0%ae/%c0%ae%c0%ae/secret",
+        "/assets/sub/..;/..;/..;/secret",
+        "/assets//..//..//secret",
+        "/assets/%2fetc%2fpasswd",
+        "/assets/.%65nv",
+        "/assets/%2eenv",
+        "/assets/pipe",
+        "/assets/upwards/secret",
+        "/x/..%2fassets/link",
     ] {
         let (head, body) = site.ask("GET", target, "").await;
         assert!(matches!(status(&head), 400 | 404) || body == "app", "{target}: {head}");
@@ -135,6 +158,12 @@ async fn large_files_come_in_parts_and_piece_by_piece() {
         assert_eq!(field(&head, "content-range"), Some(&*expected));
         assert!(body.into_bytes() == large()[from..to], "{range}");
     }
+    // Many parts are the whole, once.
+    let many = format!("range: bytes={}-1\r\n", "0-,".repeat(2_500));
+    let (head, body) = site.ask("GET", "/assets/large.bin", &many).await;
+    assert_eq!((status(&head), body.len()), (200, 300_000));
+    let (head, _) = site.ask("HEAD", "/assets/large.bin", "range: bytes=0-9\r\n").await;
+    assert_eq!((status(&head), field(&head, "content-length")), (200, Some("300000")));
     let (head, _) = site.ask("GET", "/assets/large.bin", "range: bytes=300000-\r\n").await;
     assert_eq!((status(&head), field(&head, "content-range")), (416, Some("bytes */300000")));
     let (head, body) = site.ask("GET", "/assets/app.css", "range: bytes=5-5\r\n").await;
@@ -159,6 +188,30 @@ async fn what_is_missing_may_be_the_apps_or_another_page() {
     until(|| stripped.rig.total(Count::Answered) == 2).await;
 }
 
+/// Streams that take nothing once kept every file of a worker from everybody, for as long as they liked.
+#[tokio::test]
+async fn clients_that_take_nothing_do_not_keep_files_from_others() {
+    let site = Site::new("").await;
+    let mut greedy = super::stalled::shut(site.rig.http()).await;
+    let mut held = Vec::new();
+    for _ in 0..crate::proxy::files::MOST {
+        held.push(super::stalled::ask(&mut greedy, "/assets/large.bin").await);
+    }
+    assert!(held.iter().all(|answer| answer.status() == 200));
+    let mut body = String::new();
+    let served = async {
+        while body.is_empty() {
+            let (head, said) = site.ask("GET", "/assets/large.bin", "").await;
+            match status(&head) {
+                200 => body = said,
+                _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    };
+    tokio::time::timeout(LONG, served).await.expect("a place in time");
+    assert!(body.into_bytes() == large());
+}
+
 #[tokio::test]
 async fn a_file_that_shrinks_is_broken_off() {
     let site = Site::new("").await;
@@ -168,6 +221,15 @@ async fn a_file_that_shrinks_is_broken_off() {
     let mut client = Client::new(site.rig.http()).await;
     client.send("GET /assets/huge.bin HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(status(&client.read_head().await), 200);
+    // What is added is no part of what was announced.
+    let grown = site.dir.path().join("public/assets/grown.bin");
+    std::fs::write(&grown, vec![b'a'; 200_000]).expect("a file");
+    let mut other = Client::new(site.rig.http()).await;
+    other.send("GET /assets/grown.bin HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    other.read_head().await;
+    std::fs::write(&grown, vec![b'b'; 900_000]).expect("a larger file");
+    assert_eq!(other.read_body(200_000).await.len(), 200_000);
+    assert_eq!(other.get("/x").await.1, "app", "and the connection goes on");
     file.set_len(0).expect("to shrink");
     assert!(client.read_to_end().await.len() < 64 << 20, "less than was announced, and the end");
     assert!(Path::new(&path).exists());

@@ -461,6 +461,17 @@ async fn another_server_is_asked_before() {
     let (head, body) = ask(&rig, "/a", &format!("{forged}cookie: session=good\r\n")).await;
     assert_eq!((status(&head), field(&body, "x-user")), (200, Some("ann")), "{body}");
     assert_eq!(field(&body, "x-groups"), None, "what the answer does not say, nobody says");
+    // Nor does a client say what a proxy would: whoever is asked might believe that first.
+    let lies = "x-original-url: /public\r\nx-original-method: GET\r\nx-real-ip: 10.0.0.1\r\n\
+                forwarded: for=10.0.0.1\r\nx-forwarded-port: 1\r\nx-forwarded-for: 10.0.0.1\r\n";
+    ask(&rig, "/a", &format!("{lies}cookie: session=good\r\n")).await;
+    let asked = seen.lock().expect("no panic").clone();
+    for name in
+        ["x-original-url", "x-original-method", "x-real-ip", "forwarded", "x-forwarded-port"]
+    {
+        assert_eq!(field(&asked, name), None, "{name}: {asked}");
+    }
+    assert_eq!(field(&asked, "x-forwarded-for"), Some("127.0.0.1"));
     // A body goes to the app and not to who is asked.
     let mut client = Client::new(rig.http()).await;
     client

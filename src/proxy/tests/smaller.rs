@@ -207,3 +207,37 @@ async fn a_body_that_breaks_off_is_no_whole_page() {
     assert_eq!(field(&head, "content-encoding"), Some("gzip"));
     assert!(!body.ends_with(b"0\r\n\r\n"), "its end is not told");
 }
+
+#[tokio::test]
+async fn a_client_that_goes_midway_leaves_nothing_behind() {
+    let address = origin(|mut stream, _| async move {
+        let _ = read_message(&mut stream, &mut Vec::new()).await;
+        let head =
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n";
+        let _ = stream.write_all(head).await;
+        // Pages without an end, of which little is spared.
+        let mut random = fastrand::Rng::with_seed(1);
+        loop {
+            let page: String = (0..4096).map(|_| random.alphanumeric()).collect();
+            if stream.write_all(format!("1000\r\n{page}\r\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let target = endpoint(address);
+    let rig = Rig::new(side(1, &[Arc::clone(&target)]));
+    rig.publish(|entry| entry.policy = policy("compress = true\n"));
+    // More often than there are encoders.
+    for n in 0..crate::proxy::compress::MOST + 20 {
+        let mut client = Client::new(rig.http()).await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n").await;
+        let head = client.read_head().await;
+        assert_eq!(field(&head, "content-encoding"), Some("gzip"), "{n}");
+        drop(client);
+        if n % 32 == 0 {
+            until(|| target.in_flight() == 0).await;
+        }
+    }
+    until(|| target.in_flight() == 0).await;
+}

@@ -86,6 +86,7 @@ impl Rig {
             canary,
             warm: None,
             fresh: None,
+            mirror: None,
         };
         watch_log();
         let live = Live::default();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Plan;
 use crate::model::hook::{Smoke, SmokeAct};
+use crate::model::mirror::MirrorSpec;
 use crate::model::weight::Weight;
 use crate::rollout::plan::OnInconclusive;
 use crate::rollout::strategy::Strategy;
@@ -40,6 +41,20 @@ pub(super) fn smoke() -> Smoke {
     Smoke { act, timeout: Duration::from_secs(5), retries: 1 }
 }
 
+/// A mirror.
+pub(super) fn mirror() -> MirrorSpec {
+    MirrorSpec {
+        share: Weight::FULL,
+        lasts: Duration::from_secs(20),
+        interval_micros: 20_000,
+        burst: 50,
+        in_flight: 10,
+        compare_body: false,
+        mask: Vec::new(),
+        different: Weight::ZERO,
+    }
+}
+
 /// Some plan.
 pub(super) fn plan(chance: &mut Chance) -> Plan {
     let steps = ["5% 25% 50% 100%", "100%", "1% 100%", "0.5% 10% 99% 100%"];
@@ -65,6 +80,7 @@ pub(super) fn plan(chance: &mut Chance) -> Plan {
         gate_timeout: Duration::from_secs(60 + chance.below(600)),
         on_gate_timeout: *chance.pick(&on_inconclusive),
         smoke: if chance.one_in(3) { vec![smoke()] } else { Vec::new() },
+        mirror: chance.one_in(3).then(mirror),
         ..Plan::default()
     };
     plan.carried_out(u32::try_from(1 + chance.below(4)).unwrap_or(1))

@@ -18,6 +18,7 @@ impl World {
             | Phase::Launching
             | Phase::Probing
             | Phase::Smoke
+            | Phase::Mirroring
             | Phase::RollingBack { .. }
             | Phase::Restoring { .. }
             | Phase::RolledBack { .. } => {
@@ -93,6 +94,7 @@ pub(super) fn allowed(checkpoint: &Checkpoint) -> Weight {
         | Phase::Launching
         | Phase::Probing
         | Phase::Smoke
+        | Phase::Mirroring
         | Phase::RollingBack { .. }
         | Phase::Restoring { .. }
         | Phase::RolledBack { .. } => Weight::ZERO,
@@ -120,6 +122,12 @@ impl Before {
             && now.since(self.since) >= plan.gate_timeout
     }
 
+    /// The time of the copies is over, and nothing took the canary back.
+    fn ends_mirror(&self, plan: &Plan, now: Moment) -> bool {
+        let lasts = plan.mirror.as_ref().map(|mirror| mirror.lasts);
+        self.phase == Phase::Mirroring && lasts.is_some_and(|lasts| now.since(self.since) >= lasts)
+    }
+
     /// More weight is wanted only for a reason, and is in force only when it is written or switched.
     pub(super) fn check_rise(&self, after: &Rollout, event: &Event, now: Moment) {
         let before = self;
@@ -130,7 +138,7 @@ impl Before {
                 Event::Ready { .. } | Event::Smoked { failure: None, .. } | Event::Command(_) => {
                     true
                 }
-                Event::Tick { .. } => self.passes_gate(plan, now),
+                Event::Tick { .. } => self.passes_gate(plan, now) || self.ends_mirror(plan, now),
                 Event::Sampled(verdict) if verdict.hold.is_some() => false,
                 Event::Sampled(verdict) => match (verdict.result, &before.phase) {
                     (Finding::Pass, Phase::Paused { reason, .. }) => {
@@ -155,7 +163,8 @@ impl Before {
         {
             let by_verdict = matches!(event, Event::Sampled(_))
                 || (matches!(event, Event::Tick { .. }) && after.returns_by_instances())
-                || (matches!(event, Event::Tick { .. }) && self.passes_gate(&after.plan, now));
+                || (matches!(event, Event::Tick { .. })
+                    && (self.passes_gate(&after.plan, now) || self.ends_mirror(&after.plan, now)));
             assert!(
                 by_verdict
                     || matches!(

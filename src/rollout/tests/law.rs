@@ -32,6 +32,7 @@ fn every_phase() -> Vec<Phase> {
     vec![
         Phase::Launching,
         Phase::Probing,
+        Phase::Mirroring,
         baking(0),
         baking(3),
         paused(1, percent(25), PauseReason::Operator),
@@ -229,6 +230,14 @@ fn a_step_that_shows_nothing_ends_as_the_plan_says() {
             assert_eq!(end(plan, held(finding), seconds(900)), (hold.clone(), vec![MAY]));
         }
     }
+
+    // What looks bad gets a moment more, in which the judge can tell.
+    let bad = || {
+        let verdict = Verdict::unknown("errors 5% > 1%");
+        Event::Sampled(Verdict { failing: true, ..verdict })
+    };
+    assert_eq!(end(Advance, bad(), Moment(903_999)), (baking(1), vec![]));
+    assert_eq!(end(Advance, bad(), seconds(904)).0, baking(2));
 
     // A judge that says nothing at all is no reason to go on.
     let sentence = said("the evidence was not weighed within 900s");

@@ -19,6 +19,7 @@ mod disk;
 mod exchange;
 mod invariants;
 mod law;
+mod mirror;
 mod recovery;
 mod simulation;
 mod strategies;

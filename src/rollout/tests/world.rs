@@ -196,6 +196,13 @@ impl World {
                     let failure = chance.one_in(6).then(|| "GET / answered 500".to_owned());
                     self.complete(Event::Smoked { attempt, failure }, chance, 12);
                 }
+                Effect::Mirror => {
+                    let rollout = self.current();
+                    assert_eq!(rollout.phase, Phase::Mirroring, "copies are sent for their phase");
+                    assert_eq!(self.weight, Weight::ZERO, "what is mirrored has visitors");
+                    assert!(self.serves(&rollout.instances), "copies to what was stopped");
+                    assert!(!self.queues && !self.switched, "nobody answers what is copied");
+                }
                 Effect::Queue(queues) => self.queues = queues,
                 Effect::Clear => self.clear(chance),
                 Effect::Release { taken, of } => self.release(taken, of),

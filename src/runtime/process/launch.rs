@@ -20,6 +20,7 @@ use crate::model::id::InstanceId;
 use crate::model::instance::{Exit, Instance, Ownership};
 use crate::model::revision::RevisionSpec;
 use crate::runtime::RuntimeError;
+use crate::runtime::files;
 use crate::runtime::shim::record::{MARKER, Record, Spec};
 use crate::runtime::shim::wire::{self, Report};
 
@@ -118,6 +119,7 @@ impl ProcessRuntime {
             stop_grace: spec.stop_grace,
             orphan_grace: self.orphan_grace,
             log_bytes: LOG_BYTES,
+            files: files::before(),
         };
         let unwritable = |error: io::Error| {
             RuntimeError::Failed(format!(

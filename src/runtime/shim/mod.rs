@@ -41,6 +41,7 @@ use self::record::{Record, Spec};
 use self::wire::{Command, Report};
 use super::procfs::{self, Identity};
 use crate::model::instance::Exit;
+use crate::runtime::files;
 
 /// Commands that wait to be obeyed; there is only `stop`, and the nearest deadline wins.
 const COMMANDS: usize = 8;
@@ -70,6 +71,9 @@ pub fn main(dir: &Path) -> ExitCode {
 
 async fn serve(dir: &Path) -> io::Result<()> {
     let spec = Spec::read(dir)?;
+    if let Some(files) = spec.files {
+        files::lower(files);
+    }
     let shim = Identity::of(i32::try_from(std::process::id()).map_err(io::Error::other)?)?;
     let mut record = Record { shim, child: None, exit: None, failure: None };
     record.write(dir)?;

@@ -44,6 +44,9 @@ pub struct Spec {
     pub orphan_grace: Duration,
     /// Bytes of output kept in each of the two log files.
     pub log_bytes: u64,
+    /// Files that it may have open; what the shim may where that is not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
 }
 
 impl Spec {

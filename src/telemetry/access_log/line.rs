@@ -135,78 +135,134 @@ pub fn write(
     }
 }
 
-// Writing to memory cannot fail.
-macro_rules! put {
-    ($out:expr, $($text:tt)*) => { let _ = write!($out, $($text)*); };
-}
-
 fn json(out: &mut Vec<u8>, record: &Record<'_>, hidden: Hidden, clock: &mut Clock) {
-    let second = clock.second(record.at, Format::Json);
-    put!(out, "{{\"time\":\"{second}.{:03}Z\"", record.at.rem_euclid(1_000));
+    put(out, "{\"time\":\"");
+    put(out, clock.second(record.at, Format::Json));
+    out.push(b'.');
+    thousandths(out, record.at.rem_euclid(1_000) as u64);
+    put(out, "Z\"");
     if !hidden.has(Hidden::CLIENT) {
-        put!(out, ",\"client\":\"{}\"", record.client.to_canonical());
+        put(out, ",\"client\":\"");
+        address(out, record.client);
+        out.push(b'"');
     }
     if let Some(user) = record.user.filter(|_| !hidden.has(Hidden::USER)) {
-        text(out, "user", user.as_bytes());
+        text(out, ",\"user\":", user.as_bytes());
     }
-    text(out, "method", record.method.as_bytes());
-    put!(out, ",\"scheme\":\"{}\"", record.scheme);
+    text(out, ",\"method\":", record.method.as_bytes());
+    put(out, ",\"scheme\":\"");
+    put(out, record.scheme);
+    out.push(b'"');
     if !hidden.has(Hidden::HOST) {
-        text(out, "host", record.host);
+        text(out, ",\"host\":", record.host);
     }
-    text(out, "path", record.path.as_bytes());
+    text(out, ",\"path\":", record.path.as_bytes());
     if let Some(query) = record.query.filter(|_| !hidden.has(Hidden::QUERY)) {
-        text(out, "query", query.as_bytes());
+        text(out, ",\"query\":", query.as_bytes());
     }
-    put!(
-        out,
-        ",\"protocol\":\"{}\",\"status\":{},\"bytes\":{},\"duration_ms\":{:.3},\"header_ms\":{:.3}",
-        record.protocol,
-        record.status,
-        record.bytes,
-        record.duration.as_secs_f64() * 1e3,
-        record.header.as_secs_f64() * 1e3,
-    );
+    put(out, ",\"protocol\":\"");
+    put(out, record.protocol);
+    put(out, "\",\"status\":");
+    number(out, record.status.into());
+    put(out, ",\"bytes\":");
+    number(out, record.bytes);
+    put(out, ",\"duration_ms\":");
+    milliseconds(out, record.duration);
+    put(out, ",\"header_ms\":");
+    milliseconds(out, record.header);
     if !record.is_complete {
-        out.extend_from_slice(b",\"aborted\":true");
+        put(out, ",\"aborted\":true");
     }
     if let Some(service) = record.service {
-        put!(out, ",\"service\":\"{service}\"");
+        put(out, ",\"service\":\"");
+        put(out, service);
+        out.push(b'"');
     }
     if let Some(Served { revision, side, instance }) = record.served {
-        put!(out, ",\"revision\":{revision},\"side\":\"{side}\"");
-        text(out, "instance", instance.as_bytes());
+        put(out, ",\"revision\":");
+        number(out, revision.into());
+        put(out, ",\"side\":\"");
+        put(out, side);
+        out.push(b'"');
+        text(out, ",\"instance\":", instance.as_bytes());
     }
-    text(out, "request_id", record.request_id);
+    text(out, ",\"request_id\":", record.request_id);
     if let Some(referer) = record.referer.filter(|_| !hidden.has(Hidden::REFERER)) {
-        text(out, "referer", referer);
+        text(out, ",\"referer\":", referer);
     }
     if let Some(agent) = record.user_agent.filter(|_| !hidden.has(Hidden::USER_AGENT)) {
-        text(out, "user_agent", agent);
+        text(out, ",\"user_agent\":", agent);
     }
-    out.extend_from_slice(b"}\n");
+    put(out, "}\n");
 }
 
+fn put(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    put(out, itoa::Buffer::new().format(number));
+}
+
+/// Three digits.
+fn thousandths(out: &mut Vec<u8>, number: u64) {
+    let digit = |place: u64| b'0' + (number / place % 10) as u8;
+    out.extend_from_slice(&[digit(100), digit(10), digit(1)]);
+}
+
+/// With the microseconds behind the point.
+fn milliseconds(out: &mut Vec<u8>, time: Duration) {
+    let micros = time.as_secs() * 1_000_000 + u64::from((time.subsec_nanos() + 500) / 1_000);
+    number(out, micros / 1_000);
+    out.push(b'.');
+    thousandths(out, micros % 1_000);
+}
+
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            for (at, part) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                number(out, part.into());
+            }
+        }
+        // Writing to memory cannot fail.
+        IpAddr::V6(address) => {
+            let _ = write!(out, "{address}");
+        }
+    }
+}
+
+/// A field of text; its name comes with what stands around it.
 fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    put!(out, ",\"{name}\":");
-    let value = String::from_utf8_lossy(value);
-    // Into memory, of a string: it cannot fail.
-    let _ = serde_json::to_writer(&mut *out, &value);
+    put(out, name);
+    // All of them are looked at, which is faster than to stop at the first.
+    let is_special = |byte: u8| !(b' '..=b'~').contains(&byte) | (byte == b'"') | (byte == b'\\');
+    if value.iter().fold(false, |found, byte| found | is_special(*byte)) {
+        // Into memory, of a string: it cannot fail.
+        let _ = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(value));
+        return;
+    }
+    out.push(b'"');
+    out.extend_from_slice(value);
+    out.push(b'"');
 }
 
 fn combined(out: &mut Vec<u8>, record: &Record<'_>, hidden: Hidden, clock: &mut Clock) {
     match hidden.has(Hidden::CLIENT) {
         true => out.push(b'-'),
-        false => {
-            put!(out, "{}", record.client.to_canonical());
-        }
+        false => address(out, record.client),
     }
     out.extend_from_slice(b" - ");
     match record.user.filter(|_| !hidden.has(Hidden::USER)) {
         Some(user) => escaped(out, user.as_bytes()),
         None => out.push(b'-'),
     }
-    put!(out, " [{}] \"", clock.second(record.at, Format::Combined));
+    put(out, " [");
+    put(out, clock.second(record.at, Format::Combined));
+    put(out, "] \"");
     escaped(out, record.method.as_bytes());
     out.push(b' ');
     escaped(out, record.path.as_bytes());
@@ -214,7 +270,13 @@ fn combined(out: &mut Vec<u8>, record: &Record<'_>, hidden: Hidden, clock: &mut 
         out.push(b'?');
         escaped(out, query.as_bytes());
     }
-    put!(out, " {}\" {} {} \"", record.protocol, record.status, record.bytes);
+    out.push(b' ');
+    put(out, record.protocol);
+    put(out, "\" ");
+    number(out, record.status.into());
+    out.push(b' ');
+    number(out, record.bytes);
+    put(out, " \"");
     escaped(out, record.referer.filter(|_| !hidden.has(Hidden::REFERER)).unwrap_or(b"-"));
     out.extend_from_slice(b"\" \"");
     escaped(out, record.user_agent.filter(|_| !hidden.has(Hidden::USER_AGENT)).unwrap_or(b"-"));
@@ -226,7 +288,8 @@ fn escaped(out: &mut Vec<u8>, value: &[u8]) {
     for byte in value {
         match byte {
             b'"' | b'\\' | 0..=31 | 127..=255 => {
-                put!(out, "\\x{byte:02X}");
+                // Writing to memory cannot fail.
+                let _ = write!(out, "\\x{byte:02X}");
             }
             byte => out.push(*byte),
         }
@@ -276,6 +339,30 @@ mod tests {
             \"side\":\"canary\",\"instance\":\"web-4-1\",\"request_id\":\"id\",\
             \"user_agent\":\"curl/8\"}\n";
         assert_eq!(line(&record(), Format::Json, Hidden::default()), expected);
+    }
+
+    #[test]
+    fn figures_are_written_as_they_are() {
+        for (nanos, expected) in [
+            (0, "0.000"),
+            (499, "0.000"),
+            (500, "0.001"),
+            (999_499, "0.999"),
+            (999_500, "1.000"),
+            (61_002_003_000, "61002.003"),
+        ] {
+            let mut out = Vec::new();
+            milliseconds(&mut out, Duration::from_nanos(nanos));
+            assert_eq!(out, expected.as_bytes());
+        }
+        for client in ["203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:db8::1"] {
+            let mut out = Vec::new();
+            address(&mut out, client.parse().expect("an address"));
+            assert_eq!(out, client.as_bytes());
+        }
+        let mut out = Vec::new();
+        address(&mut out, "::ffff:10.1.2.3".parse().expect("an address"));
+        assert_eq!(out, b"10.1.2.3");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rolling_file::{BasicRollingFileAppender, RollingConditionBasic};
 
@@ -24,6 +24,8 @@ use super::traffic::Traffic;
 const BATCH: usize = 32 * 1024;
 /// Batches that may wait for the thread: 8 MiB in all.
 const QUEUE: usize = 256;
+/// How long one look at the system's clock is good for, which somebody may set meanwhile.
+const ANCHORED: Duration = Duration::from_secs(1);
 /// From one complaint about a disk to the next.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -111,6 +113,7 @@ impl AccessLog {
             bytes: RefCell::default(),
             count: Cell::new(0),
             clock: RefCell::default(),
+            anchor: Cell::default(),
         }
     }
 }
@@ -122,9 +125,24 @@ pub struct Lines {
     bytes: RefCell<Vec<u8>>,
     count: Cell<u32>,
     clock: RefCell<Clock>,
+    /// A moment by both clocks.
+    anchor: Cell<Option<(Instant, i64)>>,
 }
 
 impl Lines {
+    /// When something was, in milliseconds since the Unix epoch. The system's clock is asked about
+    /// once a second.
+    pub fn moment(&self, at: Instant) -> i64 {
+        let since = |anchor: Instant| at.saturating_duration_since(anchor);
+        let known = self.anchor.get().filter(|(anchor, _)| since(*anchor) < ANCHORED);
+        let (anchor, then) = known.unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (at, i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+        });
+        self.anchor.set(Some((anchor, then)));
+        then.saturating_add(i64::try_from(since(anchor).as_millis()).unwrap_or(0))
+    }
+
     /// Writes about a request. `chance` decides whether it is one of those that are logged.
     pub fn write(&self, record: &Record<'_>, chance: u32) {
         let settings = &self.log.settings;
@@ -295,6 +313,25 @@ mod tests {
         assert_eq!(traffic.lost_lines(), 8);
         let Ok(Message::Lines { count, .. }) = lines.recv() else { panic!("the first batch") };
         assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn moments_are_those_of_the_systems_clock() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let traffic = Arc::new(Traffic::new(1));
+        let settings = settings(&directory.path().join("log"), 0);
+        let (log, _thread) = AccessLog::start(settings, traffic).expect("a log");
+        let lines = log.lines();
+        let (first, before) = (Instant::now(), SystemTime::now());
+        let at = lines.moment(first);
+        assert_eq!(lines.moment(first + Duration::from_millis(999)), at + 999);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later").as_millis();
+        let before = before.duration_since(UNIX_EPOCH).expect("later").as_millis();
+        assert!((before..=now).contains(&(at as u128)), "{before} {at} {now}");
+        // Asked anew: by the first look it would be a second later than it is.
+        let anew = lines.moment(first + ANCHORED);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later").as_millis();
+        assert!((at as u128..=now).contains(&(anew as u128)), "{at} {anew} {now}");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Shared {
 }
 
 enum Next {
-    Request(RequestResolver<Link, Bytes>),
+    Request(Box<RequestResolver<Link, Bytes>>),
     /// It is to be told to go elsewhere.
     Tell,
     /// Everything is answered.
@@ -122,7 +122,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: &Rc<Downstream>, quic: quinn
                 connection.park(context);
                 if let Poll::Ready(next) = accepting.as_mut().poll(context) {
                     return Poll::Ready(match next {
-                        Ok(Some(resolver)) => Next::Request(resolver),
+                        Ok(Some(resolver)) => Next::Request(Box::new(resolver)),
                         Ok(None) | Err(_) => Next::Gone,
                     });
                 }
@@ -144,7 +144,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: &Rc<Downstream>, quic: quinn
                     connection.doom.set(Some(Doom::Flood));
                     continue;
                 }
-                let (shared, resolver) = (Rc::clone(&shared), Box::new(resolver));
+                let shared = Rc::clone(&shared);
                 tokio::task::spawn_local(request::serve(shared, resolver, handle, busy));
                 continue;
             }

@@ -32,6 +32,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use quinn::{ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime, VarInt};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 use self::steering::{Inbox, Steered};
 use self::transport::{endpoint_config, server_config};
@@ -125,8 +126,15 @@ struct Door {
     connections: RefCell<Slots<quinn::Connection>>,
 }
 
+/// Serves a worker's lanes, in tasks that end when a drain has ended what is on them.
+pub fn begin(worker: &Rc<Worker>, part: Part, tasks: &mut JoinSet<()>) {
+    for lane in part.lanes {
+        tasks.spawn_local(serve(Rc::clone(worker), lane));
+    }
+}
+
 /// Serves a lane until a drain has ended what is on it.
-pub async fn serve(worker: Rc<Worker>, lane: Lane) {
+async fn serve(worker: Rc<Worker>, lane: Lane) {
     let (door, steered) = match open(&worker, lane) {
         Ok(opened) => opened,
         Err(error) => {

@@ -23,7 +23,8 @@ use super::connection::Shared;
 use super::meter::Meter;
 use super::streams::{Handle, Link, Sending, Stopped};
 use super::upload::Upload;
-use crate::proxy::body::Outgoing;
+use crate::proxy::body::ResponseBody;
+use crate::proxy::downstream::outgoing::Outgoing;
 use crate::proxy::downstream::upload::{ClientBody, UploadError};
 use crate::proxy::downstream::{Busy, Doom};
 use crate::proxy::worker::Worker;
@@ -202,7 +203,7 @@ async fn ask(
     sending: &mut RequestStream<Sending, Bytes>,
     meter: &Meter,
     stopped: &mut Stopped,
-) -> Option<Response<crate::proxy::body::ResponseBody>> {
+) -> Option<Response<ResponseBody>> {
     let worker = &shared.worker;
     let mut handling = Box::pin(handler::handle(worker, &shared.connection, request));
     loop {
@@ -235,7 +236,10 @@ async fn answer(
     let (mut head, mut body) = response.into_parts();
     let sends = dress(&mut head, body.size_hint().exact(), bodiless, &worker.date());
     patiently(meter, patience, sending.send_response(Response::from_parts(head, ()))).await?;
-    while sends {
+    if !sends {
+        return patiently(meter, patience, sending.finish()).await;
+    }
+    loop {
         let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
         let frame = tokio::select! {
             biased;

@@ -130,7 +130,7 @@ impl Upload {
                 }
                 Err(error) => {
                     self.next = Next::Nothing;
-                    return Poll::Ready(Some(Err(what(error))));
+                    return Poll::Ready(Some(Err(what(&error))));
                 }
             }
         }
@@ -162,7 +162,7 @@ impl Upload {
         self.next = Next::Nothing;
         Poll::Ready(match trailers {
             Ok(trailers) => trailers.map(Ok),
-            Err(error) => Some(Err(what(error))),
+            Err(error) => Some(Err(what(&error))),
         })
     }
 }
@@ -208,7 +208,7 @@ impl Body for Upload {
     }
 }
 
-fn what(error: StreamError) -> UploadError {
+fn what(error: &StreamError) -> UploadError {
     match error {
         StreamError::HeaderTooBig { .. } => UploadError::Malformed("the trailers are too large"),
         StreamError::StreamError { .. } => UploadError::Malformed("the trailers are malformed"),

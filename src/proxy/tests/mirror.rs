@@ -1,0 +1,219 @@
+//! Copies of requests, which no visitor notices.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::support::*;
+use crate::analysis::criteria::Criteria;
+use crate::analysis::mirror::{Shown, Tally};
+use crate::model::mirror::MirrorSpec;
+use crate::model::weight::{Side, Weight};
+use crate::routing::mirror::Mirror;
+use crate::routing::settings::ServiceSettings;
+use crate::telemetry::traffic::Count;
+
+fn spec() -> MirrorSpec {
+    MirrorSpec {
+        share: Weight::FULL,
+        lasts: Duration::from_secs(30),
+        interval_micros: 1,
+        burst: 1_000,
+        in_flight: 10,
+        compare_body: false,
+        mask: Vec::new(),
+        different: Weight::ZERO,
+    }
+}
+
+/// A rig with a canary of no weight, of which copies are made.
+fn rig_of(
+    stable: std::net::SocketAddr,
+    canary: std::net::SocketAddr,
+    spec: &MirrorSpec,
+    service: ServiceSettings,
+) -> (Rig, Arc<Mirror>) {
+    let (stable, canary) = (side(1, &[endpoint(stable)]), side(2, &[endpoint(canary)]));
+    let rig = Rig::with(stable, Some(canary), 0.0, service, settings());
+    let mirror = Mirror::new(spec, &Criteria::default(), 1, Instant::now()).expect("a mirror");
+    rig.publish(|entry| entry.mirror = Some(Arc::clone(&mirror)));
+    (rig, mirror)
+}
+
+async fn twins(mirror: &Mirror, number: u64) -> Tally {
+    until(|| mirror.twins.tally().twins() >= number).await;
+    mirror.twins.tally()
+}
+
+/// An origin that remembers what it was asked.
+async fn remembering() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&heads);
+    let address = answering(move |head, _| {
+        seen.lock().expect("no panic").push(head.to_owned());
+        ok("canary")
+    });
+    (address.await, heads)
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_copied_and_marked() {
+    let (canary, heads) = remembering().await;
+    let service = ServiceSettings {
+        tester_secret: Some("a secret of testers".to_owned()),
+        ..ServiceSettings::default()
+    };
+    let (rig, mirror) = rig_of(saying("stable").await, canary, &spec(), service);
+    let mut client = Client::new(rig.http()).await;
+    for _ in 0..5 {
+        let (head, body) = client.get("/a?b=c").await;
+        assert_eq!((status(&head), body.as_str()), (200, "stable"));
+    }
+    let tally = twins(&mirror, 5).await;
+    assert_eq!((tally.failed, tally.rejected), (Shown::default(), Shown::default()));
+    // What may change something, has a body, or comes from a tester is not.
+    for request in [
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+        "DELETE / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi",
+        "GET / HTTP/1.1\r\nhost: a\r\nx-switchback-force: stable\r\nx-switchback-secret: a secret of testers\r\n\r\n",
+    ] {
+        client.send(request).await;
+        assert_eq!(status(&client.read().await.0), 200, "{request}");
+    }
+    let (_, body) = client.get("/last").await;
+    assert_eq!(body, "stable");
+    twins(&mirror, 6).await;
+    let heads = heads.lock().expect("no panic").clone();
+    assert_eq!(heads.len(), 6, "{heads:?}");
+    for head in &heads {
+        assert!(head.starts_with("GET /"), "{head}");
+        assert_eq!(field(head, "x-switchback-mirror"), Some("1"), "{head}");
+        assert_eq!(field(head, "x-forwarded-for"), Some("127.0.0.1"), "{head}");
+    }
+    // Nothing of it is an observation of the split.
+    assert_eq!(rig.rows(Side::Stable, 9).await, [9, 0, 0, 0, 0]);
+    assert_eq!(rig.rows(Side::Canary, 0).await, [0; 5]);
+    assert_eq!(mirror.counts(), (6, 0));
+    // Its connection is used again, too.
+    assert!(rig.total(Count::UpstreamConnects) <= 3, "{}", rig.total(Count::UpstreamConnects));
+}
+
+#[tokio::test]
+async fn failures_of_a_copy_are_the_canarys_alone() {
+    let failing = || answering(|_, _| b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec());
+    let reset = origin(|mut stream, _| async move {
+        let _ = read_message(&mut stream, &mut Vec::new()).await;
+    });
+    for canary in [failing().await, reset.await, nobody().await] {
+        let (rig, mirror) =
+            rig_of(saying("stable").await, canary, &spec(), ServiceSettings::default());
+        for _ in 0..3 {
+            assert_eq!(get(rig.http(), "/").await, (200, "stable".into()));
+        }
+        let failed = twins(&mirror, 3).await.failed;
+        assert_eq!(failed, Shown { both: 0, canary: 3, stable: 0 });
+        assert_eq!((rig.total(Count::Rescued), rig.total(Count::Synthetic)), (0, 0));
+    }
+    // What fails on both is known to.
+    let (rig, mirror) =
+        rig_of(failing().await, failing().await, &spec(), ServiceSettings::default());
+    assert_eq!(get(rig.http(), "/").await.0, 500);
+    assert_eq!(twins(&mirror, 1).await.failed, Shown { both: 1, canary: 0, stable: 0 });
+}
+
+#[tokio::test]
+async fn a_canary_that_hangs_holds_up_nobody_and_gets_no_more_than_it_may() {
+    let hang = origin(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        while read_message(&mut stream, &mut buffer).await.is_some() {}
+    });
+    let spec = MirrorSpec { in_flight: 3, ..spec() };
+    let (rig, mirror) =
+        rig_of(saying("stable").await, hang.await, &spec, ServiceSettings::default());
+    let mut client = Client::new(rig.http()).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.1, "stable");
+    }
+    let (sent, left_out) = mirror.counts();
+    assert_eq!((sent, left_out), (3, 17));
+    assert_eq!(mirror.twins.tally().twins(), 0, "none of them was answered");
+}
+
+#[tokio::test]
+async fn what_is_overdue_has_failed_and_makes_room() {
+    let hang = origin(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        while read_message(&mut stream, &mut buffer).await.is_some() {}
+    });
+    let spec = MirrorSpec { in_flight: 3, ..spec() };
+    let (rig, mirror) =
+        rig_of(saying("stable").await, hang.await, &spec, ServiceSettings::default());
+    rig.publish(|entry| entry.overdue = Duration::from_millis(100));
+    let mut client = Client::new(rig.http()).await;
+    for round in 1..=2 {
+        for _ in 0..10 {
+            assert_eq!(client.get("/").await.1, "stable");
+        }
+        let tally = twins(&mirror, 3 * round).await;
+        assert_eq!(
+            (tally.failed.canary, tally.failed.stable, tally.answered),
+            (tally.twins(), 0, 0)
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_compared_but_for_what_is_masked() {
+    let spec = MirrorSpec { compare_body: true, mask: vec!["token=[0-9]+".to_owned()], ..spec() };
+    let page = |who: &'static str| {
+        answering(move |head, _| {
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            match path {
+                "/same" => ok("the same"),
+                "/masked" => ok(&format!("token={}", if who == "stable" { 1 } else { 234 })),
+                "/empty" => ok(""),
+                // In pieces, so that it is not here with its head.
+                "/long" => ok(&"x".repeat(100_000)),
+                "/huge" => ok(&"x".repeat(300_000)),
+                "/encoded" => format!(
+                    "HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: {}\r\n\r\n{who}",
+                    who.len()
+                )
+                .into_bytes(),
+                _ => ok(who),
+            }
+        })
+    };
+    let (rig, mirror) =
+        rig_of(page("stable").await, page("canary").await, &spec, ServiceSettings::default());
+    let mut client = Client::new(rig.http()).await;
+    let mut asked = 0;
+    for (path, read, different) in [
+        ("/same", 1, 0),
+        ("/masked", 2, 0),
+        ("/empty", 3, 0),
+        ("/long", 4, 0),
+        ("/huge", 4, 0),
+        ("/encoded", 4, 0),
+        ("/other", 5, 1),
+    ] {
+        assert_eq!(status(&client.get(path).await.0), 200);
+        asked += 1;
+        let tally = twins(&mirror, asked).await;
+        assert_eq!((tally.read, tally.different), (read, different), "{path}");
+        assert_eq!(tally.failed, Shown::default(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_no_mirror_nothing_is_copied() {
+    let (canary, heads) = remembering().await;
+    let spec = spec();
+    let (rig, mirror) = rig_of(saying("stable").await, canary, &spec, ServiceSettings::default());
+    rig.publish(|entry| entry.mirror = None);
+    let mut client = Client::new(rig.http()).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.1, "stable");
+    }
+    assert_eq!((mirror.counts(), heads.lock().expect("no panic").len()), ((0, 0), 0));
+}
