@@ -113,7 +113,7 @@ pub fn returned(
                 let add = level.own.iter().filter(|one| one.name == "add_header");
                 let mut kinds = level.all.iter().filter(|one| one.name == "default_type");
                 let of = add.filter(|one| one.word(0).eq_ignore_ascii_case("content-type"));
-                let kind = of.map(|one| one.word(1)).last();
+                let kind = of.map(|one| one.word(1)).next_back();
                 if let Some(kind) = kind.or_else(|| kinds.next_back().map(|one| one.word(0))) {
                     lines.push(("content_type".to_owned(), quoted(kind)));
                 }
