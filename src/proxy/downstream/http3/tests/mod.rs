@@ -1,5 +1,7 @@
 //! HTTP/3 from the outside: a client of our own over quinn and h3, real sockets, real instances.
 
+#![allow(clippy::large_futures, reason = "a story is told once")]
+
 mod attackers;
 mod life;
 mod requests;
