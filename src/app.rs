@@ -288,6 +288,7 @@ fn proxy_settings(
     proxy::Settings {
         http: listen.http.clone(),
         https: listen.https.clone(),
+        http3: listen.http3,
         tcp,
         workers,
         tls,

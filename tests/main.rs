@@ -29,6 +29,8 @@ mod fresh_baseline;
 mod gates;
 mod hardened;
 mod hooks;
+#[cfg(feature = "http3")]
+mod http3;
 mod independent;
 mod instructions;
 mod keeping;

@@ -184,7 +184,7 @@ const ROOMS: [Room; 20] = [
 ];
 
 /// A foreign crate and where it lives, as beginnings of paths below `src/`.
-const HOMES: [(&[&str], &[&str]); 13] = [
+const HOMES: [(&[&str], &[&str]); 15] = [
     (&["brotli", "flate2"], &["proxy/compress.rs"]),
     (&["mime_guess"], &["proxy/files"]),
     (&["regex"], &["routing/mirror.rs"]),
@@ -209,6 +209,8 @@ const HOMES: [(&[&str], &[&str]); 13] = [
     ),
     (&["instant_acme", "rcgen"], &["certificates/"]),
     (&["x509_parser"], &["proxy/tls"]),
+    (&["h3"], &["proxy/downstream/http3"]),
+    (&["quinn"], &["proxy/downstream/http3", "proxy/tls"]),
     (
         &["rustls", "tokio_rustls"],
         &[

@@ -18,7 +18,7 @@ use super::line::{Line, Place, Word};
 use super::{House, end_log};
 use crate::admin;
 use crate::proxy;
-use crate::proxy::listener::Held;
+use crate::proxy::listener::{Held, Shared};
 use crate::runtime::files;
 use crate::telemetry::access_log::AccessLog;
 
@@ -76,10 +76,16 @@ impl Heritage {
     fn put(&mut self, place: Place, socket: OwnedFd) {
         match place {
             Place::Http(wanted) => {
-                self.listeners.push(Held { wanted, secure: false, socket: socket.into() });
+                let socket = Shared::Tcp(socket.into());
+                self.listeners.push(Held { wanted, secure: false, socket });
             }
             Place::Https(wanted) => {
-                self.listeners.push(Held { wanted, secure: true, socket: socket.into() });
+                let socket = Shared::Tcp(socket.into());
+                self.listeners.push(Held { wanted, secure: true, socket });
+            }
+            Place::Quic(wanted) => {
+                let socket = Shared::Udp(socket.into());
+                self.listeners.push(Held { wanted, secure: true, socket });
             }
             Place::Admin(wanted) => self.admin.tcp.push((wanted, socket.into())),
             Place::AdminSocket(path) => self.admin.unix = Some((path, socket.into())),
@@ -189,7 +195,11 @@ impl House {
     /// Gives the heir the sockets.
     fn give(&self, line: &Line) -> io::Result<()> {
         for held in self.proxy.sockets()? {
-            let of = if held.secure { Place::Https(held.wanted) } else { Place::Http(held.wanted) };
+            let of = match held.socket {
+                Shared::Udp(_) => Place::Quic(held.wanted),
+                Shared::Tcp(_) if held.secure => Place::Https(held.wanted),
+                Shared::Tcp(_) => Place::Http(held.wanted),
+            };
             line.say(&Word::Listener { of }, Some(held.socket.as_fd()))?;
         }
         let admin = self.control.admin.held();

@@ -60,6 +60,8 @@ pub enum Place {
     Http(SocketAddr),
     /// For visitors, with TLS.
     Https(SocketAddr),
+    /// For visitors, with QUIC.
+    Quic(SocketAddr),
     /// The admin API by TCP.
     Admin(SocketAddr),
     /// The admin API's Unix socket.

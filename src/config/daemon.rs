@@ -107,16 +107,47 @@ fn read_listen(section: &Section<'_>, context: Context<'_>) -> Listen {
         max_age: section.time_limit("max_age"),
         memory: Some(section.size("memory").value).filter(|bytes| *bytes > 0),
     };
+    let https = values(https);
+    let proxy_protocol = read_announced(section);
     Listen {
         http: values(http),
-        https: values(https),
+        http3: read_http3(section, &https, &proxy_protocol),
+        https,
         workers: count("workers") as usize,
         trusted_proxies: networks::list(section, "trusted_proxies", context),
         client_header: read_client_header(section),
-        proxy_protocol: read_announced(section),
+        proxy_protocol,
         connections_exempt: networks::read(section, "connections_exempt", context),
         limits,
     }
+}
+
+/// Whether HTTP/3 is wanted, and can be had.
+fn read_http3(section: &Section<'_>, https: &[SocketAddr], announced: &Announced) -> bool {
+    if !section.switch("http3") {
+        return false;
+    }
+    let Some(place) = section.place_of("http3") else { return false };
+    if !cfg!(feature = "http3") {
+        section.report.add(
+            Problem::error(place, "this binary was built without HTTP/3")
+                .label("it cannot be spoken")
+                .help("build it with `cargo build --release --features http3`, or write http3 = false"),
+        );
+    } else if https.is_empty() {
+        section.report.add(
+            Problem::error(place, "HTTP/3 is spoken on the ports of `https`, which is off")
+                .label("there is no port for it")
+                .help("open `https` with a certificate, or write http3 = false"),
+        );
+    } else if https.iter().all(|address| announced.is_on(*address)) {
+        section.report.add(
+            Problem::error(place, "`proxy_protocol` is on all of `https`, and HTTP/3 has none")
+                .label("nobody could speak it")
+                .help("open an address of `https` without it, or write http3 = false"),
+        );
+    }
+    true
 }
 
 fn read_client_header(section: &Section<'_>) -> HeaderName {

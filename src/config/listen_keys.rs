@@ -1,7 +1,7 @@
 //! The keys of `[listen]`; see [`super::keys`].
 
 use super::keys::Key;
-use super::keys::Shape::{Address, Choice, Duration, Integer, Size, Text, TextOrList};
+use super::keys::Shape::{Address, Choice, Duration, Integer, Size, Switch, Text, TextOrList};
 use super::keys::key;
 
 /// `[listen]`. The limits are those of the design's edge checklist, beside which the values of
@@ -18,6 +18,12 @@ pub const LISTEN: &[Key] = &[
         Address,
         r#""0.0.0.0:443""#,
         "Address for TLS, a list of them, or \"off\". Opened only when there is a certificate.",
+    ),
+    key(
+        "http3",
+        Switch,
+        "false",
+        "HTTP/3 on the UDP ports of `https`, and visitors are told of it. Only in a binary built with `--features http3`.",
     ),
     key("workers", Integer(0, 1024), "0", "Threads of the data plane; 0 is one per core."),
     key(
@@ -52,7 +58,7 @@ pub const LISTEN: &[Key] = &[
         "keep_alive_requests",
         Integer(1, 1_000_000),
         "1000",
-        "Requests on one connection before it is closed; ten times as many with HTTP/2.",
+        "Requests on one connection before it is closed; ten times as many with HTTP/2 and HTTP/3.",
     ),
     key(
         "max_headers",
@@ -72,7 +78,12 @@ pub const LISTEN: &[Key] = &[
         r#""8KiB""#,
         "Bytes of a request's path and query; more are answered 414.",
     ),
-    key("max_streams", Integer(1, 10_000), "100", "Requests at a time on one HTTP/2 connection."),
+    key(
+        "max_streams",
+        Integer(1, 10_000),
+        "100",
+        "Requests at a time on one connection of HTTP/2 or HTTP/3.",
+    ),
     key(
         "max_header_line",
         Size,

@@ -124,6 +124,8 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// Addresses for TLS; empty when off or without a certificate.
     pub https: Vec<SocketAddr>,
+    /// Whether HTTP/3 is spoken beside TLS.
+    pub http3: bool,
     /// Threads of the data plane; 0 is one per core.
     pub workers: usize,
     /// Whose `X-Forwarded-*` headers are believed.

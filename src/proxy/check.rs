@@ -1,7 +1,7 @@
 //! What is refused before it is routed: malformed, too large, or not ours to forward.
 //!
-//! These are the rules that both protocols share, and those of HTTP/2 that its library leaves to its
-//! user (RFC 9110, 9112 and 9113). What a connection of HTTP/1.1 refuses before there is a request is
+//! These are the rules that all protocols share, and those of HTTP/2 and HTTP/3 that their libraries
+//! leave to their user (RFC 9110, 9112, 9113 and 9114). What a connection of HTTP/1.1 refuses before there is a request is
 //! in [`super::downstream`]. A refused HTTP/1.1 connection is closed, because where its next request
 //! begins may be what is in doubt.
 
@@ -67,7 +67,7 @@ pub fn check<'a>(head: &'a Parts, seen: &Seen<'a>, limits: &Limits) -> Result<Ch
     }
     match head.method {
         Method::GET | Method::POST => {}
-        Method::CONNECT if head.version == Version::HTTP_2 => {
+        Method::CONNECT if head.version > Version::HTTP_11 => {
             match head.extensions.get::<Protocol>() {
                 // RFC 8441: a WebSocket on a stream.
                 Some(protocol) if protocol.as_str() == "websocket" => {}
@@ -86,8 +86,8 @@ pub fn check<'a>(head: &'a Parts, seen: &Seen<'a>, limits: &Limits) -> Result<Ch
         }
         _ => {}
     }
-    if head.version == Version::HTTP_2 {
-        http2(head, limits)?;
+    if head.version > Version::HTTP_11 {
+        multiplexed(head, limits)?;
         // In HTTP/1.1 refused while it is read.
         let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
         if seen.found.has(Found::CONTENT_LENGTH) && lengths.nth(1).is_some() {
@@ -119,7 +119,7 @@ pub fn check<'a>(head: &'a Parts, seen: &Seen<'a>, limits: &Limits) -> Result<Ch
 }
 
 /// What is refused in HTTP/1.1 while it is read.
-fn http2(head: &Parts, limits: &Limits) -> Result<(), Reason> {
+fn multiplexed(head: &Parts, limits: &Limits) -> Result<(), Reason> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > limits.target_bytes {
         return Err(Reason::TargetSize);
@@ -164,7 +164,7 @@ fn host<'a>(head: &'a Parts, seen: &Seen<'a>) -> Result<&'a str, Reason> {
         };
     };
     let scheme = head.uri.scheme_str().unwrap_or("");
-    if head.version != Version::HTTP_2 {
+    if head.version <= Version::HTTP_11 {
         if !matches!(scheme, "http" | "https") {
             return Err(Reason::Target);
         }

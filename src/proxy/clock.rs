@@ -5,11 +5,24 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long a tick is. A tenth of the shortest deadline that anybody configures.
 pub const TICK: Duration = Duration::from_millis(MILLIS as u64);
 const MILLIS: u32 = 100;
+
+/// Bytes of a date as HTTP writes it.
+pub const DATE: usize = 29;
+
+/// The moment as answers tell it (RFC 9110, 5.6.7).
+pub fn date() -> [u8; DATE] {
+    let mut text = [b' '; DATE];
+    let date = httpdate::HttpDate::from(SystemTime::now()).to_string();
+    for (place, byte) in text.iter_mut().zip(date.bytes()) {
+        *place = byte;
+    }
+    text
+}
 
 /// The number of ticks since the worker started.
 pub type Tick = u64;

@@ -139,6 +139,9 @@ pub struct Exchange {
     refused: Cell<Option<Reason>>,
     /// Whom interim answers are told.
     client: Weak<Downstream>,
+    /// Where they are told on a stream of HTTP/3.
+    #[cfg(feature = "http3")]
+    hints: RefCell<Option<super::downstream::http3::Hints>>,
     /// Who asks.
     source: IpAddr,
     endpoint: Cell<Option<EndpointId>>,
@@ -176,6 +179,8 @@ impl Exchange {
             upload_broken: Cell::new(false),
             refused: Cell::new(None),
             client,
+            #[cfg(feature = "http3")]
+            hints: RefCell::default(),
             source,
             endpoint: Cell::new(None),
             fired: Cell::new(None),
@@ -246,8 +251,21 @@ impl Exchange {
         self.refused.get()
     }
 
+    /// Interim answers are told there.
+    #[cfg(feature = "http3")]
+    pub fn hints_go_to(&self, hints: Option<super::downstream::http3::Hints>) {
+        *self.hints.borrow_mut() = hints;
+    }
+
     /// The instance sent an interim answer.
     pub fn interim(&self, status: StatusCode, headers: &mut HeaderMap) {
+        #[cfg(feature = "http3")]
+        if let Some(hints) = &*self.hints.borrow() {
+            strip_response(headers);
+            // It may be left out (RFC 9110, 15.2), and is for a client that takes them too slowly.
+            let _ = hints.try_send((status, headers.clone()));
+            return;
+        }
         if let Some(client) = self.client.upgrade() {
             strip_response(headers);
             client.interim(status, headers);

@@ -33,6 +33,8 @@
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "http3")]
+use http::header::ALT_SVC;
 use http::header::{
     ALLOW, CONNECTION, EXPECT, HeaderMap, HeaderValue, MAX_FORWARDS, SEC_WEBSOCKET_KEY,
 };
@@ -80,7 +82,9 @@ pub async fn handle(
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     worker.count(Count::Requests);
-    let multiplexed = request.version() == Version::HTTP_2;
+    let multiplexed = request.version() > Version::HTTP_11;
+    #[cfg(feature = "http3")]
+    let is_http3 = request.version() == Version::HTTP_3;
     let mut entry = Entry::begin(worker, connection, &request);
     let mut response = route(worker, connection, request, &mut entry).await;
     if let Some(entry) = entry {
@@ -88,6 +92,13 @@ pub async fn handle(
     }
     if !multiplexed && (connection.is_last() || worker.is_draining()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    #[cfg(feature = "http3")]
+    if let Some(elsewhere) =
+        worker.http3.alt_svc.as_ref().filter(|_| connection.secure && !is_http3)
+    {
+        // What the app says of itself stands.
+        response.headers_mut().entry(ALT_SVC).or_insert_with(|| elsewhere.clone());
     }
     response
 }
@@ -197,6 +208,8 @@ async fn route(
     let patience = route.patience(&worker.settings.limits);
     let exchange =
         Exchange::new(worker.clock.clone(), patience, arrived, Rc::downgrade(connection), client);
+    #[cfg(feature = "http3")]
+    exchange.hints_go_to(head.extensions.remove());
     let ongoing = Ongoing::new(worker, exchange);
     let mut parcel = rewriting.rewrite(worker, head, body, names, &ongoing);
     if worker.settings.tls.as_ref().is_some_and(|tls| tls.asks_clients()) {
@@ -261,7 +274,7 @@ fn tell_certificate(headers: &mut HeaderMap, connection: &Downstream) {
     }
 }
 
-/// Marks the answer to a malformed request of HTTP/2: its stream is to be reset.
+/// Marks the answer to a malformed request of HTTP/2 or HTTP/3: its stream is to be reset.
 #[derive(Debug, Clone, Copy)]
 pub struct Malformed;
 
@@ -397,7 +410,7 @@ fn refuse(
 ) -> Response<ResponseBody> {
     worker.refuse(reason, connection.peer);
     let status = check::status(reason);
-    if head.version == Version::HTTP_2 && matches!(reason, Reason::Malformed | Reason::Host) {
+    if head.version > Version::HTTP_11 && matches!(reason, Reason::Malformed | Reason::Host) {
         let mut response = Response::new(ResponseBody::Empty);
         // The stream is reset; the log says what it would have been.
         *response.status_mut() = status;
@@ -409,7 +422,7 @@ fn refuse(
         let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(ALLOW, methods);
     }
-    if head.version != Version::HTTP_2 {
+    if head.version <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

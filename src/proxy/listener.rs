@@ -4,7 +4,8 @@
 //! of the same user: before an address is taken, it is tried without.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -46,12 +47,27 @@ pub enum BindError {
     /// Addresses for https, and nothing to serve them with.
     #[error("https is to be served on {0}, but no certificate is given")]
     NoCertificates(SocketAddr),
+    /// The UDP port that belongs to one of https.
+    #[error("HTTP/3 needs the UDP port beside https: {0}; or write http3 = false")]
+    Udp(Box<BindError>),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] super::tls::TlsError),
     /// A thread could not be started.
     #[error("cannot start a worker thread: {0}")]
     Thread(io::Error),
+}
+
+impl BindError {
+    /// Why an address could not be taken.
+    pub fn of(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address },
+            io::ErrorKind::PermissionDenied => Self::Denied { address },
+            io::ErrorKind::AddrNotAvailable => Self::NotOurs { address },
+            _ => Self::Other { address, source },
+        }
+    }
 }
 
 /// A listening socket that a former process hands over, with what the kernel has queued for it.
@@ -62,7 +78,35 @@ pub struct Held {
     /// Whether TLS is spoken on it.
     pub secure: bool,
     /// The socket.
-    pub socket: TcpListener,
+    pub socket: Shared,
+}
+
+/// A socket that two processes may have.
+#[derive(Debug)]
+pub enum Shared {
+    /// On which connections are accepted.
+    Tcp(TcpListener),
+    /// On which HTTP/3 is spoken.
+    Udp(UdpSocket),
+}
+
+impl Shared {
+    /// Another handle on it.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Udp(socket) => socket.try_clone().map(Self::Udp),
+        }
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// Listening sockets for so many workers, at least one for each, and the address that they share.
@@ -73,12 +117,7 @@ pub fn listen(
     workers: usize,
     held: Vec<TcpListener>,
 ) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
-    let explain = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address },
-        io::ErrorKind::PermissionDenied => BindError::Denied { address },
-        io::ErrorKind::AddrNotAvailable => BindError::NotOurs { address },
-        _ => BindError::Other { address, source },
-    };
+    let explain = |source| BindError::of(address, source);
     if let Some(first) = held.first() {
         let bound = first.local_addr().map_err(explain)?;
         let mut listeners = held;

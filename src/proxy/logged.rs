@@ -175,6 +175,7 @@ impl Entry {
             path: self.uri.path(),
             query: self.uri.query(),
             protocol: match self.version {
+                Version::HTTP_3 => "HTTP/3.0",
                 Version::HTTP_2 => "HTTP/2.0",
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
@@ -198,7 +199,12 @@ impl Entry {
 
 /// A line about what was no request, so that nobody who counts requests misses one: of what it asked,
 /// nothing is sure enough to be written.
-pub fn refused(worker: &Worker, connection: &Downstream, status: StatusCode) {
+pub fn refused(
+    worker: &Worker,
+    connection: &Downstream,
+    protocol: &'static str,
+    status: StatusCode,
+) {
     let Some(lines) = &worker.lines else { return };
     let record = Record {
         at: lines.moment(Instant::now()),
@@ -209,7 +215,7 @@ pub fn refused(worker: &Worker, connection: &Downstream, status: StatusCode) {
         host: b"",
         path: "-",
         query: None,
-        protocol: "HTTP/1.1",
+        protocol,
         status: status.as_u16(),
         bytes: 0,
         duration: Duration::ZERO,

@@ -62,6 +62,8 @@ mod tcp;
 pub mod tester;
 pub mod tls;
 mod tunnel;
+#[cfg(feature = "http3")]
+mod udp;
 mod upstream;
 mod worker;
 
@@ -78,7 +80,7 @@ use tokio::sync::watch;
 use self::admission::Admission;
 use self::forwarded::Believed;
 use self::limits::Limits;
-use self::listener::{BindError, Held, listen};
+use self::listener::{BindError, Held, Shared, listen};
 use self::tls::Certificates;
 use self::worker::{Command, Entrance, Spoken, Start};
 use crate::edge::addresses::AddressSet;
@@ -99,6 +101,9 @@ pub struct Settings {
     pub tcp: Vec<(SocketAddr, ServiceName)>,
     /// How many threads; 0 counts as 1. Scorecards need as many shards.
     pub workers: usize,
+    /// Whether HTTP/3 is spoken on the UDP ports of `https`, where no preamble is expected. Only where it
+    /// is built in.
+    pub http3: bool,
     /// What it shows on `https`.
     pub tls: Option<Arc<Certificates>>,
     /// Whose word about the client is taken: `X-Forwarded-*` and `X-Request-ID`.
@@ -166,12 +171,19 @@ pub fn take_over(
     let mut addresses = Addresses::default();
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     let mut kept = Vec::new();
+    let mut ports = Vec::new();
     let mut take = |wanted: &[SocketAddr], spoken: &Spoken| {
         let is_secure = matches!(spoken, Spoken::Https(_));
         let mut taken = Vec::with_capacity(wanted.len());
         for address in wanted {
             let is_it = |held: &mut Held| held.wanted == *address && held.secure == is_secure;
-            let ours = held.extract_if(.., is_it).map(|held| held.socket).collect();
+            let mut ours = Vec::new();
+            for found in held.extract_if(.., is_it) {
+                match found.socket {
+                    Shared::Tcp(socket) => ours.push(socket),
+                    socket @ Shared::Udp(_) => ports.push(Held { socket, ..found }),
+                }
+            }
             let (bound, sockets) = listen(*address, workers, ours)?;
             taken.push(bound);
             for (index, socket) in sockets.into_iter().enumerate() {
@@ -179,7 +191,7 @@ pub fn take_over(
                 kept.push(Held {
                     wanted: *address,
                     secure: is_secure,
-                    socket: socket.try_clone().map_err(failed)?,
+                    socket: Shared::Tcp(socket.try_clone().map_err(failed)?),
                 });
                 if let Some(worker) = listeners.get_mut(index % workers) {
                     let preamble = settings.preambles.contains(address);
@@ -190,12 +202,16 @@ pub fn take_over(
         Ok::<_, BindError>(taken)
     };
     addresses.http = take(&settings.http, &Spoken::Http)?;
-    if let Some(secure) = secure {
-        addresses.https = take(&settings.https, &Spoken::Https(secure))?;
+    if let Some(secure) = &secure {
+        addresses.https = take(&settings.https, &Spoken::Https(Arc::clone(secure)))?;
     }
     for (address, service) in &settings.tcp {
         addresses.tcp.extend(take(&[*address], &Spoken::Tcp(service.clone()))?);
     }
+    #[cfg(feature = "http3")]
+    let mut parts = udp::take(&settings, &addresses.https, secure.as_ref(), ports, &mut kept)?;
+    #[cfg(not(feature = "http3"))]
+    drop(ports);
     let memory = settings.limits.memory.or_else(memory::available);
     let admission = Arc::new(Admission::new(&settings.limits, memory));
     let https_port = https_port(&addresses.https);
@@ -213,6 +229,8 @@ pub fn take_over(
             live: live.clone(),
             traffic: Arc::clone(&traffic),
             listeners,
+            #[cfg(feature = "http3")]
+            http3: std::mem::take(&mut parts[index]),
             commands: command.clone(),
         };
         let alive = Arc::clone(&alive);

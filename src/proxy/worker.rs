@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Settings;
 use super::admission::{Admission, Admitted, Pressure};
-use super::clock::{Clock, TICK, Tick, ticks};
+use super::clock::{Clock, DATE, TICK, Tick, date, ticks};
 use super::compress;
 use super::credentials::Credentials;
 use super::downstream::{self, Downstream, Secure};
@@ -43,8 +43,6 @@ const CONNECTION_TICKS: Tick = if cfg!(test) { 1 } else { 10 };
 const REFUSAL_TICKS: Tick = 100;
 /// Ticks between two looks at the memory that is used. Envoy looks every 250 ms.
 const MEMORY_TICKS: Tick = 3;
-/// Bytes of a date as HTTP writes it.
-const DATE: usize = 29;
 /// How long accepting pauses after an error, such as too many open files: long enough not to spin,
 /// short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -56,15 +54,6 @@ const RESERVED_FILES: u64 = 512;
 /// Requests that may wait on one worker for the end of a maintenance, of all services together; more
 /// are answered at once. What is kept of one that waits is a few KiB.
 const WAITING: usize = 10_000;
-/// The moment as answers tell it (RFC 9110, 5.6.7).
-fn date() -> [u8; DATE] {
-    let mut text = [b' '; DATE];
-    let date = httpdate::HttpDate::from(SystemTime::now()).to_string();
-    for (place, byte) in text.iter_mut().zip(date.bytes()) {
-        *place = byte;
-    }
-    text
-}
 
 /// What the proxy asks of its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +104,9 @@ pub struct Start {
     pub traffic: Arc<Traffic>,
     /// Its own listening sockets.
     pub listeners: Vec<(std::net::TcpListener, Entrance)>,
+    /// Its part of HTTP/3.
+    #[cfg(feature = "http3")]
+    pub http3: downstream::http3::Part,
     /// What is asked of it.
     pub commands: watch::Receiver<Command>,
 }
@@ -152,6 +144,9 @@ pub struct Worker {
     /// What is on its way.
     pub exchanges: RefCell<Slots<Rc<Exchange>>>,
     connections: RefCell<Slots<Rc<Downstream>>>,
+    /// What it has to do with HTTP/3.
+    #[cfg(feature = "http3")]
+    pub http3: downstream::http3::Spoken,
     refusals: RefCell<Refusals>,
     told_of_accept: Cell<Option<Tick>>,
     /// Files beyond which there is no room for clients.
@@ -192,6 +187,8 @@ impl Worker {
             mint: RefCell::default(),
             exchanges: RefCell::default(),
             connections: RefCell::default(),
+            #[cfg(feature = "http3")]
+            http3: start.http3.spoken(),
             refusals: RefCell::default(),
             told_of_accept: Cell::default(),
             most_files: Cell::new(u64::MAX),
@@ -399,15 +396,14 @@ pub fn run(start: Start) -> std::io::Result<()> {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     let worker = Worker::new(&start);
-    runtime.block_on(serve(worker, start.listeners, start.commands))
+    runtime.block_on(serve(worker, start))
 }
 
-async fn serve(
-    worker: Rc<Worker>,
-    listeners: Vec<(std::net::TcpListener, Entrance)>,
-    mut commands: watch::Receiver<Command>,
-) -> std::io::Result<()> {
+async fn serve(worker: Rc<Worker>, start: Start) -> std::io::Result<()> {
+    let Start { listeners, mut commands, .. } = start;
     let mut accepting = tokio::task::JoinSet::new();
+    #[cfg(feature = "http3")]
+    downstream::http3::begin(&worker, start.http3, &mut accepting);
     for (listener, entrance) in listeners {
         let listener = TcpListener::from_std(listener)?;
         accepting.spawn_local(accept(Rc::clone(&worker), listener, entrance));
@@ -437,7 +433,11 @@ async fn serve(
             }
         };
         tokio::select! {
-            _ = tokio::time::timeout_at(deadline, drained) => return Ok(()),
+            _ = tokio::time::timeout_at(deadline, drained) => {
+                #[cfg(feature = "http3")]
+                downstream::http3::cut(&worker).await;
+                return Ok(());
+            }
             sooner = commands.changed() => {
                 command = sooner.map(|()| *commands.borrow_and_update());
             }

@@ -95,7 +95,7 @@ pub enum Reason {
     AddressConnections,
     /// There was not enough memory.
     Memory,
-    /// A flood of HTTP/2 frames.
+    /// A flood of frames, or of requests given up.
     Flood,
     /// What a connection was to begin with is not there, or may not be said by this peer.
     Preamble,

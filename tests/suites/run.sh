@@ -1,6 +1,6 @@
 #!/bin/sh
 # Other people's suites, and attacks, against a Switchback on loopback. See README.md beside this file.
-#   tests/suites/run.sh httpwg smugglex sslyze testssl slowhttptest attacks kosoku grpc browser httplint
+#   tests/suites/run.sh httpwg smugglex sslyze testssl slowhttptest attacks kosoku grpc browser browser3 httplint
 # PORT is the first of eight in a row that nobody listens on; SWITCHBACK names the binary (default: target/release/switchback); PYTHON one that has the modules.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -69,11 +69,13 @@ for suite in "$@"; do
     grpc)
         "$python" "$here/grpc_cases.py" serve $calls & pids="$pids $!"
         service calls calls.localhost $calls 'protocol = "h2c"' ;;
-    browser)
+    browser | browser3)
         "$python" "$here/browser.py" serve $pages "$work" & pids="$pids $!"
         service pages localhost $pages "" ;;
     esac
 done
+# Only a binary that speaks HTTP/3 takes this.
+case " $* " in *" browser3 "*) sed -i 's/^\[listen\]$/&\nhttp3 = true/' "$work/switchback.toml" ;; esac
 "$binary" run -c "$work/switchback.toml" > "$work/log" 2>&1 & proxy=$!
 pids="$pids $proxy"
 tries=0
@@ -107,6 +109,9 @@ for suite in "$@"; do
         "$python" "$here/grpc_cases.py" ask $calls || failed="$failed grpc-direct"
         "$python" "$here/grpc_cases.py" ask $http calls.localhost || failed="$failed $suite" ;;
     browser) "$python" "$here/browser.py" ask https://localhost:$https/ "$work" || failed="$failed $suite" ;;
+    browser3)
+        spki=$(openssl x509 -in "$work/leaf.pem" -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64)
+        "$python" "$here/browser.py" ask https://localhost:$https/ "$work" chromium "$spki" || failed="$failed $suite" ;;
     httplint) "$python" "$here/lint.py" $origin $http || failed="$failed $suite" ;;
     sslyze) "$python" -m sslyze --mozilla_config intermediate --certinfo_ca_file "$work/ca.pem" 127.0.0.1:$https || failed="$failed $suite" ;;
     testssl) testssl --quiet --color 0 -p -s -f -U 127.0.0.1:$https || failed="$failed $suite" ;;

@@ -1,6 +1,7 @@
 //! Whole files: what they mean, where values come from, and the commented example.
 
 mod bad;
+mod http3;
 mod notify;
 mod policy;
 

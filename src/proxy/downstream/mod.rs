@@ -3,10 +3,11 @@
 //! ```text
 //! accept ─▶ preamble ─▶ TLS handshake, or a look at the first bytes ─▶ HTTP/1.1 ─▶ tunnel
 //!                  (all under one deadline)                          └▶ HTTP/2
+//! UDP ─▶ QUIC handshake ─────────────────────────────────────────────▶ HTTP/3
 //! ```
 //!
 //! HTTP/1.1 is read and written here ([`persistent`] and what it uses); HTTP/2 is hyper's, beside a gauge
-//! of the frames that come. Here are the deadlines, the drain, and the end: an answer to a malformed
+//! of the frames that come; HTTP/3, where it is built in, has a room of its own (`http3`). Here are the deadlines, the drain, and the end: an answer to a malformed
 //! request is not lost to a reset, because what the client still sends is read for a while. A panic
 //! ends one connection and is counted.
 
@@ -15,6 +16,8 @@ mod framing;
 mod gauge;
 mod head;
 mod http2;
+#[cfg(feature = "http3")]
+pub mod http3;
 mod opening;
 mod outgoing;
 mod persistent;
@@ -159,31 +162,57 @@ impl Downstream {
     fn new(worker: &Worker, peer: SocketAddr, opened: &Opened, is_nobodys: bool) -> Rc<Self> {
         let multiplexed = opened.multiplexed;
         let local = || worker.table().announces.then(|| opened.local()).flatten();
+        let gauge = multiplexed.then(|| Box::new(RefCell::new(Gauge::new(worker.clock.now()))));
         Rc::new(Self {
-            peer,
             local: opened.announced.or_else(local),
-            peer_value: address_value(peer.ip()),
             trusted: !is_nobodys && is_trusted(&worker.settings.trusted_proxies, peer.ip()),
             secure: matches!(opened.transport, Transport::Tls(_)),
             certificate: opened.certificate(),
+            gauge,
+            owed: multiplexed.then(Box::default),
+            ..Self::plain(worker, peer, multiplexed)
+        })
+    }
+
+    /// A connection by QUIC; `local` is our own end of it.
+    #[cfg(feature = "http3")]
+    fn by_quic(
+        worker: &Worker,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        certificate: Option<Rc<ClientCertificate>>,
+    ) -> Rc<Self> {
+        let local = local.filter(|_| worker.table().announces);
+        Rc::new(Self { local, secure: true, certificate, ..Self::plain(worker, peer, true) })
+    }
+
+    /// What all connections begin with.
+    fn plain(worker: &Worker, peer: SocketAddr, multiplexed: bool) -> Self {
+        Self {
+            peer,
+            local: None,
+            peer_value: address_value(peer.ip()),
+            trusted: is_trusted(&worker.settings.trusted_proxies, peer.ip()),
+            secure: false,
+            certificate: None,
             tunnel: RefCell::new(None),
             wire: RefCell::default(),
             takes_interim: Cell::new(false),
             multiplexed,
-            gauge: multiplexed.then(|| Box::new(RefCell::new(Gauge::new(worker.clock.now())))),
+            gauge: None,
             old_at: worker.clock.now() + old_age(worker),
             clock: worker.clock.clone(),
             limits: Deadlines::of(&worker.settings.limits, multiplexed),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(worker.clock.now()),
             blocked: Cell::new(None),
-            owed: multiplexed.then(Box::default),
+            owed: None,
             parked: Cell::new(false),
             doom: Cell::new(None),
             active: Cell::new(0),
             served: Cell::new(0),
             waker: RefCell::new(None),
-        })
+        }
     }
 
     /// An instance sent an interim answer. Whoever cannot take it does without (RFC 9110, 15.2).

@@ -392,7 +392,7 @@ async fn refuse(worker: &Worker, connection: &Downstream, io: &mut Io, reason: R
     let mut answer = Vec::new();
     let status = check::status(reason);
     write_refusal(status, &worker.date(), &mut answer);
-    logged::refused(worker, connection, status);
+    logged::refused(worker, connection, "HTTP/1.1", status);
     if matches!(tokio::time::timeout(LINGER, io.write_all(&answer)).await, Ok(Ok(()))) {
         close(io, true).await;
     }

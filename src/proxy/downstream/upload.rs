@@ -18,6 +18,9 @@ pub enum ClientBody {
     Wire(Reader),
     /// By HTTP/2.
     Http2(Incoming),
+    /// By HTTP/3.
+    #[cfg(feature = "http3")]
+    Http3(Box<super::http3::Upload>),
 }
 
 /// Why a client's body ends before its end.
@@ -54,6 +57,8 @@ impl Body for ClientBody {
             Self::Http2(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(UploadError::Http2))),
+            #[cfg(feature = "http3")]
+            Self::Http3(upload) => Pin::new(upload).poll_frame(context),
         }
     }
 
@@ -62,6 +67,8 @@ impl Body for ClientBody {
             Self::Empty => true,
             Self::Wire(reader) => reader.is_end(),
             Self::Http2(incoming) => incoming.is_end_stream(),
+            #[cfg(feature = "http3")]
+            Self::Http3(upload) => upload.is_end_stream(),
         }
     }
 
@@ -72,6 +79,8 @@ impl Body for ClientBody {
                 reader.missing().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
             Self::Http2(incoming) => incoming.size_hint(),
+            #[cfg(feature = "http3")]
+            Self::Http3(upload) => upload.size_hint(),
         }
     }
 }

@@ -71,7 +71,17 @@ pub struct ClientCertificate {
 /// The certificate that a client has shown, and that was verified.
 #[must_use]
 pub fn client_of(connection: &rustls::ServerConnection) -> Option<Rc<ClientCertificate>> {
-    let certificate = connection.peer_certificates()?.first()?;
+    known(connection.peer_certificates()?.first()?)
+}
+
+/// The same of a connection by QUIC, from the chain as its library gives it.
+#[cfg(feature = "http3")]
+#[must_use]
+pub fn certificate_of(chain: &dyn std::any::Any) -> Option<Rc<ClientCertificate>> {
+    known(chain.downcast_ref::<Vec<CertificateDer<'static>>>()?.first()?)
+}
+
+fn known(certificate: &CertificateDer<'_>) -> Option<Rc<ClientCertificate>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
     let fingerprint: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+#[cfg(feature = "http3")]
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -28,6 +30,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 pub use challenge::{ACME_ALPN, ACME_PATH, Challenges};
+#[cfg(feature = "http3")]
+pub use client::certificate_of;
 pub use client::{ClientAuth, ClientCertificate, client_of};
 pub use pair::{Facts, Pair};
 use shelf::Shelf;
@@ -114,6 +118,8 @@ struct Shared {
 pub struct Certificates {
     shared: Arc<Shared>,
     config: ArcSwap<rustls::ServerConfig>,
+    #[cfg(feature = "http3")]
+    quic: ArcSwap<QuicServerConfig>,
     wanted: ArcSwapOption<Wanted>,
     asks_clients: AtomicBool,
 }
@@ -128,9 +134,16 @@ impl Certificates {
     /// TLS without a certificate yet.
     pub fn new(settings: &Settings) -> Result<Arc<Self>, TlsError> {
         let shared = Arc::<Shared>::default();
-        let config = ArcSwap::from(server_config(&shared, settings)?);
+        let config = server_config(&shared, settings)?;
         let asks_clients = AtomicBool::new(settings.client.is_some());
-        Ok(Arc::new(Self { shared, config, wanted: ArcSwapOption::empty(), asks_clients }))
+        Ok(Arc::new(Self {
+            shared,
+            #[cfg(feature = "http3")]
+            quic: ArcSwap::from(quic_config(&config)?),
+            config: ArcSwap::from(config),
+            wanted: ArcSwapOption::empty(),
+            asks_clients,
+        }))
     }
 
     /// TLS with these files' certificates, and the default settings.
@@ -149,7 +162,10 @@ impl Certificates {
 
     /// Speaks TLS like this from now on, with new ticket keys. On an error nothing changes.
     pub fn configure(&self, settings: &Settings) -> Result<(), TlsError> {
-        self.config.store(server_config(&self.shared, settings)?);
+        let config = server_config(&self.shared, settings)?;
+        #[cfg(feature = "http3")]
+        self.quic.store(quic_config(&config)?);
+        self.config.store(config);
         self.asks_clients.store(settings.client.is_some(), Ordering::Relaxed);
         Ok(())
     }
@@ -170,6 +186,14 @@ impl Certificates {
     /// `None` such a handshake fails at once.
     pub fn on_demand(&self, wanted: Option<Wanted>) {
         self.wanted.store(wanted.map(Arc::new));
+    }
+
+    /// How hands are shaken by QUIC at this moment: certificates are chosen as over TCP, but for names
+    /// without one nobody is asked.
+    #[cfg(feature = "http3")]
+    #[must_use]
+    pub fn quic(&self) -> Arc<QuicServerConfig> {
+        self.quic.load_full()
     }
 
     /// Shakes hands with a client.
@@ -214,6 +238,17 @@ fn server_config(
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_ALPN.to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
     Ok(Arc::new(config))
+}
+
+/// The same for QUIC: 1.3, which QUIC needs, HTTP/3 alone, and no early data, which anybody who saw it
+/// could send again.
+#[cfg(feature = "http3")]
+fn quic_config(config: &rustls::ServerConfig) -> Result<Arc<QuicServerConfig>, TlsError> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    config.max_early_data_size = 0;
+    let none = |_| TlsError::Setup(rustls::Error::General("no cipher for QUIC".to_owned()));
+    QuicServerConfig::try_from(config).map(Arc::new).map_err(none)
 }
 
 fn provider() -> Arc<CryptoProvider> {
