@@ -32,7 +32,7 @@ fn no_seed_breaks_the_law() {
     let [ended, promoted, forgotten] = all;
     // A simulator in which nothing ever happens proves nothing.
     println!("{ended} rollouts ended, {promoted} of them promoted, {forgotten} returns forgotten");
-    assert!(u64::from(promoted) > 4 * SEEDS, "only {promoted} promoted");
+    assert!(u64::from(promoted) > 3 * SEEDS, "only {promoted} promoted");
     assert!(u64::from(ended - promoted) > 4 * SEEDS, "only {} went back", ended - promoted);
     assert!(u64::from(forgotten) > SEEDS / 8, "only {forgotten} returns were forgotten");
 }
