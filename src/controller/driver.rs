@@ -41,7 +41,7 @@ use crate::store::writer::Writer;
 /// How often the evidence is weighed: often enough that a dead canary is gone within a second.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at the counters while no rollout is under way.
-const CALM_TICKS: u32 = 10;
+const CALM_TICKS: u32 = 3;
 /// Questions, completions and reports that may wait for the driver.
 const QUEUE: usize = 1024;
 /// Connects that fail in a row before an endpoint is given up without waiting for a probe.
@@ -341,7 +341,7 @@ impl Driver {
     }
 
     /// Looks around; whether there may be news. While no rollout is under way, what is counted is
-    /// only for people, and once a second is often enough.
+    /// only for people, and three times a second are often enough.
     fn tick(&mut self) -> bool {
         let now = self.now();
         self.ticks = self.ticks.wrapping_add(1);
