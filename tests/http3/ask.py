@@ -15,11 +15,11 @@ import threading
 
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.buffer import Buffer
-from aioquic.h3.connection import H3_ALPN, FrameType, H3Connection
+from aioquic.buffer import Buffer, BufferReadError
+from aioquic.h3.connection import H3_ALPN, FrameType, H3Connection, StreamType
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionTerminated, StreamReset
+from aioquic.quic.events import ConnectionTerminated, StreamDataReceived, StreamReset
 
 PATIENCE = 30
 PAUSE = 0.02
@@ -27,21 +27,25 @@ REJECTED = "reset 0x10b"
 UPLOAD = 300_000
 
 
-class Http(H3Connection):
-    """Notes when it is told to go elsewhere, which the library does not tell, and from which request on."""
-
-    told = None
-
-    def _handle_control_frame(self, frame_type, frame_data):
-        if frame_type == FrameType.GOAWAY:
-            self.told = Buffer(data=frame_data).pull_uint_var()
-        super()._handle_control_frame(frame_type, frame_data)
+def farewell(control):
+    """From which request on a client was told to go elsewhere, in all that came on the control stream."""
+    told, buffer = None, Buffer(data=bytes(control))
+    try:
+        buffer.pull_uint_var()
+        while True:
+            kind, payload = buffer.pull_uint_var(), buffer.pull_bytes(buffer.pull_uint_var())
+            if kind == FrameType.GOAWAY:
+                told = Buffer(data=payload).pull_uint_var()
+    except BufferReadError:
+        return told
 
 
 class Visitor(QuicConnectionProtocol):
     def __init__(self, *arguments, **words):
         super().__init__(*arguments, **words)
-        self.http = Http(self._quic)
+        self.http = H3Connection(self._quic)
+        # The library reads over a farewell.
+        self.streams, self.told = collections.defaultdict(bytearray), None
         self.waiting = {}
         self.ended = None
 
@@ -55,6 +59,11 @@ class Visitor(QuicConnectionProtocol):
             answer, _ = self.waiting[event.stream_id]
             if not answer.done():
                 answer.set_exception(ConnectionError(f"reset {event.error_code:#x}"))
+        if isinstance(event, StreamDataReceived) and event.stream_id % 4 == 3:
+            stream = self.streams[event.stream_id]
+            stream.extend(event.data)
+            if stream[:1] == bytes([StreamType.CONTROL]):
+                self.told = farewell(stream)
         for event in self.http.handle_event(event):
             if not isinstance(event, (HeadersReceived, DataReceived)) or event.stream_id not in self.waiting:
                 continue
@@ -80,7 +89,7 @@ class Visitor(QuicConnectionProtocol):
             return int(fields[b":status"])
         except ConnectionError as error:
             # It was not begun, so it may be asked again (RFC 9114, 5.2 and 4.1.1).
-            if REJECTED in str(error) or self.http.told is not None and stream >= self.http.told:
+            if REJECTED in str(error) or self.told is not None and stream >= self.told:
                 return None
             raise
         finally:
@@ -100,7 +109,7 @@ async def visit(port, over):
             async with connect("127.0.0.1", port, configuration=configuration(), create_protocol=Visitor) as visitor:
                 met["connections"] += 1
                 count = 0
-                while not over.is_set() and visitor.http.told is None and visitor.ended is None:
+                while not over.is_set() and visitor.told is None and visitor.ended is None:
                     count += 1
                     if count % 50 == 1:
                         length = (b"content-length", str(UPLOAD).encode())

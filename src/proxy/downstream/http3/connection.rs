@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h3::error::Code;
 use h3::server::RequestResolver;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::streams::Link;
 use super::{code, request};
@@ -174,6 +174,10 @@ pub async fn serve(worker: &Rc<Worker>, connection: &Rc<Downstream>, quic: quinn
         worker.refuse(reason, connection.peer);
         quic.close(code(with), b"");
         break;
+    }
+    if let (true, Some(until)) = (told_last, until) {
+        // What was sent back unread is told before the connection is closed over it.
+        let _ = timeout_at(until, quic.closed()).await;
     }
     // The first word about the end counts.
     quic.close(code(Code::H3_NO_ERROR), b"");
