@@ -244,7 +244,7 @@ fn processes_stop_with_the_daemon_and_start_with_it() {
 #[test]
 fn a_stop_lets_visitors_finish() {
     let mut daemon = Daemon::begin(Runs::Processes, LONG).unwrap();
-    let said = daemon.deploy("slow:150", &["--detach"]);
+    let said = daemon.deploy("slow:400", &["--detach"]);
     assert_eq!(said.code, 0, "{said:?}");
     daemon.wait("baking", |web| web["phase"] == "baking");
     assert_eq!(daemon.cli(&["promote", "web", "--full"]).code, 0);

@@ -30,8 +30,9 @@ use crate::support::daemon::{PATIENCE, PROGRAM, free_address, program, without_v
 const ALLOWANCE: f64 = 0.05;
 /// The same for a compiler that is not the recorded one: each generates other code.
 const ALLOWANCE_ELSEWHERE: f64 = 0.15;
-/// What counting what a request says of its side may add to it.
-const OBSERVATION: f64 = 0.01;
+/// What counting what a request says of its side may add to it: in this build, in which it weighs seven
+/// times as much as in the released one.
+const OBSERVATION: f64 = 0.02;
 /// What a rule on another route, and one that sets a field of each response, may add to it: in this
 /// build, in which the fields of a response weigh more.
 const RULE_ELSEWHERE: f64 = 0.02;
@@ -40,7 +41,7 @@ const RULE_HERE: f64 = 0.08;
 const FEW: usize = 80;
 const MANY: usize = 480;
 /// How often too large a count is taken again, and a count in which valgrind itself failed.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 /// Connections that take turns.
 const CONNECTIONS: usize = 8;
 const REQUEST: &[u8] = b"GET /a/b?c=d HTTP/1.1\r\nhost: app.example\r\nuser-agent: counter\r\n\
@@ -157,12 +158,18 @@ fn a_rule_costs_who_it_is_about() {
     let Some(valgrind) = client("valgrind") else { return };
     let origin = origin();
     let mut told = String::new();
+    let rules = [
+        "",
+        "[[service.web.route]]\npath = \"/never\"\nstatus = 404\n",
+        "headers = { set = { X-One = \"1\" } }\n",
+    ];
+    let mut least = [f64::INFINITY; 3];
     for _ in 0..TRIES {
-        let of = |rules: &str| of_one_request(&valgrind, origin, Speech::Http1, rules);
-        let plain = of("");
-        let elsewhere =
-            of("[[service.web.route]]\npath = \"/never\"\nstatus = 404\n") / plain - 1.0;
-        let here = of("headers = { set = { X-One = \"1\" } }\n") / plain - 1.0;
+        for (least, rules) in least.iter_mut().zip(rules) {
+            *least = of_one_request(&valgrind, origin, Speech::Http1, rules).min(*least);
+        }
+        let [plain, elsewhere, here] = least;
+        let (elsewhere, here) = (elsewhere / plain - 1.0, here / plain - 1.0);
         told = format!("{:.2} % elsewhere, {:.2} % here", elsewhere * 100.0, here * 100.0);
         println!("{told}");
         // Less than nothing is a fault of the counting too.

@@ -31,10 +31,12 @@ fn what_an_instance_takes(runs: Runs) {
     // Who does not ask for it does not wait for it.
     assert!(daemon.service()["stable"]["instances"][0]["cpu"].is_null());
 
-    let said = daemon.cli(&["stats", "-o", "json"]);
-    let side = &said.last()[0];
+    let mut side = Value::Null;
+    daemon.until("requests in the last seconds", || {
+        side = daemon.cli(&["stats", "-o", "json"]).last()[0].clone();
+        side["requests_per_second"].as_f64() > Some(0.0)
+    });
     assert_eq!((&side["service"], &side["side"]), (&"web".into(), &"stable".into()), "{side:#}");
-    assert!(side["requests_per_second"].as_f64() > Some(0.0), "{side:#}");
     assert!(side["p99"].as_f64() >= side["p50"].as_f64() && side["memory"].is_u64(), "{side:#}");
     let said = daemon.cli(&["stats", "web"]).stdout;
     assert!(said.starts_with("service  side") && said.lines().count() == 2, "{said}");
