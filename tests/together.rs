@@ -90,7 +90,17 @@ fn step_by_step(runs: Runs) {
     daemon.start();
     daemon.until("web waits", || service(&daemon, "web")["phase"] == "paused");
     daemon.until("api bakes", || service(&daemon, "api")["phase"] == "baking");
-    daemon.until("visitors are served", || pinned(&daemon) == first);
+    // Right after its start a daemon has nobody who is known to be well.
+    daemon.until("visitors are served", || {
+        ["web.test", "api.test"].iter().all(|host| {
+            let of = |user: u32| format!("user-{user}");
+            (0..20).all(|user| {
+                get(daemon.http, "/", &[("host", host), ("x-user", &of(user))])
+                    .is_ok_and(|answer| answer.status == 200)
+            })
+        })
+    });
+    daemon.until("as before", || pinned(&daemon) == first);
     promote(&daemon, "api");
     both(&daemon, "baking", 50.0);
     assert!(pinned(&daemon) > first);
