@@ -58,6 +58,9 @@ fn read_matcher(section: &Section<'_>) -> Matcher {
     paths.extend(values(exact).into_iter().map(PathMatch::Exact));
     let globs = section.each("glob", "a pattern", |value| match text_of(value) {
         text if text.starts_with(['/', '*']) => Ok(Pattern::exact_case(text)),
+        text if text.starts_with("(?i)/") || text.starts_with("(?i)*") => {
+            Ok(Pattern::any_case(text.trim_start_matches("(?i)")))
+        }
         _ => Err("expected a pattern such as \"*.php\" or \"/files/*.zip\"".to_owned()),
     });
     paths.extend(values(globs).into_iter().map(PathMatch::Pattern));

@@ -3,8 +3,11 @@
 //! It is asked by GET, with the client's own fields and what was asked for in `X-Forwarded-*`, as
 //! nginx's `auth_request` and Traefik's `ForwardAuth` do. 2xx lets the request go on, with the fields
 //! that the answer has for it; anything else is what the client gets. When nobody answers, nobody
-//! goes on.
+//! goes on; and while it is slow, no more than so many wait for it.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +20,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::body::ResponseBody;
 use super::forwarded::{Believed, drop_hearsay};
@@ -24,11 +28,16 @@ use super::headers::{
     Seen, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, strip_request,
     strip_response,
 };
+use super::places::{Place, Places};
 use crate::edge::facts::Facts;
 use crate::edge::rules::ForwardAuth;
 
 /// For the whole question: a login that takes longer is down.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions to one server that a worker has open at a time; who comes then is told to come again. One
+/// that answers in 20 ms is asked 6,400 times a second at that, and one that hangs keeps no more than
+/// these waiting, each for no longer than [`PATIENCE`].
+pub(super) const AT_ONCE: usize = if cfg!(test) { 4 } else { 128 };
 /// The most of a refusal's body that is handed on; a page fits, and a redirect has none.
 const REFUSAL: usize = 64 * 1024;
 
@@ -48,6 +57,19 @@ pub enum Answered {
     No(Box<Response<ResponseBody>>),
     /// Nobody said anything that makes sense.
     Unknown,
+    /// As many wait for its word as may.
+    Busy,
+}
+
+/// The questions that a worker has open, by whom they are put to: one that hangs is no other's trouble.
+#[derive(Debug, Default)]
+pub struct Questions(RefCell<HashMap<SocketAddr, Places>>);
+
+impl Questions {
+    fn begin(&self, to: SocketAddr) -> Option<Place> {
+        let mut all = self.0.borrow_mut();
+        all.entry(to).or_insert_with(|| Places::new(AT_ONCE)).enter()
+    }
 }
 
 /// Asks about a request. Of a `stranger`, which is a client that no trusted proxy speaks for, nothing is
@@ -55,11 +77,13 @@ pub enum Answered {
 ///
 /// Cancel safety: dropped midway, the question is taken back.
 pub async fn ask(
+    questions: &Questions,
     auth: &ForwardAuth,
     head: &Parts,
     facts: &Facts<'_>,
     stranger: Option<&Believed>,
 ) -> Answered {
+    let Some(_place) = questions.begin(auth.address) else { return Answered::Busy };
     let asked = tokio::time::timeout(PATIENCE, exchange(auth, head, facts, stranger));
     let Ok(Some((answer, body))) = asked.await else { return Answered::Unknown };
     if answer.status.is_success() {
@@ -87,7 +111,8 @@ async fn exchange(
     let stream = TcpStream::connect(auth.address).await.ok()?;
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-    let connection = tokio::task::spawn_local(connection);
+    // Ends with the question, however that does.
+    let _connection = AbortOnDropHandle::new(tokio::task::spawn_local(connection));
     let answer = sender.send_request(question(auth, head, facts, stranger)?).await.ok()?;
     let (answer, body) = answer.into_parts();
     // Interim answers are none, and nothing is changed to another protocol here.
@@ -99,7 +124,6 @@ async fn exchange(
         status if status.is_success() => Bytes::new(),
         _ => Limited::new(body, REFUSAL).collect().await.ok()?.to_bytes(),
     };
-    connection.abort();
     Some((answer, body))
 }
 

@@ -190,7 +190,7 @@ pub async fn wait(
         |facts, response| Err(Box::new(dress(worker, rule, facts, passed.coding, response)));
     if let Some(auth) = &rule.rules.forward_auth {
         let stranger = (!connection.trusted).then_some(&worker.settings.client_header);
-        match forward_auth::ask(auth, head, &facts, stranger).await {
+        match forward_auth::ask(&worker.questions, auth, head, &facts, stranger).await {
             Answered::Yes(fields) => passed.fields = fields,
             Answered::No(response) => {
                 worker.count(Count::Denied);
@@ -200,6 +200,10 @@ pub async fn wait(
                 worker.count(Count::Synthetic);
                 let response = page(StatusCode::BAD_GATEWAY, format, facts.request_id.clone());
                 return dressed(&facts, own_page(rule, facts.request_id, response, format));
+            }
+            Answered::Busy => {
+                worker.count(Count::AuthBusy);
+                return Err(Box::new(refuse(worker, Some(rule), &facts, head, Reply::later(1))));
             }
         }
     }

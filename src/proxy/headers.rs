@@ -3,7 +3,8 @@
 //! Hop-by-hop fields (RFC 9110, 7.6.1) are those of one connection and never pass: `Connection` and
 //! what it names, `Keep-Alive`, `Proxy-*`, `TE` but for `trailers`, `Transfer-Encoding`, `Upgrade`.
 //! `Trailer` passes, because an instance is sent only those that it announces. A `Connection` field
-//! cannot name away the fields on which others rely (see [`is_protected`]).
+//! cannot name away the fields on which others rely (see [`is_protected`]). Nor does a client say anything
+//! under names of ours, `X-Switchback-*`: instances believe those.
 
 use http::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
@@ -36,6 +37,8 @@ pub const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-
 /// `x-client-cert-fingerprint`
 pub const X_CLIENT_CERT_FINGERPRINT: HeaderName =
     HeaderName::from_static("x-client-cert-fingerprint");
+/// What the names begin with that only we say to instances.
+const OURS: &str = "x-switchback-";
 /// `x-switchback-force`
 pub const FORCE: HeaderName = HeaderName::from_static("x-switchback-force");
 /// `x-switchback-secret`
@@ -76,6 +79,8 @@ impl Found {
     pub const FORWARDED_HOST: Self = Self(1 << 12);
     /// Another field in which proxies speak of a client.
     pub const HEARSAY: Self = Self(1 << 13);
+    /// A field of a name that only we say.
+    pub const OURS: Self = Self(1 << 14);
     const HOP_BY_HOP: Self = Self(0xff);
 
     /// Whether all of these were found.
@@ -164,10 +169,14 @@ impl<'a> Seen<'a> {
             17 if name == "transfer-encoding" => self.found.add(Found::TRANSFER_ENCODING),
             17 if name == "x-forwarded-proto" => self.found.add(Found::FORWARDED_PROTO),
             18 if name == "proxy-authenticate" => self.found.add(Found::PROXY_AUTHENTICATE),
-            18 if name == "x-switchback-force" => self.found.add(Found::TESTER),
-            19 if name == "x-switchback-secret" => self.found.add(Found::TESTER),
             19 if name == "proxy-authorization" => self.found.add(Found::PROXY_AUTHORIZATION),
             13.. if name.starts_with("x-forwarded-") => self.found.add(Found::HEARSAY),
+            14.. if name.starts_with(OURS) => {
+                self.found.add(Found::OURS);
+                if name == FORCE.as_str() || name == SECRET.as_str() {
+                    self.found.add(Found::TESTER);
+                }
+            }
             _ => {}
         }
     }
@@ -197,7 +206,7 @@ pub fn drop_underscores(headers: &mut HeaderMap) {
 /// frame a body of unknown length on a GET.
 pub fn strip_request(headers: &mut HeaderMap, found: Found) -> Asked {
     let mut asked = Asked::default();
-    if found.0 & Found::HOP_BY_HOP.0 == 0 && !found.has(Found::TESTER) {
+    if found.0 & Found::HOP_BY_HOP.0 == 0 && !found.has(Found::OURS) {
         return asked;
     }
     if found.has(Found::TE) {
@@ -214,9 +223,12 @@ pub fn strip_request(headers: &mut HeaderMap, found: Found) -> Asked {
         strip_named(headers);
     }
     strip_rest(headers, found);
-    if found.has(Found::TESTER) {
-        headers.remove(FORCE);
-        headers.remove(SECRET);
+    if found.has(Found::OURS) {
+        let ours: Vec<_> =
+            headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+        for name in ours {
+            headers.remove(name);
+        }
     }
     asked
 }
@@ -354,7 +366,8 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     let bad = |name: &str| {
         FORBIDDEN.binary_search(&name).is_ok()
             || name.starts_with("x-forwarded-")
-            || name.starts_with("x-switchback-")
+            || name.starts_with("x-client-cert-")
+            || name.starts_with(OURS)
             || name.contains('_')
     };
     let found: Vec<_> = trailers.keys().filter(|name| bad(name.as_str())).cloned().collect();
@@ -447,16 +460,30 @@ mod tests {
     }
 
     #[test]
-    fn testers_fields_do_not_go_upstream() {
-        let mut headers =
-            map(&[("x-switchback-force", "canary"), ("x-switchback-secret", "s"), ("accept", "a")]);
-        strip(&mut headers);
-        assert_eq!(names(&headers), ["accept"]);
+    fn fields_of_our_names_do_not_go_upstream() {
+        for ours in [
+            "x-switchback-force",
+            "x-switchback-secret",
+            "x-switchback-mirror",
+            "x-switchback-revision",
+            "x-switchback-x",
+        ] {
+            let mut headers = map(&[(ours, "1"), ("x-switch", "b"), ("accept", "a")]);
+            headers.append(ours, HeaderValue::from_static("2"));
+            strip(&mut headers);
+            assert!(headers.len() == 2 && !headers.contains_key(ours), "{headers:?}");
+        }
     }
 
     #[test]
     fn trailers_cannot_reframe() {
-        let mut trailers = map(&[("content-length", "5"), ("x-sum", "1"), ("host", "evil")]);
+        let mut trailers = map(&[
+            ("content-length", "5"),
+            ("x-sum", "1"),
+            ("host", "evil"),
+            ("x-client-cert-subject", "CN=root"),
+            ("x-switchback-mirror", "1"),
+        ]);
         strip_trailers(&mut trailers);
         assert_eq!(names(&trailers), ["x-sum"]);
     }

@@ -21,13 +21,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::admission::Admitted;
+use super::clock::ticks;
 use super::downstream::preamble::greet;
 use super::exchange::{Exchange, JUDGED_AFTER, Patience, Stage};
 use super::observation::{Kind, Part, Subject};
 use super::ongoing::Ongoing;
 use super::route::Route;
 use super::upstream::{announce, connect};
-use super::worker::{Worker, limit};
+use super::worker::Worker;
 use crate::model::id::ServiceName;
 use crate::model::preamble::Ends;
 use crate::model::weight::Side;
@@ -110,7 +111,7 @@ async fn serve(
     let route = Route { table, service, rule: None };
     let settings = &route.service().settings;
     // While it is silent, nobody knows whose turn it is.
-    let idle = limit(settings.idle_timeout);
+    let idle = ticks(settings.idle_timeout);
     let patience =
         Patience { response: idle, overdue: idle, idle, upload: idle, upload_rate: 0, write: idle };
     let exchange = Exchange::new(worker.clock.clone(), patience, arrived, Weak::new(), peer.ip());

@@ -23,6 +23,7 @@ use super::credentials::Credentials;
 use super::downstream::{self, Downstream, Secure};
 use super::exchange::Exchange;
 use super::files::OpenFiles;
+use super::forward_auth::Questions;
 use super::forwarded::is_trusted;
 use super::ids::{Mint, Names};
 use super::memory;
@@ -136,6 +137,8 @@ pub struct Worker {
     pub files: OpenFiles,
     /// What it knows of passwords.
     pub credentials: Credentials,
+    /// What it asks others about requests.
+    pub questions: Questions,
     traffic: Arc<Traffic>,
     reader: RefCell<Reader>,
     table: RefCell<Snapshot>,
@@ -179,6 +182,7 @@ impl Worker {
             encoders: Places::new(compress::MOST),
             files: OpenFiles::default(),
             credentials: Credentials::new(std::array::from_fn(|_| fastrand::u64(..))),
+            questions: Questions::default(),
             lines: start.settings.log.as_ref().map(AccessLog::lines),
             traffic: Arc::clone(&start.traffic),
             reader: RefCell::new(reader),
@@ -344,7 +348,7 @@ impl Worker {
                 connection.tick(self.pressure.get());
             }
             self.look_at_files();
-            self.files.tick(self.clock.now(), limit(self.settings.limits.write_stall));
+            self.files.tick(self.clock.now(), ticks(self.settings.limits.write_stall));
         }
     }
 
@@ -492,9 +496,4 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Entrance) {
         }
     }
     drop(listener);
-}
-
-/// The ticks that a client's limits are.
-pub fn limit(duration: Duration) -> Tick {
-    ticks(duration)
 }

@@ -76,6 +76,7 @@ metrics! {
     REFUSED Counter "refused_total" "Requests and connections refused as malformed or over a limit, by reason.";
     DENIED Counter "denied_requests_total" "Requests that a policy turned away: by address, method, header or for want of credentials.";
     LIMITED Counter "limited_requests_total" "Requests turned away by a rate limit or a limit on requests in flight.";
+    AUTH_BUSY Counter "forward_auth_busy_total" "Requests answered 503 because as many as may be waited for the word of `forward_auth` already.";
     ANSWERED Counter "answered_requests_total" "Requests that a policy answered itself: redirects and fixed responses.";
     LOST_LINES Counter "access_log_lost_lines_total" "Lines of the access log that were dropped, because whoever takes them fell behind or the disk refused them.";
     CONNECTS Counter "upstream_connects_total" "Connections to instances, by result.";
@@ -203,7 +204,7 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 18] = [
+        let counters: [(&Metric, Labels<'_>, Count); 19] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&ACCEPT_FAILURES, &[], Count::AcceptFailures),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
@@ -213,6 +214,7 @@ impl Page {
             (&UNROUTED, &[], Count::Unrouted),
             (&DENIED, &[], Count::Denied),
             (&LIMITED, &[], Count::Limited),
+            (&AUTH_BUSY, &[], Count::AuthBusy),
             (&ANSWERED, &[], Count::Answered),
             (&CONNECTS, &ok, Count::UpstreamConnects),
             (&CONNECTS, &failed, Count::UpstreamConnectFailures),

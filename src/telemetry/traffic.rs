@@ -28,6 +28,8 @@ pub enum Count {
     Denied,
     /// Requests turned away because too many came.
     Limited,
+    /// Requests turned away because too many waited for who is asked about them.
+    AuthBusy,
     /// Requests that a policy answered itself: redirects and fixed responses.
     Answered,
     /// Upstream connections opened.

@@ -114,7 +114,7 @@ pub(super) const RULES: &[Key] = &[
         "forward_auth",
         Text,
         "",
-        "Server that is asked before: 2xx lets a request go on, anything else is what the client gets. \"http://127.0.0.1:4180/auth\", or \"off\".",
+        "Server that is asked before, 128 questions at a time on each worker: 2xx lets a request go on, anything else is what the client gets. \"http://127.0.0.1:4180/auth\", or \"off\".",
     ),
     key(
         "forward_auth_headers",
@@ -200,7 +200,12 @@ pub(super) const ROUTE_OWN: &[Key] = &[
     key("host", TextOrList, "", "Hosts of the service that this route is for: one, or a list."),
     key("path", TextOrList, "", "Path prefixes that this route is for."),
     key("exact", TextOrList, "", "Paths that this route is for, without what is below them."),
-    key("glob", TextOrList, "", "Paths that this route is for, with stars: \"*.php\"."),
+    key(
+        "glob",
+        TextOrList,
+        "",
+        "Paths that this route is for, with stars: \"*.php\"; \"(?i)*.php\" in any case.",
+    ),
     key("method", TextOrList, "", "Methods that this route is for."),
     key(
         "header",

@@ -44,12 +44,12 @@ use self::outgoing::Owed;
 use self::stream::{Io, Transport};
 use self::wire::Wire;
 use super::admission::{Admitted, Pressure};
-use super::clock::{Clock, Tick};
+use super::clock::{Clock, Tick, ticks};
 use super::forwarded::{address_value, is_trusted};
 use super::limits::Limits;
 use super::tls::{Certificates, ClientCertificate};
 use super::tunnel::Tunnel;
-use super::worker::{Worker, limit};
+use super::worker::Worker;
 use crate::telemetry::traffic::{Count, Reason};
 
 /// Ticks of silence after which an HTTP/1.1 connection gives its buffers back; the tick that finds out
@@ -137,9 +137,9 @@ struct Deadlines {
 impl Deadlines {
     fn of(limits: &Limits, multiplexed: bool) -> Self {
         Self {
-            keep_alive: limit(limits.keep_alive),
-            header_read: limit(limits.header_read),
-            write_stall: limit(limits.write_stall),
+            keep_alive: ticks(limits.keep_alive),
+            header_read: ticks(limits.header_read),
+            write_stall: ticks(limits.write_stall),
             requests: if multiplexed { limits.requests_http2 } else { limits.requests_http1 },
         }
     }
@@ -350,7 +350,7 @@ impl Downstream {
 /// Ticks after which a connection is old: less up to a tenth, so that those that began together do
 /// not end together.
 fn old_age(worker: &Worker) -> Tick {
-    let age = limit(worker.settings.limits.max_age);
+    let age = ticks(worker.settings.limits.max_age);
     age - worker.random() % (age / 10 + 1)
 }
 

@@ -58,7 +58,7 @@ async fn echoing() -> std::net::SocketAddr {
     .await
 }
 
-async fn rig(text: &str) -> Rig {
+pub async fn rig(text: &str) -> Rig {
     rig_with(text, settings()).await
 }
 
@@ -70,7 +70,7 @@ async fn rig_with(text: &str, settings: Settings) -> Rig {
 }
 
 /// An answer to `GET target` with these lines in its header.
-async fn ask(rig: &Rig, target: &str, lines: &str) -> (String, String) {
+pub async fn ask(rig: &Rig, target: &str, lines: &str) -> (String, String) {
     let mut client = Client::new(rig.http()).await;
     client.send(format!("GET {target} HTTP/1.1\r\nhost: app.example\r\n{lines}\r\n")).await;
     client.read().await

@@ -99,6 +99,26 @@ async fn what_changes_nothing_is_copied_and_marked() {
 }
 
 #[tokio::test]
+async fn nobody_else_can_say_that_a_request_is_a_copy() {
+    let (stable, heads) = remembering().await;
+    let rig = Rig::new(side(1, &[endpoint(stable)]));
+    let mut client = Client::new(rig.http()).await;
+    for fields in [
+        "x-switchback-mirror: 1\r\n",
+        "X-Switchback-Mirror: 0\r\nX-SWITCHBACK-MIRROR: 1\r\n",
+        "connection: x-switchback-mirror\r\nx-switchback-mirror: 1\r\n",
+        "x-switchback-revision: 7\r\n",
+    ] {
+        client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n")).await;
+        assert_eq!(status(&client.read().await.0), 200, "{fields}");
+    }
+    for head in heads.lock().expect("no panic").iter() {
+        assert!(!head.to_ascii_lowercase().contains("x-switchback"), "{head}");
+    }
+    assert_eq!(heads.lock().expect("no panic").len(), 4);
+}
+
+#[tokio::test]
 async fn failures_of_a_copy_are_the_canarys_alone() {
     let failing = || answering(|_, _| b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec());
     let reset = origin(|mut stream, _| async move {

@@ -5,6 +5,7 @@ pub(crate) mod support;
 
 mod advisories;
 mod announced;
+mod asked;
 mod basics;
 mod counting;
 mod edge;
