@@ -271,13 +271,13 @@ async fn each_client_gets_the_kind_and_the_name_that_it_can_use() {
 }
 
 /// A CA for clients, one of its certificates, and its list of revoked ones.
-struct Clients {
+pub struct Clients {
     directory: tempfile::TempDir,
     authority: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
 impl Clients {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.key_usages =
@@ -289,7 +289,7 @@ impl Clients {
         Self { directory, authority }
     }
 
-    fn sign(&self, name: &str, serial: u8) -> (rcgen::Certificate, rcgen::KeyPair) {
+    pub fn sign(&self, name: &str, serial: u8) -> (rcgen::Certificate, rcgen::KeyPair) {
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "Müller & Söhne");
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -322,7 +322,7 @@ impl Clients {
         path
     }
 
-    fn settings(&self, is_required: bool, revoked: Option<std::path::PathBuf>) -> TlsSettings {
+    pub fn settings(&self, is_required: bool, revoked: Option<std::path::PathBuf>) -> TlsSettings {
         let authority = self.directory.path().join("ca.pem");
         TlsSettings { only_13: false, client: Some(ClientAuth { authority, revoked, is_required }) }
     }

@@ -10,6 +10,8 @@
 mod challenge;
 mod client;
 mod pair;
+#[cfg(feature = "http3")]
+mod quic;
 mod shelf;
 mod wanted;
 
@@ -34,6 +36,8 @@ pub use challenge::{ACME_ALPN, ACME_PATH, Challenges};
 pub use client::certificate_of;
 pub use client::{ClientAuth, ClientCertificate, client_of};
 pub use pair::{Facts, Pair};
+#[cfg(feature = "http3")]
+pub use quic::Noted;
 use shelf::Shelf;
 pub use wanted::Wanted;
 
@@ -139,7 +143,7 @@ impl Certificates {
         Ok(Arc::new(Self {
             shared,
             #[cfg(feature = "http3")]
-            quic: ArcSwap::from(quic_config(&config)?),
+            quic: ArcSwap::from(quic::config(&config)?),
             config: ArcSwap::from(config),
             wanted: ArcSwapOption::empty(),
             asks_clients,
@@ -164,7 +168,7 @@ impl Certificates {
     pub fn configure(&self, settings: &Settings) -> Result<(), TlsError> {
         let config = server_config(&self.shared, settings)?;
         #[cfg(feature = "http3")]
-        self.quic.store(quic_config(&config)?);
+        self.quic.store(quic::config(&config)?);
         self.config.store(config);
         self.asks_clients.store(settings.client.is_some(), Ordering::Relaxed);
         Ok(())
@@ -188,12 +192,38 @@ impl Certificates {
         self.wanted.store(wanted.map(Arc::new));
     }
 
-    /// How hands are shaken by QUIC at this moment: certificates are chosen as over TCP, but for names
-    /// without one nobody is asked.
+    /// How hands are shaken by QUIC at this moment: certificates are chosen as over TCP.
     #[cfg(feature = "http3")]
     #[must_use]
     pub fn quic(&self) -> Arc<QuicServerConfig> {
         self.quic.load_full()
+    }
+
+    /// The same for one handshake, with what will be known of it.
+    ///
+    /// # Errors
+    /// None that [`Self::configure`] would not have had.
+    #[cfg(feature = "http3")]
+    pub fn quic_once(&self) -> Result<(Arc<QuicServerConfig>, Arc<Noted>), TlsError> {
+        quic::noting(&self.shared, &self.config.load())
+    }
+
+    /// Whether somebody is told of names without a certificate.
+    #[cfg(feature = "http3")]
+    #[must_use]
+    pub fn is_on_demand(&self) -> bool {
+        self.wanted.load().is_some()
+    }
+
+    /// Tells of a name without a certificate, and waits until it was decided about it. A handshake by QUIC
+    /// cannot wait for that: it fails, and the next one of that visitor finds what came of it.
+    ///
+    /// Cancel safety: may be dropped at any time.
+    #[cfg(feature = "http3")]
+    pub async fn want(&self, name: String) {
+        if let Some(wanted) = self.wanted.load_full() {
+            wanted.get(name).await;
+        }
     }
 
     /// Shakes hands with a client.
@@ -238,17 +268,6 @@ fn server_config(
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_ALPN.to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
     Ok(Arc::new(config))
-}
-
-/// The same for QUIC: 1.3, which QUIC needs, HTTP/3 alone, and no early data, which anybody who saw it
-/// could send again.
-#[cfg(feature = "http3")]
-fn quic_config(config: &rustls::ServerConfig) -> Result<Arc<QuicServerConfig>, TlsError> {
-    let mut config = config.clone();
-    config.alpn_protocols = vec![b"h3".to_vec()];
-    config.max_early_data_size = 0;
-    let none = |_| TlsError::Setup(rustls::Error::General("no cipher for QUIC".to_owned()));
-    QuicServerConfig::try_from(config).map(Arc::new).map_err(none)
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -33,6 +33,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use quinn::{ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime, VarInt};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use self::steering::{Inbox, Steered};
 use self::transport::{endpoint_config, server_config};
@@ -224,7 +225,9 @@ fn part(door: &Door, steered: &Steered) {
 /// A client's first packet has come.
 fn enter(door: &Rc<Door>, incoming: Incoming) {
     let worker = &door.worker;
-    if door.shaking.get() >= RETRY_FROM && !incoming.remote_address_validated() {
+    // Nobody is asked about a name for who may not be there.
+    let must_show = door.shaking.get() >= RETRY_FROM || door.certificates.is_on_demand();
+    if must_show && !incoming.remote_address_validated() {
         // It comes again with a proof; nothing is kept until then.
         let _ = incoming.retry();
         return;
@@ -303,13 +306,24 @@ async fn connected(mut listed: Listed, incoming: Incoming, peer: SocketAddr, adm
 /// Shakes hands, with the certificates of this moment.
 async fn shake(door: &Door, incoming: Incoming, peer: SocketAddr) -> Option<quinn::Connection> {
     let worker = &door.worker;
+    let until = Instant::now() + worker.settings.limits.handshake;
     let mut config = door.config.clone();
-    config.crypto = door.certificates.quic();
+    let (crypto, noted) = door.certificates.quic_once().ok()?;
+    config.crypto = crypto;
     let connecting = incoming.accept_with(Arc::new(config)).ok()?;
-    match tokio::time::timeout(worker.settings.limits.handshake, connecting).await {
-        Ok(Ok(quic)) => Some(quic),
+    match timeout_at(until, connecting).await {
+        Ok(Ok(quic)) => {
+            if noted.is_resumed() {
+                worker.count(Count::TlsResumed);
+            }
+            Some(quic)
+        }
         Ok(Err(ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_))) => {
             worker.count(Count::TlsFailures);
+            if let Some(name) = noted.take_unknown() {
+                // It counts as a connection meanwhile: nobody has more asked than he may connect.
+                let _ = timeout_at(until, door.certificates.want(name)).await;
+            }
             None
         }
         Ok(Err(_)) => None,

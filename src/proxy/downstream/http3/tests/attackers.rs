@@ -152,7 +152,7 @@ async fn who_floods_with_first_packets_must_show_an_address() {
 }
 
 /// The first packets of so many clients, each of a connection of its own.
-async fn first_packets(count: usize) -> Vec<Vec<u8>> {
+pub async fn first_packets(count: usize) -> Vec<Vec<u8>> {
     let trap = tokio::net::UdpSocket::bind(any()).await.expect("a port");
     let address = trap.local_addr().expect("an address");
     let endpoint = endpoint_of_client();
@@ -217,4 +217,47 @@ async fn a_section_beyond_what_was_said_is_told_so() {
     let answer = timeout(LONG, recv.read_to_end(1_000)).await.expect("in time");
     assert_eq!(answer.expect("an answer, whole")[0], 1, "HEADERS");
     until(|| rig.traffic.refused(Reason::HeaderSize) == 1).await;
+}
+
+/// RFC 9220 is not spoken, and nobody was told that it is.
+#[tokio::test]
+async fn a_websocket_is_refused_and_costs_nobody_anything() {
+    let rig = rig(side(1, &[endpoint(saying("hello").await)]));
+    local(async {
+        let mut visitor = Visitor::new(https(&rig)).await;
+        for protocol in ["websocket", "webtransport", "connect-udp", "h2c"] {
+            let mut section = vec![0, 0];
+            for (name, value) in [
+                (":method", "CONNECT"),
+                (":protocol", protocol),
+                (":scheme", "https"),
+                (":authority", "app.example"),
+                (":path", "/chat"),
+                ("sec-websocket-version", "13"),
+            ] {
+                section.extend(literal(name, value));
+            }
+            let mut frame = vec![1, 0x40 | (section.len() >> 8) as u8, section.len() as u8];
+            frame.extend(section);
+            // What would be said by it, if it were open.
+            frame.extend([0, 7]);
+            frame.extend(b"\x81\x85chat!");
+            let (mut send, mut recv) = visitor.quic.open_bi().await.expect("a stream");
+            send.write_all(&frame).await.expect("sent");
+            match timeout(LONG, recv.read_to_end(100_000)).await.expect("an end in time") {
+                Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) => {
+                    const MESSAGE_ERROR: u64 = 0x10e;
+                    assert_eq!(code.into_inner(), MESSAGE_ERROR, "{protocol}");
+                }
+                Ok(answer) => assert_eq!(answer.first(), Some(&1), "{protocol}: HEADERS"),
+                other => panic!("{protocol} ended otherwise: {other:?}"),
+            }
+            assert_eq!(visitor.get("/").await.body, "hello", "{protocol}");
+        }
+        assert_eq!(rig.total(Count::Tunnels), 0);
+    })
+    .await;
+    // None of it reached the instance.
+    let rows = rig.rows(crate::model::weight::Side::Stable, 4).await;
+    assert_eq!(rows, [4, 0, 0, 0, 0]);
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::large_futures, reason = "a story is told once")]
 
 mod attackers;
+mod handshakes;
 mod life;
 mod requests;
 
@@ -58,13 +59,25 @@ fn https(rig: &Rig) -> SocketAddr {
 }
 
 fn client_config() -> quinn::ClientConfig {
+    client_config_of(None)
+}
+
+/// A client, with what it shows of itself.
+fn client_config_of(shows: Option<&(rcgen::Certificate, rcgen::KeyPair)>) -> quinn::ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("a version")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone::all()))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Anyone::all()));
+    let mut config = match shows {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der());
+            let chain = vec![certificate.der().clone()];
+            config.with_client_auth_cert(chain, key.expect("a key")).expect("a pair")
+        }
+    };
     config.alpn_protocols = vec![b"h3".to_vec()];
     let crypto = QuicClientConfig::try_from(config).expect("a cipher");
     quinn::ClientConfig::new(Arc::new(crypto))
@@ -100,8 +113,16 @@ impl Visitor {
     }
 
     async fn try_new(address: SocketAddr) -> Result<Self, quinn::ConnectionError> {
+        Self::named(address, client_config(), "app.example").await
+    }
+
+    async fn named(
+        address: SocketAddr,
+        config: quinn::ClientConfig,
+        name: &str,
+    ) -> Result<Self, quinn::ConnectionError> {
         let endpoint = endpoint_of_client();
-        let connecting = endpoint.connect_with(client_config(), address, "app.example");
+        let connecting = endpoint.connect_with(config, address, name);
         let quic = timeout(LONG, connecting.expect("begun")).await.expect("in time")?;
         let link = Link::new(quic.clone(), usize::MAX);
         let (mut driver, requests) =
