@@ -2,27 +2,48 @@
 //! locations of their own; here they are routes of a service that the same visitors come to.
 
 use super::convert::Names;
-use super::guard::Level;
+use super::guard::{self, Level};
 use super::location::Place;
-use super::sheet::{Sheet, listed, quoted};
+use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
 
 /// An answer that waits for its service: those may stand below it in the file.
 #[derive(Debug)]
 pub struct Answer {
-    place: Place,
-    lines: Vec<(String, String)>,
-    line: usize,
+    /// To which requests.
+    pub place: Place,
+    /// The lines of its route.
+    pub lines: Vec<(String, String)>,
+    /// Where it stands in the file.
+    pub line: usize,
     /// What is said when there is no service for it.
-    otherwise: String,
-    kind: Kind,
+    pub otherwise: String,
+    /// What kind of answer.
+    pub kind: Kind,
+}
+
+impl Answer {
+    /// Whether not everybody may have it.
+    pub fn is_guarded(&self) -> bool {
+        // With an alias what is behind the prefix is another file's name.
+        let is_moved = self.lines.iter().any(|(key, _)| key == "files")
+            && self.lines.iter().any(|(key, _)| key == "strip_prefix");
+        self.kind == Kind::Closed || guard::is_guarded(&self.lines) && !is_moved
+    }
 }
 
 /// What kind of answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
     /// What the file says.
     Plain,
+    /// An app's.
+    Pass {
+        /// The table of its service.
+        header: String,
+        /// All that is said of such requests, also what holds for the whole service.
+        whole: Vec<(String, String)>,
+    },
     /// Nothing is shown. Needed beside something that could be shown.
     Closed,
     /// It only leads to https.
@@ -48,7 +69,7 @@ pub struct Taker {
 }
 
 /// nginx's variables in our words; `None` when one has none.
-fn template(text: &str, place: &Place) -> Option<String> {
+pub fn template(text: &str, place: &Place) -> Option<String> {
     let host = place.hosts.first().map_or("", String::as_str);
     let mut said = text.replace("$uri$is_args$args", "{uri}").replace("${", "$");
     said = said.replace('}', "");
@@ -59,6 +80,7 @@ fn template(text: &str, place: &Place) -> Option<String> {
         ("$scheme", "{scheme}"),
         ("$server_name", host),
         ("$remote_addr", "{client}"),
+        ("$remote_user", "{user}"),
         ("$request_id", "{request_id}"),
         ("$uri", "{path}"),
         ("$args", "{query}"),
@@ -168,9 +190,7 @@ pub fn files(place: &Place, level: Level<'_>, names: &mut Names, sheet: &mut She
     if let Some(listing) = find("autoindex").filter(|one| one.word(0) == "on") {
         sheet.leave(listing.line, "`autoindex`: directories are not listed");
     }
-    lines.extend(level.access(sheet));
-    lines.extend(level.users());
-    lines.extend(level.limits(names, sheet));
+    lines.extend(level.guards(place, names, sheet));
     let age = find("expires").and_then(|one| seconds(one.word(0)));
     let age = age.map(|age| ("Cache-Control".to_owned(), format!("max-age={age}")));
     lines.extend(level.fields(age.into_iter().collect()));
@@ -204,7 +224,7 @@ pub fn upgraded(place: &Place, line: usize, names: &mut Names) {
 }
 
 /// Seconds of a time as nginx writes it.
-fn seconds(text: &str) -> Option<u64> {
+pub fn seconds(text: &str) -> Option<u64> {
     if text == "max" {
         return Some(315_360_000);
     }
@@ -223,164 +243,12 @@ fn seconds(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-/// The stars that a regular expression of file endings means: `\.(css|js)$`.
-pub fn endings(expression: &str) -> Option<Vec<String>> {
-    let inner = expression.trim_start_matches("^.+").trim_start_matches(".*");
-    let inner = inner.strip_prefix("\\.")?.strip_suffix('$')?;
-    let inner = inner.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(inner);
-    let inner = inner.strip_prefix("?:").unwrap_or(inner);
-    let is_plain = |text: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-    };
-    let all: Vec<&str> = inner.split('|').collect();
-    all.iter().all(|one| is_plain(one)).then(|| all.iter().map(|one| format!("*.{one}")).collect())
-}
-
-/// Gives each answer to a service.
-pub fn place_all(names: &mut Names, sheet: &mut Sheet) {
-    let mut answers = std::mem::take(&mut names.answers);
-    // Whether something leads to https anyway is known when the rest is done.
-    // The first route that fits decides: other hosts come first, and then, as nginx has it, exact paths
-    // and endings before prefixes, and longer ones before shorter ones.
-    answers.sort_by_key(|answer| {
-        let place = &answer.place;
-        let rank = if place.exact { 0 } else { 1 + u32::from(place.globs.is_empty()) };
-        let is_own = names.takers.iter().any(|taker| taker.hosts == place.hosts);
-        (answer.kind == Kind::Upgrade, is_own, rank, std::cmp::Reverse(place.path.len()))
-    });
-    let hosts_of = |wanted: &dyn Fn(&&Answer) -> bool| -> Vec<Vec<String>> {
-        answers.iter().filter(|a| wanted(a)).map(|answer| answer.place.hosts.clone()).collect()
-    };
-    let shown = hosts_of(&|answer| answer.kind == Kind::Plain);
-    let whole = hosts_of(&|answer| {
-        let Place { path, exact, globs, .. } = &answer.place;
-        let is_all = path.trim_end_matches('/').is_empty() && !exact && globs.is_empty();
-        is_all && answer.kind != Kind::Closed
-    });
-    let mut alone: Vec<String> = Vec::new();
-    for answer in answers {
-        let place = &answer.place;
-        let is_met = |host: &String| names.takers.iter().any(|taker| taker.hosts.contains(host));
-        let is_known = place.hosts.iter().all(|host| host == "*" || is_met(host));
-        if answer.kind == Kind::Upgrade
-            && is_known
-            && !names.takers.is_empty()
-            && sheet.has_certificate()
-        {
-            // That is done anyway.
-            continue;
-        }
-        let same = |taker: &&Taker| taker.hosts == place.hosts;
-        // Another service may answer for these hosts only if nothing of theirs is left to its app.
-        let is_whole = |taker: &&Taker| {
-            taker.path.is_empty()
-                && place.hosts != ["*"]
-                && whole.contains(&place.hosts)
-                && !alone.contains(&taker.header)
-        };
-        let takers = &names.takers;
-        let longest = takers.iter().filter(same).filter(|taker| leads(&taker.path, &place.path));
-        let found = longest
-            .max_by_key(|taker| taker.path.len())
-            .or_else(|| takers.iter().find(same))
-            .or_else(|| takers.iter().find(is_whole));
-        let is_here = names.takers.iter().any(|taker| taker.hosts == place.hosts);
-        if answer.kind == Kind::Closed && !is_here && !shown.contains(&place.hosts) {
-            // Nothing of these hosts is shown anyway.
-            continue;
-        }
-        let asks_app =
-            answer.lines.iter().any(|(key, value)| key == "missing" && value == "\"app\"");
-        if found.is_none() && asks_app {
-            sheet.leave(answer.line, &answer.otherwise);
-            continue;
-        }
-        let taker = match found {
-            Some(taker) => taker,
-            None => {
-                // Nothing need run for it.
-                let host = place.hosts.first().map_or("web", String::as_str).to_owned();
-                let key = format!("answers {}", place.hosts.join(" "));
-                let header = format!("service.{}", names.service(&host, &key));
-                for host in &place.hosts {
-                    sheet.gather(&header, "host", host, answer.line);
-                }
-                alone.push(header.clone());
-                let taker = Taker { header, hosts: place.hosts.clone(), path: String::new() };
-                names.takers.push(taker);
-                &names.takers[names.takers.len() - 1]
-            }
-        };
-        let header = taker.header.clone();
-        let mut lines = Vec::new();
-        if taker.hosts != place.hosts {
-            for host in &place.hosts {
-                sheet.gather(&header, "host", host, answer.line);
-            }
-            lines.push(("host".to_owned(), listed(&place.hosts)));
-        } else if !leads(&taker.path, &place.path) {
-            // Its own requests first, if they lie below.
-            if leads(&place.path, &taker.path) {
-                sheet.route(&header, vec![("path".to_owned(), quoted(&taker.path))]);
-            }
-            sheet.gather(&header, "path", if place.path.is_empty() { "/" } else { &place.path }, 0);
-        }
-        let path = place.path.trim_end_matches('/');
-        if place.exact {
-            lines.push(("exact".to_owned(), quoted(&place.path)));
-        } else if !place.globs.is_empty() {
-            lines.push(("glob".to_owned(), listed(&place.globs)));
-        } else if !path.is_empty() || lines.is_empty() {
-            lines.push(("path".to_owned(), quoted(if path.is_empty() { "/" } else { path })));
-        }
-        let has_own = |key: &str| answer.lines.iter().any(|(name, _)| name == key);
-        for inherited in ["strip_prefix", "add_prefix"] {
-            if has_own("files") && !has_own(inherited) && sheet.has(&header, inherited) {
-                lines.push((inherited.to_owned(), quoted("/")));
-            }
-        }
-        let said = answer.lines.into_iter();
-        lines.extend(said.filter(|(key, _)| key != "compress" || !sheet.has(&header, key)));
-        if place.keeps_well_known && !alone.contains(&header) {
-            let kept = ("path".to_owned(), quoted("/.well-known"));
-            sheet.route(&header, vec![kept]);
-        }
-        sheet.route(&header, lines);
-    }
-    for header in alone {
-        if !sheet.answers_all(&header) {
-            let rest = [("path", "\"/\""), ("status", "404")];
-            let rest = rest.map(|(key, value)| (key.to_owned(), value.to_owned()));
-            sheet.route(&header, rest.to_vec());
-        }
-    }
-}
-
-/// Whether what leads to the first path leads to the second too.
-fn leads(prefix: &str, path: &str) -> bool {
-    let prefix = prefix.trim_end_matches('/');
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn endings_are_stars() {
-        for (expression, expected) in [
-            (r"\.(css|js|woff2)$", Some(vec!["*.css", "*.js", "*.woff2"])),
-            (r"\.(?:png|jpg)$", Some(vec!["*.png", "*.jpg"])),
-            (r"\.php$", Some(vec!["*.php"])),
-            (r"\.php", None),
-            (r"\.(a|b.c)$", None),
-            (r"^/api/(\d+)$", None),
-        ] {
-            let found = endings(expression);
-            let found =
-                found.as_ref().map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
-            assert_eq!(found, expected, "{expression}");
-        }
+    fn times_are_seconds() {
         for (text, expected) in
             [("30d", Some(2_592_000)), ("60", Some(60)), ("max", Some(315_360_000)), ("off", None)]
         {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::answers::{Answer, Taker, place_all};
-use super::location::{Place, location};
+use super::answers::{Answer, Taker};
+use super::passes::{self, Pass};
+use super::routes::place_all;
+use super::server;
 use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
 
@@ -109,7 +111,13 @@ pub struct Names {
     pub rates: BTreeMap<String, (String, String)>,
     /// What connections are counted by, by zone.
     pub counts: BTreeMap<String, String>,
-    /// What is answered without an instance.
+    /// What is passed on to instances.
+    pub passes: Vec<Pass>,
+    /// Whether clients must show certificates to some of the servers with TLS only.
+    pub some_verify: bool,
+    /// Whether some servers listen on the usual ports, for everybody.
+    pub is_public: bool,
+    /// What is answered.
     pub answers: Vec<Answer>,
     /// Services that have instances.
     pub takers: Vec<Taker>,
@@ -145,7 +153,9 @@ impl Names {
 pub fn all(directives: &[Directive], sheet: &mut Sheet) {
     let mut names = Names::default();
     learn(directives, &mut names, sheet);
+    server::survey(directives, &mut names);
     level(directives, &mut names, sheet, false);
+    passes::all(&mut names, sheet);
     place_all(&mut names, sheet);
     if sheet.gathers("listen", "proxy_protocol") && !sheet.gathers("listen", "trusted_proxies") {
         sheet.gather("listen", "trusted_proxies", "private", 0);
@@ -215,7 +225,7 @@ fn level(directives: &[Directive], names: &mut Names, sheet: &mut Sheet, in_stre
             "http" => level(one.inner(), names, sheet, false),
             "stream" => level(one.inner(), names, sheet, true),
             "server" if in_stream => stream(one, names, sheet),
-            "server" => http_server(one, &beside, names, sheet),
+            "server" => server::http(one, &beside, names, sheet),
             "upstream" | "split_clients" | "limit_req_zone" | "limit_conn_zone" => {}
             // What is none of the daemon's is inherited by the servers.
             _ => {
@@ -293,93 +303,6 @@ pub fn daemon(one: &Directive, sheet: &mut Sheet) -> bool {
         _ => return false,
     }
     true
-}
-
-fn http_server(one: &Directive, beside: &[Directive], names: &mut Names, sheet: &mut Sheet) {
-    let mut hosts: Vec<String> = Vec::new();
-    let mut is_tls = false;
-    for inner in one.inner() {
-        match inner.name.as_str() {
-            "server_name" => {
-                for word in &inner.words {
-                    match word.as_str() {
-                        "_" | "" => hosts.push("*".to_owned()),
-                        word if word.starts_with('~') || word.ends_with(".*") => {
-                            sheet.leave(
-                                inner.line,
-                                &format!("`server_name {word}`: write the names out"),
-                            );
-                        }
-                        word => match word.strip_prefix('.') {
-                            Some(name) => hosts.extend([name.to_owned(), format!("*.{name}")]),
-                            None => hosts.push(word.to_owned()),
-                        },
-                    }
-                }
-            }
-            "listen" => is_tls |= listen(inner, sheet),
-            _ => {}
-        }
-    }
-    if hosts.is_empty() {
-        hosts.push("*".to_owned());
-    }
-    if is_tls {
-        certificate(one, sheet);
-    }
-    let place = Place { hosts, ..Place::default() };
-    let everywhere = |names: &[Directive]| -> Vec<Directive> {
-        names.iter().filter(|inner| inner.name != "location").cloned().collect()
-    };
-    let mut inherited = everywhere(beside);
-    inherited.extend(everywhere(one.inner()));
-    location(&place, &inherited, one.inner(), names, sheet);
-}
-
-/// Where it listens; whether with TLS.
-fn listen(one: &Directive, sheet: &mut Sheet) -> bool {
-    let has = |wanted: &str| one.words.iter().skip(1).any(|word| word == wanted);
-    let is_tls = has("ssl");
-    let text = one.word(0);
-    let address = match text.rsplit_once(':') {
-        _ if text.starts_with("unix:") => {
-            sheet.leave(one.line, "`listen unix:`: visitors connect by TCP");
-            return is_tls;
-        }
-        _ if text.parse::<u16>().is_ok() => format!("0.0.0.0:{text}"),
-        Some((host, port)) if !port.ends_with(']') => {
-            format!("{}:{port}", if host == "*" { "0.0.0.0" } else { host })
-        }
-        _ => format!("{text}:80"),
-    };
-    if has("proxy_protocol") {
-        sheet.gather("listen", "proxy_protocol", &address, one.line);
-    }
-    sheet.gather("listen", if is_tls { "https" } else { "http" }, &address, one.line);
-    is_tls
-}
-
-fn certificate(one: &Directive, sheet: &mut Sheet) {
-    let all = |name: &str| -> Vec<Directive> {
-        one.inner().iter().filter(|inner| inner.name == name).cloned().collect()
-    };
-    for (cert, key) in all("ssl_certificate").iter().zip(all("ssl_certificate_key")) {
-        sheet.certificate(cert.word(0), key.word(0));
-    }
-    let mode = all("ssl_verify_client").first().map(|inner| (inner.word(0).to_owned(), inner.line));
-    let mode = match mode {
-        Some((word, line)) if word == "on" => Some(("required", line)),
-        Some((word, line)) if word.starts_with("optional") => Some(("optional", line)),
-        _ => None,
-    };
-    if let Some((mode, line)) = mode {
-        sheet.set("tls", "client_auth", &quoted(mode), line);
-        for (theirs, ours) in [("ssl_client_certificate", "client_ca"), ("ssl_crl", "client_crl")] {
-            for inner in all(theirs) {
-                sheet.set("tls", ours, &quoted(inner.word(0)), inner.line);
-            }
-        }
-    }
 }
 
 /// A server of `stream {}`.

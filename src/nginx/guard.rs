@@ -4,6 +4,7 @@
 //! What guards something is never lost in silence: where it cannot be said here, it is named, or closed.
 
 use super::convert::{Names, named};
+use super::location::Place;
 use super::sheet::{Sheet, listed, quoted};
 use super::syntax::Directive;
 
@@ -20,7 +21,8 @@ pub struct Level<'a> {
 pub type Lines = Vec<(String, String)>;
 
 impl<'a> Level<'a> {
-    fn of(&self, names: &[&str]) -> Vec<&'a Directive> {
+    /// The directives of these names that hold.
+    pub fn of(&self, names: &[&str]) -> Vec<&'a Directive> {
         let find = |list: &'a [Directive]| -> Vec<&'a Directive> {
             list.iter().filter(|one| names.contains(&one.name.as_str())).collect()
         };
@@ -28,8 +30,51 @@ impl<'a> Level<'a> {
         if own.is_empty() { find(self.all) } else { own }
     }
 
+    /// Who may come, how often, by which methods, and who is asked.
+    pub fn guards(&self, place: &Place, names: &Names, sheet: &mut Sheet) -> Lines {
+        let mut lines = self.access(sheet);
+        lines.extend(self.users());
+        lines.extend(self.limits(names, sheet));
+        let mut methods: Option<Vec<String>> = None;
+        for more in self.all.iter().filter_map(methods_of) {
+            // Both hold.
+            methods = Some(match methods {
+                None => more,
+                Some(known) => known.into_iter().filter(|one| more.contains(one)).collect(),
+            });
+        }
+        match methods {
+            None => {}
+            Some(none) if none.is_empty() => {
+                lines.retain(|(key, _)| key != "deny");
+                lines.push(("deny".to_owned(), listed(&["0.0.0.0/0", "::/0"])));
+            }
+            Some(methods) => lines.push(("methods".to_owned(), listed(&methods))),
+        }
+        let asked = self.of(&["auth_request"]);
+        if let Some(url) = asked.last().and_then(|one| place.askers.get(one.word(0))) {
+            lines.push(("forward_auth".to_owned(), quoted(url)));
+        }
+        lines
+    }
+
+    /// Whether a directive is one of those.
+    pub fn is_guard(&self, one: &Directive, place: &Place) -> bool {
+        match one.name.as_str() {
+            "allow"
+            | "deny"
+            | "auth_basic"
+            | "auth_basic_user_file"
+            | "limit_req"
+            | "limit_conn" => true,
+            "limit_except" | "if" => methods_of(one).is_some(),
+            "auth_request" => one.word(0) == "off" || place.askers.contains_key(one.word(0)),
+            _ => false,
+        }
+    }
+
     /// Who may come.
-    pub fn access(&self, sheet: &mut Sheet) -> Lines {
+    fn access(&self, sheet: &mut Sheet) -> Lines {
         let (mut allow, mut deny, mut is_closed) = (Vec::new(), Vec::new(), false);
         let all = self.of(&["allow", "deny"]);
         for one in &all {
@@ -61,7 +106,7 @@ impl<'a> Level<'a> {
     }
 
     /// Who has a password.
-    pub fn users(&self) -> Lines {
+    fn users(&self) -> Lines {
         let last = |name: &str| self.of(&[name]).last().copied();
         let realm = last("auth_basic").filter(|one| one.word(0) != "off");
         let Some((realm, file)) = realm.zip(last("auth_basic_user_file")) else {
@@ -74,7 +119,7 @@ impl<'a> Level<'a> {
     }
 
     /// How much may come.
-    pub fn limits(&self, names: &Names, sheet: &mut Sheet) -> Lines {
+    fn limits(&self, names: &Names, sheet: &mut Sheet) -> Lines {
         let mut lines = Lines::new();
         for (directive, key) in [("limit_req", "rate_limit"), ("limit_conn", "max_in_flight")] {
             let mut texts = Vec::new();
@@ -118,8 +163,47 @@ impl<'a> Level<'a> {
     }
 }
 
+/// The keys that keep somebody out.
+const GUARDS: [&str; 7] =
+    ["allow", "deny", "basic_auth", "forward_auth", "methods", "rate_limit", "max_in_flight"];
+
+/// Whether lines of a table keep somebody out.
+pub fn is_guarded(lines: &[(String, String)]) -> bool {
+    lines.iter().any(|(key, _)| GUARDS.contains(&key.as_str()))
+}
+
+/// The methods that a directive lets pass, where that is all that it says.
+fn methods_of(one: &Directive) -> Option<Vec<String>> {
+    let ends = |inner: &Directive| {
+        inner.name == "deny" && inner.word(0) == "all"
+            || inner.name == "return" && matches!(inner.word(0), "403" | "405" | "444")
+    };
+    let words: Vec<String> = match one.name.as_str() {
+        "limit_except" => one.words.clone(),
+        "if" => {
+            let said = one.words.join(" ");
+            let said = said.strip_prefix('(')?.strip_suffix(')')?.trim();
+            let said = said.strip_prefix("$request_method !~ ^(")?;
+            said.strip_suffix(")$")?.split('|').map(str::to_owned).collect()
+        }
+        _ => return None,
+    };
+    let is_method =
+        |word: &String| !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase());
+    if !matches!(one.inner(), [inner] if ends(inner)) || !words.iter().all(is_method) {
+        return None;
+    }
+    let mut all = words;
+    // To nginx a HEAD is allowed where a GET is.
+    if one.name == "limit_except" && all.iter().any(|word| word == "GET") {
+        all.push("HEAD".to_owned());
+    }
+    all.dedup();
+    Some(all)
+}
+
 /// A name as a key of TOML.
-fn key(name: &str) -> String {
+pub fn key(name: &str) -> String {
     let is_bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if is_bare && !name.is_empty() { name.to_owned() } else { quoted(name) }
 }
@@ -142,23 +226,6 @@ pub fn limit(one: &Directive, names: &Names) -> Option<String> {
     let burst = named(one, "burst=");
     let burst = if burst.is_empty() { String::new() } else { format!(" burst {burst}") };
     Some(format!("{}{burst} {}", rate.replace("r/", "/"), by(key)))
-}
-
-/// Whether a place is about names that begin with a dot, of which files show none anyway: the stars that
-/// it means, and whether `.well-known` is left out.
-pub fn dotted(expression: &str) -> Option<(String, bool)> {
-    let rest = expression.trim_start_matches('^').strip_prefix("/\\.")?;
-    let rest = rest.trim_end_matches('$').trim_end_matches(".*");
-    match rest {
-        "" | "." => Some(("*/.*".to_owned(), false)),
-        "(?!well-known)" | "(?!well-known\\/)" | "(?!well-known/)" => {
-            Some(("*/.*".to_owned(), true))
-        }
-        name if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
-            Some((format!("*/.{name}*"), false))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -201,22 +268,6 @@ mod tests {
             ),
         ] {
             assert_eq!(access(own, all), (lines, is_left), "{own} in {all}");
-        }
-    }
-
-    #[test]
-    fn names_with_a_dot_are_known() {
-        for (expression, expected) in [
-            (r"/\.", Some(("*/.*", false))),
-            (r"/\.ht", Some(("*/.ht*", false))),
-            (r"/\.git", Some(("*/.git*", false))),
-            (r"/\.(?!well-known).*", Some(("*/.*", true))),
-            (r"^/\.", Some(("*/.*", false))),
-            (r"\.php$", None),
-            (r"/\.(git|svn)", None),
-        ] {
-            let expected = expected.map(|(stars, keeps)| (stars.to_owned(), keeps));
-            assert_eq!(dotted(expression), expected, "{expression}");
         }
     }
 }

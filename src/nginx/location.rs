@@ -1,10 +1,14 @@
 //! From a server's locations to services: where requests go, and how they are treated.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
-use super::answers::{self, Taker};
-use super::convert::{Names, Server, daemon, duration, size};
-use super::guard::{self, Level};
+use super::answers;
+use super::convert::{Names, Server, daemon};
+use super::expression;
+use super::guard::{Level, is_guarded};
+use super::passes;
 use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
 
@@ -21,20 +25,42 @@ pub struct Place {
     pub globs: Vec<String>,
     /// What lies below `/.well-known` is meant by no star.
     pub keeps_well_known: bool,
+    /// No expression is asked about what begins like this.
+    pub first: bool,
+    /// It is where `try_files` ends, for everything that is no file.
+    pub named: bool,
+    /// Clients must show a certificate here, and not everywhere.
+    pub certificate: bool,
+    /// Where it stands in the file.
+    pub line: usize,
+    /// Servers that are asked about requests, by the path of the location that leads to them.
+    pub askers: Rc<BTreeMap<String, String>>,
 }
 
-/// Fields that the proxy sets by itself, or that are only how nginx does what we do anyway.
-const OWN_FIELDS: [&str; 9] = [
-    "host",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-request-id",
-    "upgrade",
-    "connection",
-    "accept-encoding",
-    "early-data",
+/// What is inherited by kind: a level that says anything of one says all of it.
+const KINDS: [&[&str]; 9] = [
+    &["allow", "deny"],
+    &["auth_basic"],
+    &["auth_basic_user_file"],
+    &["auth_request"],
+    &["limit_req"],
+    &["limit_conn"],
+    &["add_header"],
+    &["proxy_set_header", "grpc_set_header"],
+    &["proxy_hide_header"],
 ];
+
+/// What holds at a level: its own directives behind those of the level around it.
+pub fn inherit(outer: &[Directive], own: &[Directive]) -> Vec<Directive> {
+    let is_replaced = |one: &&Directive| {
+        let is_of = |kind: &&&[&str]| kind.contains(&one.name.as_str());
+        KINDS
+            .iter()
+            .find(is_of)
+            .is_some_and(|kind| own.iter().any(|inner| kind.contains(&inner.name.as_str())))
+    };
+    outer.iter().filter(|one| !is_replaced(one)).chain(own).cloned().collect()
+}
 
 /// Converts what stands in a server or a location. `inherited` holds here too, outermost first.
 pub fn location(
@@ -47,12 +73,9 @@ pub fn location(
     let find = |name: &str| inner.iter().find(|one| one.name == name);
     let pass = find("proxy_pass").or_else(|| find("grpc_pass"));
     let is_root = |one: &Directive| one.name == "location" && one.words == ["/"];
+    let level = Level { own: inner, all: inherited };
     if let Some(pass) = pass {
-        if place.exact || !place.globs.is_empty() {
-            sheet.leave(pass.line, "`proxy_pass` of such a location: write it as a path prefix");
-        } else {
-            service(place, pass, inherited, inner, names, sheet);
-        }
+        passes::note(place, pass, level, names, sheet);
     } else if let Some(other) = inner.iter().find(|one| is_of_another_kind(one)) {
         sheet.leave(other.line, &format!("`{}`: instances speak HTTP", other.name));
         // What it would run must not be shown instead.
@@ -64,13 +87,20 @@ pub fn location(
         }
         // Where each host is sent to https, nothing else is said to it.
         if upgraded.len() < place.hosts.len() {
-            answers::returned(place, answer, Level { own: inner, all: inherited }, names, sheet);
+            answers::returned(place, answer, level, names, sheet);
         }
-    } else {
-        if !inner.iter().any(is_root) {
-            let level = Level { own: inner, all: inherited };
+    } else if !inner.iter().any(is_root) {
+        let is_empty = !inherited.iter().any(|one| matches!(one.name.as_str(), "root" | "alias"));
+        let is_server = place.path.is_empty() && place.globs.is_empty() && !place.named;
+        let leads_on = inner.iter().any(|one| one.name == "rewrite");
+        if is_empty && !is_server && (!leads_on || is_guarded(&level.guards(place, names, sheet))) {
+            // Nothing is there, whatever there is elsewhere.
+            answers::closed(place, 404, place.line, names);
+        } else {
             answers::files(place, level, names, sheet);
-            for one in inherited.iter().filter(|one| !is_about_files(one)) {
+        }
+        for one in inherited {
+            if !is_about_files(one) && !level.is_guard(one, place) {
                 nowhere_known(one, sheet);
             }
         }
@@ -81,40 +111,41 @@ pub fn location(
             [kind, path] => (kind.as_str(), path.as_str()),
             _ => continue,
         };
+        let is_quiet =
+            |inner: &Directive| matches!(inner.name.as_str(), "log_not_found" | "access_log");
+        let stars = expression::stars(kind, path).filter(|_| kind.starts_with('~'));
         match kind {
-            "" | "^~" if path.starts_with('/') => {}
+            "=" if one.inner().iter().all(is_quiet) => continue,
+            "" | "^~" | "=" if path.starts_with('/') => {}
             // Named, it is where `try_files` ends: for everything that is no file.
             "" if path.starts_with('@') => {}
-            "~" | "~*" if answers::endings(path).is_some() => {}
-            "~" | "~*" if guard::dotted(path).is_some() => {}
-            "=" if one
-                .inner()
-                .iter()
-                .all(|inner| matches!(inner.name.as_str(), "log_not_found" | "access_log")) =>
-            {
-                continue;
-            }
-            "=" if path.starts_with('/') => {}
+            _ if stars.is_some() => {}
             _ => {
                 let what = format!("`location {}`: write it as a path prefix", one.words.join(" "));
                 sheet.leave(one.line, &what);
                 continue;
             }
         }
-        let is_regex = kind.starts_with('~');
-        let mut globs = if is_regex { answers::endings(path) } else { None };
-        let mut keeps_well_known = false;
-        if let Some((stars, keeps)) = guard::dotted(path).filter(|_| is_regex) {
-            (globs, keeps_well_known) = (Some(vec![stars]), keeps);
-        }
-        let is_named = path.starts_with('@') || globs.is_some();
+        let named = path.starts_with('@');
+        let is_prefix = stars.is_none() && !named;
+        let (globs, keeps_well_known) = stars.unwrap_or_default();
         let place = Place {
-            path: if is_named { String::new() } else { path.to_owned() },
+            path: if is_prefix { path.to_owned() } else { String::new() },
             exact: kind == "=",
-            globs: globs.unwrap_or_default(),
+            globs,
             keeps_well_known,
+            first: kind == "^~",
+            named,
+            line: one.line,
             ..place.clone()
         };
+        if one.inner().iter().any(|inner| inner.name == "internal") {
+            // Only nginx itself goes there.
+            if !place.named {
+                answers::closed(&place, 404, one.line, names);
+            }
+            continue;
+        }
         if one.inner().iter().any(|inner| inner.name == "deny" && inner.word(0) == "all")
             && !one.inner().iter().any(|inner| inner.name == "allow")
         {
@@ -126,10 +157,9 @@ pub fn location(
             sheet.leave(one.line, &format!("`location {path}`: it passes nothing on"));
             continue;
         }
-        let mut all = inherited.to_vec();
-        let own = one.inner().iter().filter(|inner| inner.name != "location").cloned();
-        all.extend(own);
-        location(&place, &all, one.inner(), names, sheet);
+        let own: Vec<Directive> =
+            one.inner().iter().filter(|inner| inner.name != "location").cloned().collect();
+        location(&place, &inherit(inherited, &own), one.inner(), names, sheet);
     }
 }
 
@@ -140,21 +170,8 @@ fn is_of_another_kind(one: &Directive) -> bool {
 
 /// Whether a directive was looked at where files are answered, or is about what is passed on.
 fn is_about_files(one: &Directive) -> bool {
-    const KNOWN: [&str; 13] = [
-        "allow",
-        "deny",
-        "auth_basic",
-        "auth_basic_user_file",
-        "limit_req",
-        "limit_conn",
-        "add_header",
-        "gzip",
-        "gzip_types",
-        "gzip_min_length",
-        "brotli",
-        "zstd",
-        "internal",
-    ];
+    const KNOWN: [&str; 7] =
+        ["add_header", "expires", "gzip", "gzip_types", "gzip_min_length", "brotli", "zstd"];
     let name = one.name.as_str();
     KNOWN.contains(&name)
         || ["proxy_", "grpc_", "fastcgi_", "client_"].iter().any(|begin| name.starts_with(begin))
@@ -183,88 +200,11 @@ fn upgrades(place: &Place, inner: &[Directive], names: &mut Names) -> Vec<String
     hosts
 }
 
-fn service(
-    place: &Place,
-    pass: &Directive,
-    inherited: &[Directive],
-    inner: &[Directive],
-    names: &mut Names,
-    sheet: &mut Sheet,
-) {
-    let url = pass.word(0);
-    let is_grpc = pass.name == "grpc_pass";
-    let bare = ["https://", "http://", "grpcs://", "grpc://"]
-        .iter()
-        .find_map(|scheme| url.strip_prefix(scheme))
-        .unwrap_or(url);
-    let (authority, rest) = match bare.find('/') {
-        Some(at) => (&bare[..at], &bare[at..]),
-        None => (bare, ""),
-    };
-    if url.starts_with("https://") || url.starts_with("grpcs://") {
-        sheet.leave(pass.line, "TLS to an instance: it is spoken to in cleartext");
-    }
-    let wished = match names.upstreams.contains_key(authority) || authority.starts_with('$') {
-        true => authority.trim_start_matches('$'),
-        false => place.hosts.first().map_or("web", String::as_str),
-    };
-    // The same instances for the same hosts at the same path are one service, as when cleartext and
-    // TLS are two servers.
-    let key = format!("{authority} {} {}", place.hosts.join(" "), place.path);
-    let wished = if place.path.len() > 1 && wished != authority {
-        format!("{wished}{}", place.path)
-    } else {
-        wished.to_owned()
-    };
-    let header = format!("service.{}", names.service(&wished, &key));
-    let taker = Taker {
-        header: header.clone(),
-        hosts: place.hosts.clone(),
-        path: place.path.trim_end_matches('/').to_owned(),
-    };
-    names.takers.push(taker);
-    for host in &place.hosts {
-        sheet.gather(&header, "host", host, pass.line);
-    }
-    let path = place.path.trim_end_matches('/');
-    if !path.is_empty() {
-        sheet.gather(&header, "path", path, pass.line);
-    }
-    endpoints(&header, pass, authority, names, sheet);
-    if is_grpc {
-        sheet.set(&header, "protocol", "\"h2c\"", pass.line);
-    }
-    if !rest.is_empty() {
-        // What the location matched is replaced by the path of the URL.
-        if !path.is_empty() {
-            sheet.set(&header, "strip_prefix", &quoted(path), pass.line);
-        }
-        if rest != "/" {
-            sheet.set(&header, "add_prefix", &quoted(rest.trim_end_matches('/')), pass.line);
-        }
-    }
-    let level = Level { own: inner, all: inherited };
-    let guards = level.access(sheet).into_iter().chain(level.users());
-    for (key, value) in guards.collect::<Vec<_>>() {
-        sheet.set(&header, &key, &value, pass.line);
-    }
-    // The innermost word wins, and comes first here.
-    let mut seen = std::collections::BTreeSet::new();
-    for one in inner.iter().chain(inherited.iter().rev()) {
-        let repeats = ["add_header", "proxy_set_header", "limit_req", "limit_conn"];
-        if (repeats.contains(&one.name.as_str()) || seen.insert(one.name.clone()))
-            && !treated(&header, one, names, sheet)
-        {
-            nowhere_known(one, sheet);
-        }
-    }
-}
-
-fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
-    const STRUCTURE: [&str; 25] = [
+/// Names what has no place here.
+pub fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
+    const STRUCTURE: [&str; 24] = [
         "try_files",
         "alias",
-        "expires",
         "server",
         "location",
         "listen",
@@ -289,77 +229,8 @@ fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
         "ssl",
     ];
     if !STRUCTURE.contains(&one.name.as_str()) && !daemon(one, sheet) {
-        let words = if one.block.is_some() { "…".to_owned() } else { one.words.join(" ") };
+        let words = one.words.join(" ") + if one.block.is_some() { " …" } else { "" };
         sheet.leave(one.line, &format!("`{} {words}`", one.name));
-    }
-}
-
-/// How requests are treated; whether this is such a directive.
-fn treated(header: &str, one: &Directive, names: &Names, sheet: &mut Sheet) -> bool {
-    let line = one.line;
-    let time = || quoted(&duration(one.word(0)));
-    match one.name.as_str() {
-        "proxy_connect_timeout" => sheet.set(header, "connect_timeout", &time(), line),
-        "proxy_read_timeout" | "grpc_read_timeout" => {
-            sheet.set(header, "response_timeout", &time(), line);
-            sheet.set(header, "idle_timeout", &time(), line);
-        }
-        "proxy_next_upstream_tries" => {
-            let tries = one.word(0).parse::<u32>().unwrap_or(1).saturating_sub(1);
-            sheet.set(header, "retries", &tries.to_string(), line);
-        }
-        "client_max_body_size" => match one.word(0) {
-            "0" => {}
-            text => sheet.set(header, "max_body", &size(text), line),
-        },
-        "gzip" | "brotli" | "zstd" if one.word(0) == "on" => {
-            sheet.set(header, "compress", "true", line);
-        }
-        "gzip" | "brotli" | "zstd" | "gzip_types" | "gzip_min_length" => {}
-        "add_header" => {
-            let name = format!("{header}.headers.set");
-            let field = format!("{} = {}", quoted(one.word(0)), quoted(one.word(1)));
-            field_of(header, "headers", &field, line, sheet, &name);
-        }
-        "proxy_hide_header" => {
-            let field = one.word(0).to_owned();
-            sheet.gather(&format!("{header}.headers"), "remove", &field, line);
-        }
-        "proxy_set_header" => {
-            let lower = one.word(0).to_ascii_lowercase();
-            if OWN_FIELDS.contains(&lower.as_str()) {
-                return true;
-            }
-            let value = match one.word(1) {
-                "$remote_addr" => "{client}",
-                "$host" | "$http_host" => "{host}",
-                "$scheme" => "{scheme}",
-                "$request_uri" => "{uri}",
-                other => other,
-            };
-            let field = format!("{} = {}", quoted(one.word(0)), quoted(value));
-            let name = format!("{header}.request_headers.set");
-            field_of(header, "request_headers", &field, line, sheet, &name);
-        }
-        "limit_req" | "limit_conn" => {
-            let key = if one.name == "limit_req" { "rate_limit" } else { "max_in_flight" };
-            let Some(text) = guard::limit(one, names) else { return false };
-            sheet.gather(header, key, &text, line);
-        }
-        // By level, above.
-        "allow" | "deny" | "auth_basic" | "auth_basic_user_file" => {}
-        _ => return false,
-    }
-    true
-}
-
-/// A header field; one line for each, because a table of them would hide what is left.
-fn field_of(header: &str, table: &str, field: &str, line: usize, sheet: &mut Sheet, path: &str) {
-    let (name, value) = field.split_once(" = ").unwrap_or((field, ""));
-    if crate::config::keys::find(path).is_some() {
-        sheet.put(&format!("{header}.{table}.set"), name, value);
-    } else {
-        sheet.leave(line, &format!("would be `{field}` in [{path}], which this version lacks"));
     }
 }
 

@@ -10,8 +10,12 @@
 
 mod answers;
 mod convert;
+mod expression;
 mod guard;
 mod location;
+mod passes;
+mod routes;
+mod server;
 mod sheet;
 mod syntax;
 

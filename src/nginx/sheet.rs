@@ -89,16 +89,6 @@ impl Sheet {
         }
     }
 
-    /// Whether a service has a route for all paths, of whatever host.
-    #[must_use]
-    pub fn answers_all(&self, header: &str) -> bool {
-        let all = ("path".to_owned(), "\"/\"".to_owned());
-        let is_all = |lines: &[(String, String)]| {
-            lines.contains(&all) && !lines.iter().any(|(key, _)| key == "host")
-        };
-        self.routes.iter().any(|(of, lines)| of == header && is_all(lines))
-    }
-
     /// Whether there is a certificate.
     #[must_use]
     pub fn has_certificate(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The configurations that people have, and what becomes of them.
 
+mod closed;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -176,7 +178,10 @@ fn cleartext_and_tls_of_one_host_are_one_service() {
     let config = taken(&imported);
     let tls = config.tls.expect("certificates");
     assert_eq!(tls.certificates.len(), 2);
-    assert!(tls.client.is_some_and(|client| client.is_required));
+    // Whoever comes to the other one is not asked.
+    assert!(tls.client.is_some_and(|client| !client.is_required));
+    let needs = |of: usize| config.services[of].settings.client_certificate;
+    assert!(needs(0) && !needs(1), "{}", imported.toml);
     assert_eq!((config.listen.http.len(), config.listen.https.len()), (1, 1));
     assert_eq!(config.services.len(), 2);
 }
@@ -226,7 +231,9 @@ fn files_redirects_and_fixed_answers_are_routes() {
     use crate::edge::files::Missing;
     use crate::edge::rules::Act;
     let imported = import(SITE).expect("good");
-    assert_eq!(imported.left, Vec::<String>::new(), "{}", imported.toml);
+    // Only that whoever connects to the other address comes there, too.
+    let [left] = imported.left.as_slice() else { panic!("{:?}", imported.left) };
+    assert!(left.contains("`listen 127.0.0.1:8080`"), "{left}");
     let config = taken(&imported);
     assert_eq!(config.listen.client_header, "cf-connecting-ip");
     assert!(config.listen.proxy_protocol.is_on("127.0.0.1:8080".parse().expect("an address")));
