@@ -25,6 +25,8 @@ const AT_ONCE: usize = 4;
 const ON_DEMAND_AT_ONCE: usize = 16;
 /// Names on demand, and names refused, that are remembered.
 const REMEMBERED: usize = 10_000;
+/// From one line of the log about such names to the next, in seconds.
+const TOLD_AGAIN: i64 = 10;
 /// How long a refusal holds, in seconds.
 const REFUSED_FOR: i64 = 60;
 /// How long an order may take at all; a DNS record may need minutes to be seen.
@@ -176,7 +178,7 @@ impl Keeper {
             None if self.refused.get(name).is_some_and(|until| *until > now) => {}
             None => {
                 if self.busy() >= ON_DEMAND_AT_ONCE || self.names.len() >= REMEMBERED {
-                    tracing::warn!(name, "too many names on demand: not now");
+                    self.trouble(name, "too many names at a time: not now", now);
                     return;
                 }
                 let mut managed = Managed::new(Signer::Acme, None, now, 0.0);
@@ -185,6 +187,14 @@ impl Keeper {
                 self.names.insert(name.to_owned(), managed);
                 self.order(name);
             }
+        }
+    }
+
+    /// Tells of a trouble with a name on demand, once in a while: visitors bring as many as they like.
+    fn trouble(&mut self, name: &str, trouble: &str, now: i64) {
+        if self.told_trouble.is_none_or(|told| now - told >= TOLD_AGAIN) {
+            self.told_trouble = Some(now);
+            tracing::warn!(name, "no certificate on demand: {trouble}");
         }
     }
 
@@ -199,7 +209,7 @@ impl Keeper {
             }
             Outcome::Refused(name, trouble) => {
                 if let Some(trouble) = trouble {
-                    tracing::warn!(name, "no certificate on demand: {trouble}");
+                    self.trouble(&name, &trouble, now);
                 }
                 self.names.remove(&name);
                 if self.refused.len() >= REMEMBERED {

@@ -116,6 +116,8 @@ pub struct Keeper {
     pub(super) records: HashMap<String, CertificateRecord>,
     /// Names that were refused on demand, and until when.
     pub(super) refused: HashMap<String, i64>,
+    /// When a trouble with names on demand was told last.
+    pub(super) told_trouble: Option<i64>,
     pub(super) jobs: JoinSet<Outcome>,
     configs: mpsc::Receiver<(Config, Files)>,
     asked: mpsc::Receiver<(String, oneshot::Sender<()>)>,
@@ -164,6 +166,7 @@ impl Keeper {
             names: BTreeMap::new(),
             records: records.map(|record| (record.name.clone(), record)).collect(),
             refused: HashMap::new(),
+            told_trouble: None,
             jobs: JoinSet::new(),
             configs,
             asked,

@@ -3,6 +3,9 @@
 //! Labels say what a file would say: they are written as one and read by the same code, so that they
 //! mean the same and are refused in the same words. Containers with the same name of a service (or the
 //! same host and path, when none is said) are its instances; those of one image are one revision.
+//!
+//! Whoever may start containers may deploy by them, and no more: a host of the file is the file's, a host
+//! that one project has is that project's, and what was there first stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,9 +15,12 @@ use super::keys::nearest;
 use super::{Input, Service, parse};
 use crate::model::id::ServiceName;
 use crate::model::labelled::Labelled;
+use crate::routing::table::{HostPattern, Route};
 
 /// What the labels begin with.
 const PREFIX: &str = "switchback.";
+/// What Compose says a container belongs to.
+const PROJECT: &str = "com.docker.compose.project";
 /// What may follow.
 const KNOWN: [&str; 11] = [
     "host",
@@ -37,6 +43,8 @@ pub struct Described {
     pub service: Service,
     /// Its revisions, oldest first.
     pub groups: Vec<Group>,
+    /// The project that began it, if it has one.
+    pub project: Option<String>,
 }
 
 /// Containers of one image.
@@ -50,25 +58,35 @@ pub struct Group {
     pub addresses: BTreeSet<SocketAddr>,
 }
 
-/// What labels say, and what is wrong with them, in sentences.
+/// What labels say, and what is wrong with them, in sentences. The containers come oldest first. What was
+/// described `before` keeps what it has.
 #[must_use]
-pub fn read(containers: &[Labelled], configured: &[Service]) -> (Vec<Described>, Vec<String>) {
+pub fn read(
+    containers: &[Labelled],
+    configured: &[Service],
+    before: &[Described],
+) -> (Vec<Described>, Vec<String>) {
     let mut notes = Vec::new();
-    let mut by_service: BTreeMap<String, Vec<&Labelled>> = BTreeMap::new();
+    let mut by_service: Vec<(String, Vec<&Labelled>)> = Vec::new();
     for container in containers {
         unknown(container, &mut notes);
         match name_of(container) {
-            Ok(name) => by_service.entry(name).or_default().push(container),
+            Ok(name) => match by_service.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, all)) => all.push(container),
+                None => by_service.push((name, vec![container])),
+            },
             Err(note) => notes.push(note),
         }
     }
+    // By age otherwise: that of each one's oldest container.
+    by_service.sort_by_key(|(name, _)| {
+        let known = before.iter().position(|one| one.service.name.as_str() == name);
+        known.unwrap_or(before.len())
+    });
     let mut described: Vec<Described> = Vec::new();
     for (name, containers) in by_service {
-        let taken = || configured.iter().chain(described.iter().map(|other| &other.service));
-        let one = describe(&name, &containers).and_then(|one| match clash(&one, taken()) {
-            Some(note) => Err(note),
-            None => Ok(one),
-        });
+        let one = describe(&name, &containers, &mut notes)
+            .and_then(|one| clash(&one, configured, &described).map_or(Ok(one), Err));
         match one {
             Ok(one) => described.push(one),
             Err(note) => {
@@ -123,9 +141,24 @@ fn name_of(container: &Labelled) -> Result<String, String> {
     })
 }
 
-/// A service of containers, oldest first. The newest one's labels hold for all.
-fn describe(name: &str, containers: &[&Labelled]) -> Result<Described, String> {
+/// A service of containers, oldest first. The newest one's labels hold for all, but for those that say
+/// what leads to them: with those, a new one could take away what an old one is for.
+fn describe(
+    name: &str,
+    containers: &[&Labelled],
+    notes: &mut Vec<String>,
+) -> Result<Described, String> {
     let newest = containers.last().ok_or("there is no container")?;
+    let oldest = containers.first().ok_or("there is no container")?;
+    for container in containers {
+        if ["host", "path"].iter().any(|key| label(container, key) != label(oldest, key)) {
+            notes.push(format!(
+                "container {}: another {PREFIX}host or {PREFIX}path than {}, of the same service, has: \
+                 what that says holds until it is gone",
+                container.name, oldest.name
+            ));
+        }
+    }
     let mut groups: Vec<Group> = Vec::new();
     for container in containers {
         let port = label(container, "port").ok_or(format!(
@@ -168,7 +201,7 @@ fn describe(name: &str, containers: &[&Labelled]) -> Result<Described, String> {
         ("abort", false),
         ("protocol", false),
     ] {
-        if let Some(value) = label(newest, key) {
+        if let Some(value) = label(if many { oldest } else { newest }, key) {
             let value = if many { list(value) } else { quoted(value) };
             text.push_str(&format!("{key} = {value}\n"));
         }
@@ -190,18 +223,40 @@ fn describe(name: &str, containers: &[&Labelled]) -> Result<Described, String> {
         said.join("; ")
     })?;
     let service = parsed.config.services.into_iter().next().ok_or("there is no service")?;
-    Ok(Described { service, groups })
+    Ok(Described { service, groups, project: oldest.labels.get(PROJECT).cloned() })
 }
 
-/// Why a service cannot be beside others.
-fn clash<'a>(one: &Described, others: impl Iterator<Item = &'a Service>) -> Option<String> {
-    for other in others {
-        if other.name == one.service.name {
-            let name = &other.name;
+/// Why a service cannot be beside others: those of the file, and others of labels.
+fn clash(one: &Described, configured: &[Service], described: &[Described]) -> Option<String> {
+    let beside = described.iter().map(|other| (&other.service, Some(&other.project)));
+    for (other, project) in configured.iter().map(|other| (other, None)).chain(beside) {
+        let name = &other.name;
+        if *name == one.service.name {
             return Some(format!("a service {name} is there already: say another {PREFIX}service"));
         }
-        if let Some(route) = one.service.routes.iter().find(|route| other.routes.contains(route)) {
-            return Some(format!("requests for {route} lead to {} already", other.name));
+        for route in &one.service.routes {
+            if other.routes.contains(route) {
+                return Some(format!("requests for {route} lead to {name} already"));
+            }
+            // Whose a host is, whose are all its paths: one of them could be the login.
+            let is_same_host = |other: &&Route| other.host == route.host;
+            if route.host == HostPattern::Any || !other.routes.iter().any(|o| is_same_host(&o)) {
+                continue;
+            }
+            match project {
+                None => {
+                    return Some(format!(
+                        "the host of {route} is that of {name} in the file, and so are its paths: \
+                         write it there"
+                    ));
+                }
+                Some(project) if *project != one.project => {
+                    return Some(format!(
+                        "the host of {route} is that of {name}, of another project, and so are its paths"
+                    ));
+                }
+                Some(_) => {}
+            }
         }
     }
     None
@@ -247,7 +302,7 @@ mod tests {
             container("a-web-2", "web:1", 3, WEB),
             container("b-web-1", "web:2", 4, &newer),
         ];
-        let (described, notes) = read(&all, &[]);
+        let (described, notes) = read(&all, &[], &[]);
         assert_eq!(notes, Vec::<String>::new());
         let [shop] = described.as_slice() else { panic!("one service: {described:?}") };
         assert_eq!(shop.service.name.as_str(), "shop-example-com");
@@ -279,7 +334,7 @@ mod tests {
             container("twin", "x", 6, &[("host", "good"), ("port", "1"), ("service", "twin")]),
             homeless,
         ];
-        let (described, notes) = read(&all, &[]);
+        let (described, notes) = read(&all, &[], &[]);
         assert_eq!(described.len(), 1, "{notes:?}");
         let has = |words: &[&str]| {
             let found = notes.iter().any(|note| words.iter().all(|word| note.contains(word)));
@@ -295,7 +350,57 @@ mod tests {
         assert_eq!(notes.len(), 7);
         // The file comes first.
         let configured: Vec<Service> = described.into_iter().map(|one| one.service).collect();
-        let (none, notes) = read(&all[..1], &configured);
+        let (none, notes) = read(&all[..1], &configured, &[]);
         assert!(none.is_empty() && notes.iter().any(|note| note.contains("is there already")));
+    }
+
+    /// Whoever may start a container may deploy by it, and not take what others have.
+    #[test]
+    fn a_host_stays_with_whose_it_is() {
+        let of = |mut container: Labelled, project: &str| {
+            container.labels.insert(PROJECT.to_owned(), project.to_owned());
+            container
+        };
+        let labels = |host: &'static str, path: &'static str, service: &'static str| {
+            let mut labels = vec![("host", host), ("port", "80"), ("service", service)];
+            if !path.is_empty() {
+                labels.push(("path", path));
+            }
+            labels
+        };
+        let shop =
+            of(container("shop-1", "shop:1", 1, &labels("shop.example", "", "shop")), "shop");
+        let names = |described: &[Described]| -> Vec<String> {
+            described.iter().map(|one| one.service.name.to_string()).collect()
+        };
+        // By a name that comes first in the alphabet, by a path of the host, by the same host twice.
+        for (path, service) in [("", "aaa"), ("/login", "aaa"), ("/login", "zzz")] {
+            let evil = container("evil", "evil:1", 2, &labels("shop.example", path, service));
+            let all = [shop.clone(), of(evil, "evil")];
+            let (described, notes) = read(&all, &[], &[]);
+            assert_eq!(names(&described), ["shop"], "{path} {service}");
+            assert!(notes.iter().any(|note| note.contains("labels of evil: ")), "{notes:?}");
+            // Also when the shop's container was made anew, and is the younger one.
+            let mut newer = shop.clone();
+            newer.created = 9;
+            let (again, _) = read(&[all[1].clone(), newer], &[], &described);
+            assert_eq!(names(&again), ["shop"], "{path} {service}");
+            // Nor is the file's host a label's.
+            let file = vec![described[0].service.clone()];
+            let (none, notes) = read(&all[1..], &file, &[]);
+            assert_eq!(names(&none), Vec::<String>::new(), "{notes:?}");
+        }
+        // Within a project a host has many services.
+        let api = of(container("api", "api:1", 2, &labels("shop.example", "/api", "api")), "shop");
+        let (described, notes) = read(&[shop.clone(), api], &[], &[]);
+        assert_eq!((names(&described), notes), (vec!["shop".into(), "api".into()], vec![]));
+        // A revision says how it is released, and not what it is for.
+        let mut more = labels("evil.example", "", "shop");
+        more.push(("bake", "2m"));
+        let (described, notes) = read(&[shop, container("two", "shop:2", 3, &more)], &[], &[]);
+        let [one] = described.as_slice() else { panic!("{notes:?}") };
+        assert_eq!((one.groups.len(), one.service.plan.bake.as_secs()), (2, 120));
+        assert_eq!(one.service.routes[0].to_string(), "shop.example");
+        assert!(notes[0].contains("until it is gone"), "{notes:?}");
     }
 }

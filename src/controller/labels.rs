@@ -32,7 +32,7 @@ pub(super) struct Labels {
 impl Labels {
     /// Takes containers in.
     pub fn take(&mut self, containers: &[Labelled], configured: &[ServiceConfig]) {
-        let (described, notes) = labels::read(containers, configured);
+        let (described, notes) = labels::read(containers, configured, &self.described);
         for note in notes.iter().filter(|note| !self.notes.contains(note)) {
             tracing::warn!("{note}");
         }
