@@ -103,9 +103,8 @@ impl Rollout {
             let phase = self.phase.as_str();
             Err(Refusal { verb: command.verb(), phase, service_state, advice })
         };
-        let is_last = self.phase.step().is_none_or(|step| self.plan.steps.is_last(step));
         match command {
-            Command::Promote { full: true } if self.rolls() && !is_last => refuse(
+            Command::Promote { full: true } if self.wanted() < self.plan.instances => refuse(
                 "not all of its instances run",
                 "`switchback promote` without --full goes on to the next one",
             ),

@@ -338,20 +338,14 @@ class Judge:
 
     def check(self, who, told, records):
         for vector, number, now in self.pinned(who, told, records):
-            expected = vector.pinned.get(who, vector.pinned["switchback"])
-            otherwise = f"{who} said {now!r}, pinned is {expected!r}"
-            if who == "switchback":
-                if now != expected:
-                    self.doubts.append((number, otherwise))
-                continue
-            # A peer may change its mind with its next patch, or with its timing. It matters when it then
-            # refuses, or reads otherwise, what we forward.
-            kind = difference(vector.pinned["switchback"], now)
-            self.notes[f"{who}, {kind}"] += 1
-            if kind in NEED_A_REASON and not vector.why:
-                self.doubts.append((number, f"{otherwise}: {kind}, and there is no `why`"))
-            elif now != expected:
-                print(f"{vector.name}: {otherwise}")
+            expected = vector.pinned.get(who, vector.pinned["switchback"]).split("\n")
+            if now not in expected:
+                self.doubts.append((number, f"{who} said {now!r}, pinned is {' or '.join(map(repr, expected))}"))
+            if who != "switchback":
+                kinds = [difference(vector.pinned["switchback"], one) for one in expected]
+                self.notes[f"{who}, {' or '.join(kinds)}"] += 1
+                if any(kind in NEED_A_REASON for kind in kinds) and not vector.why:
+                    self.complain(number, f"{who} is pinned with {kinds!r} and no `why`")
 
 
 def same_target(record, line, target):
@@ -434,6 +428,8 @@ async def play(scene, judge, arguments, everything, known, only, pace):
     if arguments.record:
         for who, (their_told, records) in everyone.items():
             for vector, _, now in judge.pinned(who, their_told, records):
+                if now in vector.pinned.get(who, "").split("\n"):
+                    continue
                 vector.pinned[who] = now
                 if who != "switchback" and now == vector.pinned["switchback"]:
                     del vector.pinned[who]

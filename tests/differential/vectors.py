@@ -5,7 +5,7 @@
     open                    it is no whole request on purpose: nothing ends it, and nothing is awaited
     switchback STATUS … < REQUEST | REQUEST
     nginx …                 the same for the peers, when it is not what we say
-    haproxy …
+    haproxy …               more than once when it is now this, now that
     why …                   where a peer forwards what we refuse, or something else: which is right
 
 Those in `http2.txt` are described in `frames.py`. `$G` and `$P` begin a GET and a POST with a host; `$Y9000` is as many letters.
@@ -63,7 +63,8 @@ def read():
             elif word == "why":
                 found[-1].why = rest
             elif word in WHO:
-                found[-1].pinned[word] = rest
+                # Several lines: one of them, as its reads fall.
+                found[-1].pinned[word] = "\n".join(filter(None, (found[-1].pinned.get(word), rest)))
             elif line and not line.startswith("#"):
                 found[-1].source.append(line)
                 if word == "send":
@@ -82,7 +83,7 @@ def write(vectors):
         parts = []
         for one in (one for one in vectors if one.file == path.stem):
             lines = [f"[{one.name}]", *one.source]
-            lines += [f"{who} {one.pinned[who]}" for who in WHO if who in one.pinned]
+            lines += [f"{who} {said}" for who in WHO if who in one.pinned for said in one.pinned[who].split("\n")]
             parts.append("\n".join(lines + [f"why {one.why}"] * bool(one.why)))
         path.write_text(heading + "\n\n".join(parts) + "\n")
 

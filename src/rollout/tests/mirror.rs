@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rollout::command::Command;
+use crate::rollout::strategy::Strategy;
 
 #[test]
 fn copies_come_before_the_first_visitor() {
@@ -50,6 +51,14 @@ fn copies_come_before_the_first_visitor() {
     for command in [Command::Pause, Command::Resume, Command::Weight(percent(5))] {
         let said = mirroring().admit(command).expect_err("there is no weight yet").to_string();
         assert!(said.contains("`switchback promote` skips it"), "{said}");
+    }
+    // Where instances are exchanged one by one, the others are missing.
+    for (instances, is_whole) in [(4, false), (1, true)] {
+        let plan = Plan { strategy: Strategy::Rolling, ..plan.clone() }.carried_out(instances);
+        let checkpoint = Checkpoint { stable: three, plan, ..checkpoint(Phase::Mirroring) };
+        let rollout = Rollout::resume(checkpoint, Moment(0)).0;
+        let admitted = rollout.admit(Command::Promote { full: true });
+        assert_eq!(admitted.is_ok(), is_whole, "{instances}: {admitted:?}");
     }
     // A disk that does not take it is no reason to wait with copies.
     let mut rollout = begin(Kind::Canary, three, Phase::Probing).0;

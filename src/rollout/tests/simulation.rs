@@ -12,7 +12,7 @@ use super::*;
 use crate::rollout::command::Command;
 
 const SEEDS: u64 = 256;
-const EVENTS: u32 = 2_000;
+const EVENTS: u32 = 3_200;
 /// How many lines of a failing seed's trace are shown.
 const TRACE: usize = 60;
 
@@ -32,9 +32,9 @@ fn no_seed_breaks_the_law() {
     let [ended, promoted, forgotten] = all;
     // A simulator in which nothing ever happens proves nothing.
     println!("{ended} rollouts ended, {promoted} of them promoted, {forgotten} returns forgotten");
-    assert!(u64::from(promoted) > 3 * SEEDS, "only {promoted} promoted");
+    assert!(u64::from(promoted) > 4 * SEEDS, "only {promoted} promoted");
     assert!(u64::from(ended - promoted) > 4 * SEEDS, "only {} went back", ended - promoted);
-    assert!(u64::from(forgotten) > SEEDS / 16, "only {forgotten} returns were forgotten");
+    assert!(u64::from(forgotten) > SEEDS / 8, "only {forgotten} returns were forgotten");
 }
 
 /// What was done, told when the seed fails.

@@ -242,15 +242,15 @@ impl DockerRuntime {
         self.remove(&id.0).await
     }
 
-    /// Runs a command in a container and gives what it prints. Ends with an error when the command
-    /// fails or takes too long; a command that takes too long goes on in its container.
-    pub async fn run_in(
+    /// A command that can be begun in a container: the engine, the command's id there, its program.
+    async fn prepare(
         &self,
         instance: &InstanceId,
         command: &[String],
-        within: Duration,
-    ) -> Result<Flow, RuntimeError> {
+        is_fed: bool,
+    ) -> Result<(Docker, String, String), RuntimeError> {
         let config = ExecConfig {
+            attach_stdin: Some(is_fed),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             cmd: Some(command.to_vec()),
@@ -259,8 +259,19 @@ impl DockerRuntime {
         let id = instance.0.to_string();
         let create = |docker: Docker| async move { docker.create_exec(&id, config).await };
         let exec = self.client.call("preparing a command", ANSWER, create).await?.id;
-        let docker = self.client.engine().await?;
         let program = command.first().cloned().unwrap_or_default();
+        Ok((self.client.engine().await?, exec, program))
+    }
+
+    /// Runs a command in a container and gives what it prints. Ends with an error when the command
+    /// fails or takes too long; a command that takes too long goes on in its container.
+    pub async fn run_in(
+        &self,
+        instance: &InstanceId,
+        command: &[String],
+        within: Duration,
+    ) -> Result<Flow, RuntimeError> {
+        let (docker, exec, program) = self.prepare(instance, command, false).await?;
         Ok(flow(move |sender| async move {
             let ran = timeout(within, ran(&docker, &exec, &sender)).await;
             let trouble = match ran {
@@ -281,18 +292,7 @@ impl DockerRuntime {
         input: Flow,
         within: Duration,
     ) -> Result<(), RuntimeError> {
-        let config = ExecConfig {
-            attach_stdin: Some(true),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command.to_vec()),
-            ..ExecConfig::default()
-        };
-        let id = instance.0.to_string();
-        let create = |docker: Docker| async move { docker.create_exec(&id, config).await };
-        let exec = self.client.call("preparing a command", ANSWER, create).await?.id;
-        let docker = self.client.engine().await?;
-        let program = command.first().cloned().unwrap_or_default();
+        let (docker, exec, program) = self.prepare(instance, command, true).await?;
         let trouble = match timeout(within, fed(&docker, &exec, input)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(trouble)) => format!("{program} {trouble}"),
