@@ -12,6 +12,7 @@ mod edge;
 mod failures;
 mod files;
 mod gate;
+mod gathered;
 mod killed;
 mod life;
 mod lines;
