@@ -35,6 +35,7 @@ fn asked(service: &Service, method: &str, host: &str, path: &str, from: &str) ->
         secure: true,
         request_id: &id,
         user: None,
+        certificate: false,
     };
     let rule = policy.rule(&facts, &HeaderMap::new());
     if let Err(reply) = rule.admit(&facts, &HeaderMap::new(), 443, Instant::now()) {
