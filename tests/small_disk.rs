@@ -28,7 +28,7 @@ fn volumes(host: &DockerHost) -> Vec<String> {
 fn fill(small: &SmallEngine, but: u64) {
     let filler = small.data().join("filler");
     let _none = fs::remove_file(&filler);
-    let disk = rustix::fs::statvfs(&small.data()).unwrap();
+    let disk = rustix::fs::statvfs(small.data()).unwrap();
     let filled = (disk.f_bavail * disk.f_frsize).checked_sub(but).expect("a disk with room");
     fs::write(&filler, vec![7; usize::try_from(filled).unwrap()]).unwrap();
 }

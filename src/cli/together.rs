@@ -30,6 +30,9 @@ async fn go_back(
         console
             .talk(format!("{name}: back to revision {}   rollout {}", one.revision, one.rollout));
     }
+    for name in request.services.iter().filter(|name| !accepted.services.contains_key(*name)) {
+        console.talk(format!("{name}: has returned before, and stays"));
+    }
     to_the_end(client, console, accepted, false).await
 }
 

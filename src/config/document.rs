@@ -217,7 +217,7 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
             let path: Vec<String> = prefix.iter().cloned().chain([key.name.to_owned()]).collect();
             match key.shape {
                 Shape::Table(inner) | Shape::Optional(inner) | Shape::Short(inner, _) => {
-                    walk(&path, inner, found)
+                    walk(&path, inner, found);
                 }
                 shape if shape.fits_a_variable() => found.push((path, key)),
                 _ => {}

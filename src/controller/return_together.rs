@@ -51,14 +51,14 @@ impl Driver {
         let subjects: Vec<_> =
             wanted.filter_map(|(name, to)| self.to_archive(name, (*to)?)).collect();
         let (Some(archivist), false) = (self.archivist.clone(), subjects.is_empty()) else {
-            return self.return_all(services, answer);
+            return self.return_all(&services, answer);
         };
         let told = Listener::default();
         if formers.iter().all(|(name, to)| self.is_warm(name, *to)) {
             for (subject, note) in subjects {
                 self.archive(archivist.clone(), vec![(subject, note)], told.clone(), None);
             }
-            return self.return_all(services, answer);
+            return self.return_all(&services, answer);
         }
         for name in &services {
             if let Some(service) = self.services.get_mut(name) {
@@ -157,9 +157,9 @@ impl Driver {
     }
 
     /// Takes canaries back where rollouts are under way, and begins a return of each of the others.
-    pub(super) fn return_all(&mut self, services: BTreeSet<ServiceName>, answer: TogetherAnswer) {
+    pub(super) fn return_all(&mut self, services: &BTreeSet<ServiceName>, answer: TogetherAnswer) {
         // Much may have happened while a checkpoint was archived.
-        let admitted = self.admit_return(&services);
+        let admitted = self.admit_return(services);
         let (joined, formers) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => {

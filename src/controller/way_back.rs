@@ -161,7 +161,7 @@ impl Driver {
                 for name in &services {
                     self.is_prepared(name);
                 }
-                self.return_all(services, answer);
+                self.return_all(&services, answer);
             }
         }
     }
