@@ -194,14 +194,10 @@ fn is_host(host: &str) -> bool {
             Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => port,
             _ => return false,
         },
-        None => {
-            let length = host.bytes().take_while(|byte| IN_NAMES[usize::from(*byte)]).count();
-            let (name, port) = host.split_at(length);
-            if !is_name(name) {
-                return false;
-            }
-            port
-        }
+        None => match name(host) {
+            Some(length) => &host[length..],
+            None => return false,
+        },
     };
     match port.strip_prefix(':') {
         None => port.is_empty(),
@@ -223,14 +219,15 @@ const IN_NAMES: [bool; 256] = {
     table
 };
 
-/// Labels between single dots; a dot may end it. Of the right bytes it is already.
-fn is_name(name: &str) -> bool {
-    let (mut before, mut good) = (b'.', !name.is_empty() && name.len() <= LONGEST_HOST);
-    for byte in name.bytes() {
+/// Bytes of the name that a host begins with: labels between single dots; a dot may end it.
+fn name(host: &str) -> Option<usize> {
+    let (mut before, mut good, mut length) = (b'.', true, 0);
+    for byte in host.bytes().take_while(|byte| IN_NAMES[usize::from(*byte)]) {
         good &= byte != b'.' || before != b'.';
         before = byte;
+        length += 1;
     }
-    good
+    (good && (1..=LONGEST_HOST).contains(&length)).then_some(length)
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ pub mod listener;
 mod logged;
 mod memory;
 mod mirror;
+mod names;
 mod observation;
 mod ongoing;
 mod page;
