@@ -328,6 +328,7 @@ fn proxy_settings(
         },
         revision_header: false,
         log: None,
+        spool: proxy::spool::Spool::new(config.state.dir.clone(), limits.buffer_disk),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::work::{measured, weigh_idle};
 use crate::{Options, Result};
 
 /// Each with its file and how many ask for it at a time.
-const FILES: [(&str, &str, u32); 3] = [
+const FILES: [(&str, &str, u32); 4] = [
+    ("a file of 1 KiB", "small.bin", 16),
     ("a file of 64 KiB", "medium.bin", 16),
     ("a file of 1 MiB", "large.bin", 8),
     // A tenth of it is left.
@@ -33,6 +34,7 @@ pub fn measure(options: &Options, site: &Site, report: &mut Report) -> Result<()
     }
     page.truncate(64 * 1024);
     for (name, bytes) in [
+        ("small.bin", vec![b'x'; 1024]),
         ("medium.bin", vec![b'x'; 64 * 1024]),
         ("large.bin", vec![b'x'; 1024 * 1024]),
         ("page.html", page.into_bytes()),

@@ -8,6 +8,7 @@ use super::reader::Section;
 use super::service::Read;
 use super::tls::Challenge;
 use super::{Announced, Config};
+use crate::edge::rules::RouteSpec;
 use crate::model::id::ServiceName;
 use crate::routing::table::{HostPattern, Route};
 
@@ -66,7 +67,10 @@ fn routes(top: &Section<'_>, services: &[Read]) {
 fn certificates(config: &Config, top: &Section<'_>, services: &[Read]) {
     let asks = config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
     for read in services.iter().filter(|_| !asks) {
-        if read.service.settings.client_certificate {
+        let by_route = |route: &RouteSpec| route.rules.access.certificate;
+        if read.service.settings.client_certificate
+            || read.service.policy.routes.iter().any(by_route)
+        {
             let title = format!(
                 "[service.{}] requires client certificates, and nobody is asked for one",
                 read.service.name

@@ -107,6 +107,7 @@ fn read_listen(section: &Section<'_>, context: Context<'_>) -> Listen {
         max_connections_per_address: count("max_connections_per_address") as u32,
         max_age: section.time_limit("max_age"),
         memory: Some(section.size("memory").value).filter(|bytes| *bytes > 0),
+        buffer_disk: section.size("buffer_disk").value,
     };
     let https = values(https);
     let proxy_protocol = read_announced(section);

@@ -387,6 +387,12 @@ const SERVICE_OWN: &[Key] = &[
         "Bytes of a request's body; more are answered 413. 0 is any number.",
     ),
     key(
+        "buffer_requests",
+        Size,
+        "0",
+        "So many bytes of a request's body are read before an instance is asked for, so that slow uploads hold up none; more goes on as it comes. 0 is off.",
+    ),
+    key(
         "retries",
         Integer(0, 10),
         "1",

@@ -132,4 +132,10 @@ pub const LISTEN: &[Key] = &[
         "0",
         "Memory that we may use; at 85% idle connections are closed and time limits on clients halved, at 95% requests are answered 503. 0 is what the machine or the container has.",
     ),
+    key(
+        "buffer_disk",
+        Size,
+        r#""1GiB""#,
+        "Bytes in the state directory for request bodies that `buffer_requests` reads in advance; when they are taken, bodies go on as they come.",
+    ),
 ];

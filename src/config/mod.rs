@@ -197,6 +197,8 @@ pub struct Limits {
     pub max_age: Duration,
     /// Bytes of memory that we may use; `None` is what there is.
     pub memory: Option<u64>,
+    /// Bytes on disk for request bodies that are read in advance.
+    pub buffer_disk: u64,
 }
 
 /// `[admin]`.

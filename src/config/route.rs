@@ -27,6 +27,7 @@ pub(super) fn read(section: &Section<'_>, base: &Rules, context: Context<'_>) ->
     rules.times.idle = time("idle_timeout");
     rules.times.retries = section.integer("retries").map(|found| found.value as u32);
     rules.act = read_act(section, context);
+    rules.access.certificate = section.choice("client_certificate") == "required";
     let own_limits = ["rate_limit", "max_in_flight", "limits_exempt"]
         .iter()
         .any(|name| section.written(name).is_some());

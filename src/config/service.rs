@@ -368,6 +368,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
             0 => u64::MAX,
             bytes => bytes,
         },
+        buffer_requests: section.size("buffer_requests").value,
         retries: section.integer("retries").map_or(0, |found| found.value as u32),
         affinity: affinity.map_or(Affinity::None, |found| found.value),
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),

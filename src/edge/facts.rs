@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub uri: &'a Uri,
     /// Whether the client's connection is encrypted, here or at a trusted proxy.
     pub secure: bool,
+    /// Whether the client has shown a certificate that is good.
+    pub certificate: bool,
     /// The request's id.
     pub request_id: &'a HeaderValue,
     /// Who the client has shown to be.
@@ -31,6 +33,7 @@ pub struct Kept {
     method: Method,
     uri: Uri,
     secure: bool,
+    certificate: bool,
     request_id: HeaderValue,
     /// Who the client has shown to be.
     pub user: Option<String>,
@@ -46,6 +49,7 @@ impl Kept {
             method: &self.method,
             uri: &self.uri,
             secure: self.secure,
+            certificate: self.certificate,
             request_id: &self.request_id,
             user: self.user.as_deref(),
         }
@@ -62,6 +66,7 @@ impl<'a> Facts<'a> {
             method: self.method.clone(),
             uri: self.uri.clone(),
             secure: self.secure,
+            certificate: self.certificate,
             request_id: self.request_id.clone(),
             user: self.user.map(str::to_owned),
         }
@@ -104,6 +109,7 @@ pub(super) fn facts(text: &str) -> Facts<'static> {
         method: Method::GET,
         uri: format!("/{target}").parse().expect("a target"),
         secure: false,
+        certificate: false,
         request_id: HeaderValue::from_static("id-1"),
         user: None,
     };

@@ -223,6 +223,9 @@ impl Rule {
         if let Some(location) = self.to_canonical(facts) {
             return Err(Box::new(Reply::redirect(StatusCode::PERMANENT_REDIRECT, location)));
         }
+        if rules.access.certificate && !facts.certificate {
+            return Err(Box::new(Reply::of(StatusCode::FORBIDDEN)));
+        }
         let methods = &rules.access.methods;
         if !methods.is_empty() && !methods.contains(facts.method) {
             let allow: Vec<&str> = methods.iter().map(http::Method::as_str).collect();

@@ -114,6 +114,8 @@ pub struct Access {
     pub deny: AddressSet,
     /// Only by these methods, if any is given.
     pub methods: Vec<Method>,
+    /// Only with a certificate.
+    pub certificate: bool,
 }
 
 impl Access {

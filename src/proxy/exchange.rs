@@ -210,6 +210,11 @@ impl Exchange {
         self.enter(Stage::Claiming);
     }
 
+    /// The request's body is read before an instance is asked for.
+    pub fn gathers(&self) {
+        self.enter(Stage::Uploading);
+    }
+
     fn enter(&self, stage: Stage) {
         self.stage.set(stage);
         self.touched.set(self.clock.now());

@@ -24,6 +24,7 @@ use super::dial::{dial, multiplex};
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Fired, Held};
 use super::gate::{self, Passed};
+use super::gather::gather;
 use super::mirror;
 use super::observation::{Kind, Part, Subject};
 use super::ongoing::Ongoing;
@@ -140,6 +141,12 @@ pub async fn forward(
     ongoing: &Ongoing,
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
+    let ahead = route.service().settings.buffer_requests;
+    if ahead > 0 {
+        Box::pin(gather(&worker.settings.spool, &mut parcel, exchange, ahead)).await?;
+        // It may have taken long.
+        route = reload(worker, &route).unwrap_or(route);
+    }
     let mut side = choice.side(route.service());
     // By the path that the client asked for, whatever the instance is asked for.
     let subject = subject(&route, choice, &parcel);

@@ -264,6 +264,7 @@ fn facts<'a>(connection: &Downstream, head: &'a Parts, arrival: &Arrival<'a>) ->
         method: &head.method,
         uri: &head.uri,
         secure: connection.secure || connection.trusted && said(),
+        certificate: connection.certificate.is_some(),
         request_id: arrival.request_id,
         user: None,
     }

@@ -39,6 +39,7 @@ mod forward;
 mod forward_auth;
 pub mod forwarded;
 mod gate;
+mod gather;
 mod handler;
 mod headers;
 pub mod ids;
@@ -59,6 +60,7 @@ mod refusals;
 mod route;
 mod shield;
 mod slots;
+pub mod spool;
 mod tcp;
 pub mod tester;
 pub mod tls;
@@ -82,6 +84,7 @@ use self::admission::Admission;
 use self::forwarded::Believed;
 use self::limits::Limits;
 use self::listener::{BindError, Held, Shared, listen};
+use self::spool::Spool;
 use self::tls::Certificates;
 use self::worker::{Command, Entrance, Spoken, Start};
 use crate::edge::addresses::AddressSet;
@@ -121,6 +124,8 @@ pub struct Settings {
     pub revision_header: bool,
     /// Where requests are written down, if they are.
     pub log: Option<AccessLog>,
+    /// Where request bodies lie that are read in advance.
+    pub spool: Arc<Spool>,
 }
 
 /// A running proxy. Dropped, it ends at once.

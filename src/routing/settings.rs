@@ -16,6 +16,8 @@ pub struct ServiceSettings {
     pub idle_timeout: Duration,
     /// Bytes of a request's body; more are refused with 413. [`u64::MAX`] is no limit.
     pub max_body: u64,
+    /// Bytes of a request's body that are read before an instance is asked for; 0 is none.
+    pub buffer_requests: u64,
     /// How many more endpoints a request may be tried on.
     pub retries: u32,
     /// What keeps a user on one side.
@@ -61,6 +63,7 @@ impl Default for ServiceSettings {
             response_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
             max_body: u64::MAX,
+            buffer_requests: 0,
             retries: 1,
             affinity: Affinity::None,
             errors: ErrorRule::default(),

@@ -215,6 +215,12 @@ pub(super) const ROUTE_OWN: &[Key] = &[
         "Parameters of the query that this route is for, with stars; of a list one must fit.",
     ),
     key(
+        "client_certificate",
+        Choice(&["any", "required"]),
+        r#""any""#,
+        "\"required\" refuses requests without a verified client certificate (403), where the service takes any; needs `tls.client_auth`.",
+    ),
+    key(
         "service",
         Text,
         "",

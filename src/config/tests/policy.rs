@@ -117,6 +117,7 @@ fn a_route_says_only_what_differs() {
         method: &Method::POST,
         uri: &uri,
         secure: true,
+        certificate: false,
         request_id: &request_id,
         user: None,
     };

@@ -34,6 +34,7 @@ fn who_may_come() {
         allow: allow.map(set),
         deny: set(deny),
         methods: Vec::new(),
+        certificate: false,
     };
     for (access, admitted) in [
         (access(None, &[]), true),

@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::wire::Reader;
+use crate::proxy::gather::Gathered;
 
 /// A client's request body.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum ClientBody {
     /// By HTTP/3.
     #[cfg(feature = "http3")]
     Http3(Box<super::http3::Upload>),
+    /// Any of these, read in advance.
+    Gathered(Box<Gathered>),
 }
 
 /// Why a client's body ends before its end.
@@ -59,6 +62,7 @@ impl Body for ClientBody {
                 .map(|frame| frame.map(|frame| frame.map_err(UploadError::Http2))),
             #[cfg(feature = "http3")]
             Self::Http3(upload) => Pin::new(upload).poll_frame(context),
+            Self::Gathered(gathered) => gathered.poll_frame(context),
         }
     }
 
@@ -69,6 +73,7 @@ impl Body for ClientBody {
             Self::Http2(incoming) => incoming.is_end_stream(),
             #[cfg(feature = "http3")]
             Self::Http3(upload) => upload.is_end_stream(),
+            Self::Gathered(gathered) => gathered.is_end_stream(),
         }
     }
 
@@ -81,6 +86,7 @@ impl Body for ClientBody {
             Self::Http2(incoming) => incoming.size_hint(),
             #[cfg(feature = "http3")]
             Self::Http3(upload) => upload.size_hint(),
+            Self::Gathered(gathered) => gathered.size_hint(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A file on its way to a client, piece by piece.
+//! A file on its way to a client: what is small as a whole, the rest piece by piece. What the kernel has
+//! in memory is read by the worker itself, what it has not by a thread that may wait for a disk.
 //!
 //! An open file is a thing of which a machine has few: there are at most [`MOST`] of them on a worker,
 //! and one whose client takes nothing is closed after as long as any client may stall; when somebody
@@ -6,9 +7,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
+use std::future::Future as _;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,13 +20,13 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::task::JoinHandle;
 
-use super::open::{Opened, SMALL};
+use super::cached::{Cached, Not, PIECE};
+use super::open::Opened;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::clock::{Clock, Tick, ticks};
 use crate::proxy::error::BodyError;
 use crate::proxy::places::{Place, Places};
 use crate::proxy::slots::Slots;
-use crate::proxy::worker::Worker;
 
 /// Files that a worker may have open.
 pub const MOST: usize = if cfg!(test) { 64 } else { 1024 };
@@ -35,7 +37,14 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct OpenFiles {
     places: Places,
-    list: Rc<RefCell<Slots<Rc<Open>>>>,
+    shared: Rc<Shared>,
+}
+
+/// What those who send files know of one another.
+#[derive(Debug, Default)]
+struct Shared {
+    list: RefCell<Slots<Rc<Open>>>,
+    cached: Cached,
 }
 
 #[derive(Debug)]
@@ -54,7 +63,7 @@ impl Open {
 
 impl Default for OpenFiles {
     fn default() -> Self {
-        Self { places: Places::new(MOST), list: Rc::default() }
+        Self { places: Places::new(MOST), shared: Rc::default() }
     }
 }
 
@@ -63,7 +72,7 @@ impl OpenFiles {
     /// its own: a few clients that take nothing must not keep everybody else from every file.
     pub fn enter(&self, now: Tick) -> Option<Place> {
         self.places.enter().or_else(|| {
-            let list = self.list.borrow();
+            let list = self.shared.list.borrow();
             let longest = list.iter().filter(|open| open.is_open()).min_by_key(|o| o.touched.get());
             let longest =
                 longest.filter(|open| now.saturating_sub(open.touched.get()) >= ticks(LEFT_ALONE));
@@ -74,30 +83,79 @@ impl OpenFiles {
 
     /// Closes those that nobody took anything of for so many ticks.
     pub fn tick(&self, now: Tick, patience: Tick) {
-        for open in self.list.borrow().iter() {
+        for open in self.shared.list.borrow().iter() {
             if now.saturating_sub(open.touched.get()) >= patience {
                 open.file.borrow_mut().take();
             }
         }
+        self.shared.cached.tick(now);
+    }
+
+    /// What is known of the kernel's caches.
+    pub fn cached(&self) -> &Cached {
+        &self.shared.cached
     }
 }
 
-/// So many bytes of a file, from there on.
-pub fn part(worker: &Worker, opened: Opened, from: u64, length: u64, place: Place) -> ResponseBody {
+/// So many bytes of a file, from there on. What is small is here before it is announced: errors are
+/// those of reading it.
+///
+/// Cancel safety: may be dropped at any time.
+pub async fn part(
+    files: &OpenFiles,
+    clock: &Clock,
+    opened: Opened,
+    (from, length): (u64, u64),
+    place: Place,
+) -> io::Result<ResponseBody> {
     if let Some(whole) = &opened.whole {
         // Within: they were counted by what is here.
         let (from, length) = (from as usize, length as usize);
-        return ResponseBody::full(whole.slice(from..from + length));
+        return Ok(ResponseBody::full(whole.slice(from..from + length)));
+    }
+    let (mut file, mut asks) = (opened.file, opened.local.is_some());
+    if length <= PIECE as u64 {
+        let length = length as usize;
+        if asks {
+            match files.shared.cached.read(&file, from, length) {
+                Ok(bytes) if bytes.len() == length => {
+                    if files.shared.cached.is_turn_over() {
+                        tokio::task::yield_now().await;
+                    }
+                    return Ok(ResponseBody::Full(bytes));
+                }
+                Err(Not::Ever) => asks = false,
+                Ok(_) | Err(Not::Now) => {}
+            }
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            let read = file.read_exact_at(&mut bytes, from);
+            (file, read.map(|()| bytes))
+        });
+        let (back, read) = reading.await.map_err(io::Error::other)?;
+        match read {
+            Ok(bytes) => return Ok(ResponseBody::Full(bytes.into())),
+            // Changed meanwhile, it is broken off.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => file = back,
+            Err(error) => return Err(error),
+        }
     }
     let open = Rc::new(Open {
-        file: RefCell::new(Some((Arc::new(opened.file), place))),
-        touched: Cell::new(worker.clock.now()),
+        file: RefCell::new(Some((Arc::new(file), place))),
+        touched: Cell::new(clock.now()),
     });
-    let list = Rc::clone(&worker.files.list);
-    let slot = list.borrow_mut().insert(Rc::clone(&open));
-    let clock = worker.clock.clone();
-    let body = FileBody { open, at: from, left: length, reading: None, clock, list, slot };
-    ResponseBody::File(Box::new(body))
+    let slot = files.shared.list.borrow_mut().insert(Rc::clone(&open));
+    Ok(ResponseBody::File(Box::new(FileBody {
+        open,
+        at: from,
+        left: length,
+        asks,
+        reading: None,
+        clock: clock.clone(),
+        shared: Rc::clone(&files.shared),
+        slot,
+    })))
 }
 
 /// A part of a file.
@@ -106,9 +164,11 @@ pub struct FileBody {
     open: Rc<Open>,
     at: u64,
     left: u64,
+    /// The kernel can be asked for what it has of it in memory.
+    asks: bool,
     reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
     clock: Clock,
-    list: Rc<RefCell<Slots<Rc<Open>>>>,
+    shared: Rc<Shared>,
     slot: usize,
 }
 
@@ -128,9 +188,27 @@ impl FileBody {
         }
         self.open.touched.set(self.clock.now());
         if self.reading.is_none() {
-            let file = self.open.file.borrow().as_ref().map(|(file, _)| Arc::clone(file));
-            let Some(file) = file else { return Poll::Ready(Some(Err(BodyError::Stalled))) };
-            let (at, wanted) = (self.at, self.left.min(SMALL) as usize);
+            if self.shared.cached.is_turn_over() {
+                // Polled once, it has this task woken after whoever else has something to do.
+                let _ = pin!(tokio::task::yield_now()).poll(context);
+                return Poll::Pending;
+            }
+            let (at, wanted) = (self.at, self.left.min(PIECE as u64) as usize);
+            let file = self.open.file.borrow();
+            let Some((file, _)) = &*file else {
+                return Poll::Ready(Some(Err(BodyError::Stalled)));
+            };
+            if self.asks {
+                match self.shared.cached.read(file, at, wanted) {
+                    Ok(bytes) => {
+                        self.at += bytes.len() as u64;
+                        self.left -= bytes.len() as u64;
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                    Err(not) => self.asks = not == Not::Now,
+                }
+            }
+            let file = Arc::clone(file);
             self.reading = Some(tokio::task::spawn_blocking(move || read(&file, at, wanted)));
         }
         let Some(reading) = &mut self.reading else { return Poll::Pending };
@@ -149,7 +227,7 @@ impl FileBody {
 
 impl Drop for FileBody {
     fn drop(&mut self) {
-        self.list.borrow_mut().remove(self.slot);
+        self.shared.list.borrow_mut().remove(self.slot);
     }
 }
 

@@ -3,14 +3,17 @@
 //! Own code on the kernel's calls, because the one thing that must not go wrong is left to the kernel:
 //! `openat2` with `RESOLVE_BENEATH` opens nothing outside of the directory, whatever a path or a
 //! symbolic link says, without a moment between a check and its use. Libraries that join paths and
-//! check them have that moment. Links within the directory are followed. Whatever blocks is done on
-//! threads of its own; small files come whole with the opening, large ones piece by piece.
+//! check them have that moment. Links within the directory are followed. What the kernel has in memory is
+//! looked up and read by the worker itself, in calls that never wait (`cached`); the rest is done by
+//! threads that may. What is small is read before it is announced, the rest piece by piece.
 
 mod body;
+mod cached;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{
@@ -24,9 +27,11 @@ use httpdate::HttpDate;
 #[cfg(test)]
 pub use self::body::MOST;
 pub use self::body::{FileBody, OpenFiles};
-use self::open::{Looked, Opened, look};
+use self::open::{Looked, Opened, Way, look};
 use super::body::ResponseBody;
+use super::clock::Clock;
 use super::headers::X_REQUEST_ID;
+use super::places::Place;
 use super::worker::Worker;
 use crate::edge::files::{Files, Missing, Portion, Version, as_directory, meant, portion};
 
@@ -66,22 +71,24 @@ pub async fn answer(
     let is_directory = path.ends_with('/');
     let (mut name, mut looked) = match meant(path) {
         Some(name) => {
-            let looked = look_on_a_thread(files, &name, is_directory).await;
+            let looked = find(&worker.files, &worker.clock, files, &name, is_directory).await;
             (name, looked)
         }
         None => (String::new(), Ok(Looked::Missing)),
     };
     if let (Ok(Looked::Missing), Missing::File(instead)) = (&looked, &files.missing) {
         name.clone_from(instead);
-        looked = look_on_a_thread(files, instead, false).await;
+        looked = find(&worker.files, &worker.clock, files, instead, false).await;
     }
     match looked {
         Ok(Looked::File(opened)) => {
             if is_directory && !name.ends_with(&files.index) {
                 name.push_str(&files.index);
             }
-            let response = of_file(worker, *opened, &name, head, place);
-            Said::Answer(Box::new(with_id(response, id)))
+            match of_file(worker, *opened, &name, head, place).await {
+                Ok(response) => Said::Answer(Box::new(with_id(response, id))),
+                Err(error) => Said::Status(cannot(files, &error)),
+            }
         }
         Ok(Looked::Directory) => {
             let mut response = Response::new(ResponseBody::Empty);
@@ -99,21 +106,47 @@ pub async fn answer(
         }
         Ok(Looked::Missing) if files.missing == Missing::App => Said::AskApp,
         Ok(Looked::Missing) => Said::Status(StatusCode::NOT_FOUND),
-        Err(error) => Said::Status(match error.kind() {
-            io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
-            _ => {
-                tracing::warn!(root = %files.root.display(), %error, "a file cannot be served");
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }),
+        Err(error) => Said::Status(cannot(files, &error)),
     }
 }
 
-async fn look_on_a_thread(files: &Files, name: &str, is_directory: bool) -> io::Result<Looked> {
+/// The status for a file that is there and cannot be had.
+fn cannot(files: &Files, error: &io::Error) -> StatusCode {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return StatusCode::FORBIDDEN;
+    }
+    tracing::warn!(root = %files.root.display(), %error, "a file cannot be served");
+    StatusCode::SERVICE_UNAVAILABLE
+}
+
+/// Looks for a name: first in what the kernel has in memory, then wherever it is.
+///
+/// Cancel safety: may be dropped at any time.
+async fn find(
+    open: &OpenFiles,
+    clock: &Clock,
+    files: &Files,
+    name: &str,
+    is_directory: bool,
+) -> io::Result<Looked> {
+    let cached = open.cached();
+    if cached.knows() {
+        match look(&files.root, name, &files.index, is_directory, Way::Cached(cached)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            looked => return looked,
+        }
+    }
     let (root, name) = (files.root.clone(), name.to_owned());
     let index = files.index.clone();
-    let looking = tokio::task::spawn_blocking(move || look(&root, &name, &index, is_directory));
-    looking.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    let looking =
+        tokio::task::spawn_blocking(move || look(&root, &name, &index, is_directory, Way::Waiting));
+    let looked = looking.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    if let Ok(Looked::File(opened)) = &looked
+        && let Some(device) = opened.local
+    {
+        cached.learn(device, clock.now());
+    }
+    looked
 }
 
 fn with_id(mut response: Response<ResponseBody>, id: &HeaderValue) -> Response<ResponseBody> {
@@ -123,22 +156,23 @@ fn with_id(mut response: Response<ResponseBody>, id: &HeaderValue) -> Response<R
 
 fn version(opened: &Opened) -> Version {
     let about = &opened.about;
-    let seconds = u64::try_from(about.mtime()).ok();
-    let modified = seconds.map(|seconds| HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds)));
+    let (seconds, part) = about.modified;
+    let since = u64::try_from(seconds).ok();
+    let modified = since.map(|since| HttpDate::from(UNIX_EPOCH + Duration::from_secs(since)));
     // A file that is changed twice within a tick of the file system's clock keeps its length, too,
     // rarely enough.
-    let tag = format!("\"{:x}-{:x}-{:x}\"", about.mtime(), about.mtime_nsec(), about.len());
+    let tag = format!("\"{seconds:x}-{part:x}-{:x}\"", about.length);
     let tag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
-    Version { length: about.len(), tag, modified }
+    Version { length: about.length, tag, modified }
 }
 
-fn of_file(
+async fn of_file(
     worker: &Worker,
     opened: Opened,
     name: &str,
     head: &Parts,
-    place: super::places::Place,
-) -> Response<ResponseBody> {
+    place: Place,
+) -> io::Result<Response<ResponseBody>> {
     let version = version(&opened);
     let portion = portion(&head.method, &head.headers, &version);
     let mut response = Response::new(ResponseBody::Empty);
@@ -170,9 +204,10 @@ fn of_file(
     }
     *response.status_mut() = status;
     if status.is_success() && head.method == Method::GET && length > 0 {
-        *response.body_mut() = body::part(worker, opened, from, length, place);
+        let (files, clock) = (&worker.files, &worker.clock);
+        *response.body_mut() = body::part(files, clock, opened, (from, length), place).await?;
     }
-    response
+    Ok(response)
 }
 
 fn insert(headers: &mut http::HeaderMap, name: http::HeaderName, value: String) {

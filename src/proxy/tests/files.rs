@@ -106,6 +106,14 @@ async fn files_are_answers() {
 #[tokio::test]
 async fn nothing_else_is_shown() {
     let site = Site::new("").await;
+    // First by threads that may wait, then from what the kernel has in memory: that begins when a device
+    // is known.
+    hides(&site).await;
+    assert_eq!(site.ask("GET", "/assets/app.css", "").await.1, "body { color: red }");
+    hides(&site).await;
+}
+
+async fn hides(site: &Site) {
     for target in [
         "/assets/../../secret",
         "/assets/%2e%2e/%2e%2e/secret",
@@ -168,6 +176,30 @@ async fn large_files_come_in_parts_and_piece_by_piece() {
     assert_eq!((status(&head), field(&head, "content-range")), (416, Some("bytes */300000")));
     let (head, body) = site.ask("GET", "/assets/app.css", "range: bytes=5-5\r\n").await;
     assert_eq!((status(&head), body.as_str()), (206, "{"));
+}
+
+/// Has the kernel forget what it read of a file: it is on the disk alone.
+fn forget(file: &Path) {
+    let file = std::fs::File::open(file).expect("a file");
+    file.sync_all().expect("written");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("forgotten");
+}
+
+#[tokio::test]
+async fn what_is_on_the_disk_alone_is_read_from_there() {
+    let site = Site::new("").await;
+    let assets = site.dir.path().join("public/assets");
+    for _ in 0..3 {
+        for name in ["app.css", "large.bin"] {
+            forget(&assets.join(name));
+        }
+        assert_eq!(site.ask("GET", "/assets/app.css", "").await.1, "body { color: red }");
+        assert!(site.ask("GET", "/assets/large.bin", "").await.1.into_bytes() == large());
+        forget(&assets.join("large.bin"));
+        let (head, body) = site.ask("GET", "/assets/large.bin", "range: bytes=7-40006\r\n").await;
+        assert_eq!(status(&head), 206);
+        assert!(body.into_bytes() == large()[7..40_007]);
+    }
 }
 
 #[tokio::test]

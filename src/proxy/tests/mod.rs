@@ -11,6 +11,7 @@ mod edge;
 mod failures;
 mod files;
 mod gate;
+mod gathered;
 mod killed;
 mod life;
 mod lines;

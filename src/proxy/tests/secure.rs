@@ -1,6 +1,7 @@
 //! TLS: names, protocols, reload, and files that are wrong.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -8,6 +9,9 @@ use tokio::net::TcpStream;
 use super::anyone::Anyone;
 use super::protocols::{fetch, http2_over, post};
 use super::support::*;
+use crate::edge::matcher::{Matcher, PathMatch};
+use crate::edge::policy::Policy;
+use crate::edge::rules::{Access, RouteSpec, Rules, Spec};
 use crate::proxy::tls::{
     CertificateFiles, Certificates, ClientAuth, Pair, Settings as TlsSettings,
 };
@@ -388,6 +392,26 @@ async fn clients_show_certificates_and_instances_are_told() {
     assert_eq!(asked(&mut stream, forged).await, Some(403));
     let mut stream = connect(https, &with(Some(&till)), "one.example").await.expect("TLS");
     assert_eq!(asked(&mut stream, "").await, Some(200));
+    // Only a route does.
+    let access = Access { certificate: true, ..Access::default() };
+    let of = |path: &str| Matcher {
+        paths: vec![PathMatch::Prefix(path.to_owned())],
+        ..Matcher::default()
+    };
+    let rules = Rules { access, ..Rules::default() };
+    for (path, expected) in [("/admin", 200), ("/", 403)] {
+        let route = RouteSpec { matcher: of(path), rules: rules.clone(), ..RouteSpec::default() };
+        let spec = Spec { routes: vec![route], ..Spec::default() };
+        rig.publish(|entry| {
+            entry.settings = Arc::default();
+            let policy = Policy::new(spec, None, &Default::default(), Instant::now());
+            entry.policy = Some(Arc::new(policy));
+        });
+        let mut stream = connect(https, &with(None), "one.example").await.expect("TLS");
+        assert_eq!(asked(&mut stream, forged).await, Some(expected), "{path}");
+        let mut stream = connect(https, &with(Some(&till)), "one.example").await.expect("TLS");
+        assert_eq!(asked(&mut stream, "").await, Some(200), "{path}");
+    }
     // Revoked: refused, and its ticket is worth nothing.
     let revoked = clients.revoke(7);
     certificates.configure(&clients.settings(false, Some(revoked))).expect("a list");
