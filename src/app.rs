@@ -267,10 +267,20 @@ fn runtimes(
     let daemon = format!("{daemon:016x}");
     let docker = DockerRuntime::new(&config.runtime.docker, &daemon)
         .map_err(|error| OpenError::Docker(error.to_string()))?;
-    let docker = Arc::new(docker.with_secrets(&dir.join("secrets")));
+    let mut process = ProcessRuntime::new(&config.state.dir, program);
+    let secrets = match &config.state.secrets {
+        // Two daemons may share it, too.
+        Some(apart) => {
+            let apart = apart.join(&daemon);
+            process = process.with_secrets(&apart.join("processes"));
+            apart.join("containers")
+        }
+        None => dir.join("secrets"),
+    };
+    let docker = Arc::new(docker.with_secrets(&secrets));
     let runtimes = Runtimes {
         docker: Arc::clone(&docker) as Arc<dyn Runtime>,
-        process: Arc::new(ProcessRuntime::new(&config.state.dir, program)),
+        process: Arc::new(process),
         fixed: Arc::new(FixedRuntime),
     };
     Ok((runtimes, docker))

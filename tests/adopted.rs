@@ -125,7 +125,12 @@ fn a_container_made_by_hand_becomes_stable_and_the_next_deploy_is_like_it() {
     // What the container was told is not said again.
     let text = std::fs::read_to_string(daemon.config()).unwrap();
     let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("args =")).collect();
-    daemon.configure(&text.join("\n"));
+    let migrated = daemon.home().join("migrated");
+    let hook = format!("[\"sh\", \"-c\", \"echo $SWITCHBACK_HOOK >> {}\"]", migrated.display());
+    let hooks = ["before_deploy", "after_promote", "on_rollback"]
+        .map(|moment| format!("[service.web.{moment}]\ncommand = {hook}\n"));
+    daemon.configure(&format!("{}\n{}", text.join("\n"), hooks.concat()));
+    let ran = || std::fs::read_to_string(&migrated).unwrap_or_default();
     daemon.start();
 
     let said = daemon.cli(&["adopt", "nobody"]);
@@ -148,9 +153,13 @@ fn a_container_made_by_hand_becomes_stable_and_the_next_deploy_is_like_it() {
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("serves already"), "{said:?}");
 
+    // To take over what runs is no release: nothing is migrated by it.
+    assert_eq!(ran(), "");
+
     let next = import(&host, &["ENV EDITION=next"]);
     let said = daemon.cli(&["deploy", "web", "--image", &next, "--env", "MORE=1"]);
     assert_eq!(said.code, 0, "{said:?}");
+    daemon.until("its hooks", || ran() == "before_deploy\nafter_promote\n");
     let second = stable(&daemon);
     assert_ne!(first, second);
     let found = look(&host, &second);

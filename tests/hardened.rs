@@ -101,6 +101,26 @@ fn all_that_is_told(daemon: &Daemon) -> String {
     all
 }
 
+/// Files below a directory that hold this.
+fn holding(dir: &std::path::Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // A link is followed by nobody here.
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => found.extend(holding(&path, text)),
+            kind if kind.is_file() => {
+                let bytes = std::fs::read(&path).unwrap_or_default();
+                if bytes.windows(text.len()).any(|some| some == text.as_bytes()) {
+                    found.push(path.display().to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 #[test]
 fn a_container_finds_its_secrets_in_files_and_nobody_else_does() {
     let Some(host) = crate::support::engine::engine() else { return };
@@ -113,7 +133,10 @@ fn a_container_finds_its_secrets_in_files_and_nobody_else_does() {
     let text = std::fs::read_to_string(daemon.config()).unwrap();
     let args = text.lines().find(|line| line.starts_with("args =")).unwrap().to_owned();
     let serves = "args = [\"sh\", \"-c\", \"exec httpd -f -p 3000 -h /run/secrets\"]";
-    daemon.configure(&text.replace(&args, serves).replace("path = \"/\"", "path = \"/PASSWORD\""));
+    let memory = tempfile::Builder::new().prefix("story-").tempdir_in("/dev/shm").unwrap();
+    let apart = format!("[state]\nsecrets = {:?}\n", memory.path().join("secrets"));
+    let text = text.replace(&args, serves).replace("path = \"/\"", "path = \"/PASSWORD\"");
+    daemon.configure(&text.replace("[state]\n", &apart));
 
     std::fs::write(&file, SECRET).unwrap();
     rustix::fs::chmod(&file, rustix::fs::Mode::from_raw_mode(0o400)).unwrap();
@@ -147,7 +170,8 @@ fn a_container_finds_its_secrets_in_files_and_nobody_else_does() {
     // One that is not there is said before anything starts. A new value is taken with the next start;
     // what a container had goes with it.
     let kept = std::path::PathBuf::from(mount.source.clone().unwrap());
-    assert!(kept.join("PASSWORD").exists());
+    assert!(kept.join("PASSWORD").exists() && kept.starts_with(memory.path()), "{kept:?}");
+    assert_eq!(holding(&daemon.state(), SECRET), [""; 0], "a secret is on the disk");
     std::fs::remove_file(&file).unwrap();
     let said = daemon.cli(&["deploy", "web"]);
     assert_eq!(said.code, 1, "{said:?}");
@@ -183,9 +207,13 @@ fn a_process_finds_its_secrets_in_files_and_gains_nothing() {
         crate::support::daemon::PROGRAM
     );
     std::fs::write(daemon.home().join("database.txt"), format!("{SECRET}\n")).unwrap();
-    let plan = format!("{SHORT}secrets = {{ PASSWORD = \"database.txt\" }}\n");
+    let plan = format!("{SHORT}keep_warm = \"0s\"\nsecrets = {{ PASSWORD = \"database.txt\" }}\n");
+    // In memory, where there is such a place.
+    let memory = tempfile::Builder::new().prefix("story-").tempdir_in("/dev/shm").unwrap();
+    let secrets = memory.path().join("secrets");
     let configure = |daemon: &Daemon, more: &str| {
         let text = daemon.file(&format!("{plan}{more}"));
+        let text = text.replace("[state]\n", &format!("[state]\nsecrets = {secrets:?}\n"));
         let lines = text.lines().map(|line| match line.starts_with("command =") {
             true => format!("command = [\"/bin/sh\", \"-c\", {script:?}]"),
             false => line.to_owned(),
@@ -201,6 +229,13 @@ fn a_process_finds_its_secrets_in_files_and_gains_nothing() {
     assert_eq!(read(), format!("{SECRET}\n{own}\n"));
     let shown = all_that_is_told(&daemon);
     assert!(!shown.contains(SECRET), "a secret is shown");
+    let said = daemon.cli(&["doctor"]);
+    let place = format!("secrets of instances lie in memory, below {}", secrets.display());
+    assert!(said.stdout.contains(&place), "{said:?}");
+    assert_eq!(holding(&daemon.state(), SECRET), [""; 0], "a secret is on the disk");
+    let [kept] = &holding(&secrets, SECRET)[..] else { panic!("once in memory") };
+    let mode = std::fs::metadata(&secrets).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o077, 0);
     let pid = &daemon.running()[0];
     let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     assert!(!environ.contains(SECRET), "a variable has a secret");
@@ -209,6 +244,7 @@ fn a_process_finds_its_secrets_in_files_and_gains_nothing() {
     assert_eq!(daemon.cli(&["reload"]).code, 0);
     assert_eq!(daemon.cli(&["deploy", "web"]).code, 0);
     assert_eq!(read(), format!("{SECRET}\nNoNewPrivs:\t1\n"));
+    daemon.until("the former's are gone", || !std::path::Path::new(kept).exists());
 
     for (wrong, says) in [
         ("secrets = { \"a/b\" = \"x\" }", "cannot name a secret"),
@@ -219,6 +255,46 @@ fn a_process_finds_its_secrets_in_files_and_gains_nothing() {
         assert_eq!(said.code, 7, "{said:?}");
         assert!(format!("{}{}", said.stdout, said.stderr).contains(says), "{wrong}: {said:?}");
     }
+}
+
+/// It is up, and fails for what it may not do; or serves for a while and ends for it.
+#[test]
+fn what_keeps_a_container_from_its_work_later_is_said() {
+    let Some(host) = crate::support::engine::engine() else { return };
+    let image = crate::support::engine::import(&host, &[]);
+    let Some(mut daemon) = crate::kept_images::of_image(&image, "") else { return };
+    crate::kept_images::configure(&daemon, &image, "");
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    let args = text.lines().find(|line| line.starts_with("args =")).unwrap().to_owned();
+    // Its page cannot be had before it has written what it may not.
+    let broken = "args = [\"sh\", \"-c\", \"echo > /var.lock; while true; do echo 'HTTP/1.0 500 No' | busybox nc -l -p 3000 >/dev/null; done\"]";
+    let failing = text.replace(&args, broken).replace("rise = 1", "rise = 1, deadline = \"5s\"");
+    daemon.configure(&failing);
+    daemon.start();
+    let web = daemon.wait("its end", |web| web["phase"] == "rolled_back");
+    let note = web["notes"][0].as_str().unwrap();
+    assert!(note.contains("its root file system cannot be written"), "{note}");
+
+    let late = "args = [\"sh\", \"-c\", \"httpd -p 3000 -h /www; while ! test -f /tmp/go; do sleep 0.1; done; echo > /var.lock; exit 3\"]";
+    daemon.configure(&text.replace(&args, late));
+    assert_eq!(daemon.cli(&["reload"]).code, 0);
+    let said = daemon.cli(&["deploy", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let web = daemon.wait("it serves", |web| web["phase"] == "promoted");
+    let id = web["stable"]["instances"][0]["id"].as_str().unwrap().to_owned();
+    let client = daemon.engine().unwrap().client();
+    on_a_runtime(async move {
+        let config = bollard::models::ExecConfig {
+            cmd: Some(vec!["touch".to_owned(), "/tmp/go".to_owned()]),
+            ..bollard::models::ExecConfig::default()
+        };
+        let exec = client.create_exec(&id, config).await.unwrap().id;
+        client.start_exec(&exec, None).await.unwrap();
+    });
+    daemon.until("the reason", || {
+        let told = daemon.cli(&["events"]).stdout;
+        told.contains("exited with code 3: its root file system cannot be written")
+    });
 }
 
 #[test]

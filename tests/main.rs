@@ -52,6 +52,7 @@ mod runtime_docker;
 mod runtime_process;
 mod secure;
 mod shielded;
+mod small_disk;
 mod sources;
 mod state;
 mod strategies;

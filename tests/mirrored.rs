@@ -15,6 +15,18 @@ fn messages(record: &Value) -> Vec<&str> {
     events.iter().filter_map(|event| event["message"].as_str()).collect()
 }
 
+/// What the metrics say of copies with this result.
+fn counted(daemon: &Daemon, result: &str) -> u64 {
+    let page = daemon.metrics();
+    let is_it = |line: &&str| {
+        line.starts_with("switchback_mirrored_requests_total{")
+            && line.contains(&format!("result=\"{result}\""))
+            && line.contains("service=\"web\"")
+    };
+    let line = page.lines().find(is_it);
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
 fn phases(said: &Said) -> Vec<String> {
     let lines = said.lines();
     let phases = lines.iter().filter_map(|line| line["phase"].as_str().map(str::to_owned));
@@ -79,6 +91,11 @@ fn a_healthy_one_goes_on(runs: Runs) {
     let seen = daemon.cli(&["status", "web"]);
     assert!(seen.stdout.contains("mirroring") && seen.stdout.contains("compared"), "{seen:?}");
     assert!(daemon.metrics().contains("phase=\"mirroring\"} 1"));
+    // Counted while it is under way.
+    daemon.until("copies in the metrics", || counted(&daemon, "compared") > 5);
+    // More are sent meanwhile.
+    let compared = counted(&daemon, "compared");
+    assert!(counted(&daemon, "sent") >= compared);
     let web = daemon.wait("its end", |web| web["phase"] == "promoted");
     assert_eq!(web["stable"]["revision"], 2);
     load.end_well();
@@ -88,6 +105,7 @@ fn a_healthy_one_goes_on(runs: Runs) {
     let compared = compared.unwrap_or_else(|| panic!("nothing of the mirror in {told:?}"));
     assert!(compared.contains("0 failed on the canary"), "{compared}");
     assert!(compared.contains("0 of ") && compared.contains("bodies differ"), "{compared}");
+    assert_eq!([counted(&daemon, "failed"), counted(&daemon, "different")], [0; 2]);
 }
 
 #[test]
@@ -125,6 +143,7 @@ fn a_canary_that_hangs_hurts_nobody() {
     let told = messages(&record);
     let left_out = told.iter().any(|told| told.contains("were left out by `max_rate`"));
     assert!(left_out, "{told:?}");
+    assert!(counted(&daemon, "failed") > 0 && counted(&daemon, "left_out") > 0);
 }
 
 /// It is killed while copies are sent: they are sent again, and the end is the same.
@@ -157,8 +176,10 @@ fn containers_are_mirrored_further() {
 
 #[test]
 fn a_person_may_skip_it() {
-    let daemon = Daemon::begin(Runs::Processes, &plan("for = \"10m\"")).unwrap();
+    // Said in one line, with what else is written by default.
+    let daemon = Daemon::begin(Runs::Processes, &format!("{SHORT}mirror = \"5%\"\n")).unwrap();
     daemon.deploy_until("none", &[], "mirroring");
+    assert_eq!(daemon.service()["mirror"]["share"], 5.0);
     let said = daemon.cli(&["pause", "web"]);
     assert!(said.code == 1 && said.stderr.contains("`switchback promote` skips it"), "{said:?}");
     assert_eq!(daemon.cli(&["promote", "web"]).code, 0);

@@ -83,6 +83,7 @@ pub(super) fn router(state: AppState, guard: Guard) -> Router {
         .route("/reload", post(reload))
         .route("/services", get(reading::services))
         .route("/deploy", post(together::deploy))
+        .route("/rollback", post(together::rollback))
         .nest("/services/{service}", service)
         .route("/rollouts/{id}", get(rollout))
         .route("/checkpoints", get(keeping::list))
@@ -411,6 +412,17 @@ pub(super) struct ForecastQuery {
     pub(super) steps: Option<String>,
     /// Another strategy than the one configured.
     pub(super) strategy: Option<String>,
+    /// Another image than the one configured.
+    pub(super) image: Option<String>,
+    /// Another tag of the one configured.
+    pub(super) tag: Option<String>,
+}
+
+impl From<ForecastQuery> for DeployRequest {
+    fn from(query: ForecastQuery) -> Self {
+        let ForecastQuery { steps, strategy, image, tag } = query;
+        Self { steps, strategy, image, tag, ..Self::default() }
+    }
 }
 
 /// What each step of a rollout would take now: canary requests, seconds, and what would be caught.
@@ -423,7 +435,5 @@ pub(super) async fn forecast(
     Named(name): Named,
     Asked(query): Asked<ForecastQuery>,
 ) -> Answer<Vec<StepForecast>> {
-    let ForecastQuery { steps, strategy } = query;
-    let request = DeployRequest { steps, strategy, ..DeployRequest::default() };
-    Ok(Json(state.handle.forecast(name, request).await?))
+    Ok(Json(state.handle.forecast(name, query.into()).await?))
 }

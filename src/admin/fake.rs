@@ -200,6 +200,13 @@ impl Levers {
                     self.note(format!("rollback {name} {:?}", to.revision));
                     let _ = answer.send(accept());
                 }
+                Ask::RollbackTogether(back, answer) => {
+                    let names: Vec<&str> = back.services.iter().map(ServiceName::as_str).collect();
+                    self.note(format!("rollback {} together", names.join(" and ")));
+                    let all = back.services.iter();
+                    let all = all.map(|name| accept().map(|one| (name.clone(), one)));
+                    let _ = answer.send(all.collect());
+                }
                 Ask::Command(name, command, _, answer) => {
                     self.note(format!("{command:?} {name}"));
                     let _ = answer.send(refused.map_or_else(|| Ok(self.obey(command)), Err));
@@ -271,7 +278,7 @@ impl Levers {
                 Ask::Scorecards(answer) => {
                     let _ = answer.send(counts());
                 }
-                Ask::Launch(_, _, answer) => {
+                Ask::Launch(.., answer) => {
                     let _ = answer.send(accept());
                 }
                 Ask::Held(_, answer) => {
@@ -400,6 +407,7 @@ pub(crate) fn baking() -> ServiceStatus {
     };
     ServiceStatus {
         service: "web".to_owned(),
+        group: None,
         phase: "baking".to_owned(),
         step: Some(2),
         strategy: "canary".to_owned(),
@@ -434,6 +442,7 @@ pub(crate) fn idle() -> ServiceStatus {
         WarmStatus { revision: 8, image: "ghcr.io/acme/api:8".to_owned(), seconds_left: 420.0 };
     ServiceStatus {
         service: "api".to_owned(),
+        group: None,
         phase: "idle".to_owned(),
         step: None,
         weights: Weights { stable: 100.0, canary: 0.0 },

@@ -28,6 +28,7 @@ use super::{
         reading::service,
         api::deploy,
         together::deploy,
+        together::rollback,
         api::promote,
         api::abort,
         api::pause,

@@ -10,7 +10,7 @@ use super::audit;
 use super::extract::no_service;
 use super::problem::{Kind, Problem};
 use crate::controller::handle::{Output, fill};
-use crate::controller::status::{DeployRequest, FitStatus, InstanceLogs, ServiceStatus};
+use crate::controller::status::{FitStatus, InstanceLogs, ServiceStatus};
 use crate::model::id::RevisionId;
 
 /// The lines of output that are shown when nobody says how many: two screens.
@@ -97,7 +97,8 @@ pub(super) async fn logs(
     Ok(Json(state.handle.logs(name, wanted).await?))
 }
 
-/// Whether a deploy of what is configured would fit on the machine now. Looks, and does nothing.
+/// Whether a deploy would fit on the machine now: of what is configured, or of another image. Looks, and
+/// does nothing.
 #[utoipa::path(get, path = "/api/v1/services/{service}/fit", tag = "rollouts",
     params(("service" = String, Path, description = "Its name"), ForecastQuery),
     responses((status = 200, body = FitStatus), (status = 404, body = Problem),
@@ -107,7 +108,5 @@ pub(super) async fn fit(
     Named(name): Named,
     Asked(query): Asked<ForecastQuery>,
 ) -> Answer<FitStatus> {
-    let ForecastQuery { steps, strategy } = query;
-    let request = DeployRequest { steps, strategy, ..DeployRequest::default() };
-    Ok(Json(state.handle.fits(name, request).await?))
+    Ok(Json(state.handle.fits(name, query.into()).await?))
 }

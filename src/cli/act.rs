@@ -152,7 +152,9 @@ async fn go_back(
     console: &mut Console,
     options: &Rollback,
 ) -> Result<Exit, Trouble> {
-    let service = client.service(options.service.as_deref()).await?.service;
+    let before = client.service(options.service.as_deref()).await?;
+    let service = before.service;
+    let alone = before.group.filter(|_| before.canary.is_none());
     let accepted = {
         let mut bar = Bar::new(console, options.json);
         let mut hears = |now| bar.show(&now);
@@ -172,6 +174,19 @@ async fn go_back(
     }
     if !options.json {
         console.talk(format!("{service}: back to revision {revision}   rollout {rollout}"));
+        let all = if alone.is_some() { client.services().await? } else { Vec::new() };
+        let others: Vec<String> = all
+            .into_iter()
+            .filter(|other| other.group == alone && other.service != service)
+            .map(|other| other.service)
+            .collect();
+        if let (Some(group), false) = (&alone, others.is_empty()) {
+            let (sign, others) = (console.signs().note, others.join(" "));
+            console.talk(format!(
+                "{sign} {others} of group {group} stays as it is: `switchback rollback {service} {others}` \
+                 would have returned them together"
+            ));
+        }
     }
     watch::to_the_end(client, console, &Followed { service, rollout }, options.json).await
 }

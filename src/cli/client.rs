@@ -474,7 +474,8 @@ impl Client {
 
 /// How a deploy is to go, as a query.
 fn planned(request: &DeployRequest) -> String {
-    let given = [("steps", &request.steps), ("strategy", &request.strategy)];
+    let DeployRequest { steps, strategy, image, tag, .. } = request;
+    let given = [("steps", steps), ("strategy", strategy), ("image", image), ("tag", tag)];
     let given = given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
     pairs(&given.collect::<Vec<_>>())
 }

@@ -16,8 +16,8 @@ use super::client::Client;
 use super::console::{Console, Line, Look};
 use super::exit::Exit;
 use super::figures;
-use crate::config::Config;
 use crate::config::load::{environment, load, locate};
+use crate::config::{Config, State};
 use crate::controller::status::{DaemonStatus, ServiceStatus};
 use crate::model::revision::Source;
 
@@ -27,6 +27,9 @@ const LITTLE: u64 = 1_000_000_000;
 const SOON: i64 = 14;
 /// How long an engine may take to say that it lives.
 const ENGINE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the kernel calls tmpfs and ramfs (linux/magic.h).
+const MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -238,6 +241,9 @@ fn of_machine(config: &Config, runs: bool, found: &mut Vec<Found>) {
             found.push(Found::bad(what, "install it, or correct `command`"));
         }
     }
+    if config.services.iter().any(|one| !one.template.secrets.is_empty()) {
+        found.push(Found::good(secrets(&config.state)));
+    }
     let free = |path: &Path| {
         let there = path.ancestors().find(|path| path.exists())?;
         let found = rustix::fs::statvfs(there).ok()?;
@@ -264,6 +270,21 @@ fn of_machine(config: &Config, runs: bool, found: &mut Vec<Found>) {
     {
         directory(dir, found);
     }
+}
+
+/// Where secrets of instances lie while these run.
+fn secrets(state: &State) -> String {
+    let dir = state.secrets.clone().unwrap_or_else(|| state.dir.join("secrets"));
+    let there = dir.ancestors().find(|path| path.exists());
+    let kind = there.and_then(|path| rustix::fs::statfs(path).ok()).map(|found| found.f_type);
+    let shown = dir.display();
+    if kind.is_some_and(|kind| MEMORY.contains(&kind)) {
+        return format!("secrets of instances lie in memory, below {shown}, where only we enter");
+    }
+    format!(
+        "secrets of instances lie on a disk, below {shown}, where only we enter; [state] secrets on tmpfs \
+         keeps them off it"
+    )
 }
 
 fn port(address: SocketAddr, found: &mut Vec<Found>) {

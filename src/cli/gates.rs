@@ -41,7 +41,10 @@ pub async fn freeze(
     };
     let done = format!("{service}: no deploy begins until `switchback unfreeze {service}`");
     let done = match &until {
-        Some(until) => format!("{service}: no deploy begins until {until}"),
+        Some(until) if until.parse::<jiff::Timestamp>().is_ok() => {
+            format!("{service}: no deploy begins until {until}")
+        }
+        Some(time) => format!("{service}: no deploy begins for {time}"),
         None => done,
     };
     say(client, console, service, "freeze", body, done).await

@@ -15,7 +15,11 @@ pub fn run(path: &Path) -> Result<Exit, Failure> {
     let shown = path.display();
     let mut file = File::create_new(path).map_err(|error| {
         let why = match error.kind() {
-            ErrorKind::AlreadyExists => format!("{shown} exists already and was left as it is"),
+            ErrorKind::AlreadyExists => {
+                format!(
+                    "{shown} exists already and was left as it is: remove it, or name another file"
+                )
+            }
             ErrorKind::NotFound => {
                 format!("{shown} cannot be written: there is no such directory")
             }

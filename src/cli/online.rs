@@ -11,6 +11,7 @@ use super::{
     audit, checkpoint, demo, deploy, doctor, events, gates, history, logs, reload, run, source,
     state, stats, status, tester, together, top,
 };
+use crate::admin::together::ReturnRequest;
 use crate::config::load::{environment, load, locate};
 
 /// Runs a verb.
@@ -128,8 +129,19 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
             gates::unfreeze(&client(args.client)?, console, service.as_deref()).await
         }
         Daemon::Rollback(args) => {
+            let mut names = args.services.iter().map(|service| service.0.to_string());
+            if args.services.len() > 1 {
+                if args.to.is_some() {
+                    let sentence =
+                        "--to takes one service at a time: revisions are numbered by service";
+                    return Err(Failure::new(Exit::Usage, sentence));
+                }
+                let back =
+                    ReturnRequest { services: names.collect(), no_checkpoint: args.no_checkpoint };
+                return Ok(together::back(&client(args.client)?, console, &back).await);
+            }
             let options = act::Rollback {
-                service: Some(args.service.0.to_string()),
+                service: names.next(),
                 to: args.to.map(|revision| revision.0),
                 no_checkpoint: args.no_checkpoint,
                 ..act::Rollback::default()

@@ -345,6 +345,10 @@ fn header(service: &ServiceStatus, signs: Signs, now: Timestamp) -> Line {
     };
     let line = Line::new().and(look, sign).plain(" ").and(Look::Strong, &service.service);
     let line = line.plain("  ").and(look, &live::standing(service));
+    let line = match &service.group {
+        Some(group) => line.and(Look::Faint, &format!("   group {group}")),
+        None => line,
+    };
     let since = figures::seconds_until(&service.since, now).filter(|seconds| *seconds >= 0.0);
     let line = match since {
         Some(seconds) => {

@@ -1,4 +1,5 @@
-//! `switchback deploy web:v2 api:v2`: several services of one group, through each step together.
+//! `switchback deploy web:v2 api:v2` and `rollback web api`: several services of one group, through each
+//! step together, and back together.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,29 @@ use super::deploy::{self, Options};
 use super::exit::Exit;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
-use crate::admin::together::{TogetherAccepted, TogetherRequest};
+use crate::admin::together::{ReturnRequest, TogetherAccepted, TogetherRequest};
+
+/// Returns services of one group to what each had before, and follows them there.
+pub async fn back(client: &Client, console: &mut Console, request: &ReturnRequest) -> Exit {
+    let returned = go_back(client, console, request).await;
+    trouble::ended(console, returned)
+}
+
+async fn go_back(
+    client: &Client,
+    console: &mut Console,
+    request: &ReturnRequest,
+) -> Result<Exit, Trouble> {
+    let accepted: TogetherAccepted = client.post("/api/v1/rollback", request).await?;
+    for (name, one) in &accepted.services {
+        console
+            .talk(format!("{name}: back to revision {}   rollout {}", one.revision, one.rollout));
+    }
+    for name in request.services.iter().filter(|name| !accepted.services.contains_key(*name)) {
+        console.talk(format!("{name}: has returned before, and stays"));
+    }
+    to_the_end(client, console, accepted, false).await
+}
 
 /// Deploys them.
 pub async fn run(
@@ -67,7 +90,16 @@ async fn deploy(
     if detach {
         return Ok(Exit::Done);
     }
-    // One after the other: they end together.
+    to_the_end(client, console, accepted, json).await
+}
+
+/// Follows one after the other: they end together. The exit code is that of the one that fared worst.
+async fn to_the_end(
+    client: &Client,
+    console: &mut Console,
+    accepted: TogetherAccepted,
+    json: bool,
+) -> Result<Exit, Trouble> {
     let mut worst = Exit::Done;
     for (service, one) in accepted.services {
         let followed = Followed { service, rollout: one.rollout };

@@ -57,7 +57,8 @@ fn read_state(section: &Section<'_>, base: &Path) -> State {
     let dir = path(section, "dir", base);
     let named = section.text("checkpoints").map(|found| found.path(base));
     let checkpoints = named.unwrap_or_else(|| dir.join("checkpoints"));
-    State { dir, checkpoints, audit_keep: section.time_limit("audit_keep") }
+    let secrets = section.text("secrets").map(|found| found.path(base));
+    State { dir, checkpoints, secrets, audit_keep: section.time_limit("audit_keep") }
 }
 
 fn values<T>(found: Vec<Found<T>>) -> Vec<T> {

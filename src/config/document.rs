@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Input;
 use super::keys::{self, Key, SERVICE, Shape, TCP, TOP};
 use super::problem::{Place, Problem, Source};
-use super::raw::{self, Node, Table, Value};
+use super::raw::{self, Entry, Node, Table, Value};
 use super::reader::{Report, Section};
 
 /// The tree of everything that was written.
@@ -46,6 +46,7 @@ pub fn assemble(input: &Input<'_>, report: &Report) -> Option<Document> {
         return None;
     }
     check_known(&table, TOP, "", report);
+    unfold(&mut table, TOP);
     variables(&mut table, input.variables, report);
     for flag in input.flags {
         set(&mut table, flag, report);
@@ -126,7 +127,10 @@ fn check_known(table: &Table, known: &'static [Key], path: &str, report: &Report
         let inner =
             if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
         match (key.shape, &entry.node.value) {
-            (Shape::Table(keys) | Shape::Optional(keys), Value::Table(table)) => {
+            (
+                Shape::Table(keys) | Shape::Optional(keys) | Shape::Short(keys, _),
+                Value::Table(table),
+            ) => {
                 check_known(table, keys, &inner, report);
             }
             (Shape::Named(keys), Value::Table(table)) => {
@@ -140,6 +144,32 @@ fn check_known(table: &Table, known: &'static [Key], path: &str, report: &Report
                 for node in nodes {
                     if let Value::Table(table) = &node.value {
                         check_known(table, keys, &inner, report);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes out tables of which only one key's text was written.
+fn unfold(table: &mut Table, known: &'static [Key]) {
+    for entry in &mut table.entries {
+        let Some(key) = known.iter().find(|key| key.name == entry.key) else { continue };
+        match (key.shape, &mut entry.node.value) {
+            (Shape::Short(_, one), Value::Text(_)) => {
+                let (key, place) = (one.to_owned(), entry.node.place.clone());
+                let node = std::mem::replace(
+                    &mut entry.node,
+                    Node { value: Value::Table(Table::default()), place: place.clone() },
+                );
+                entry.node.value =
+                    Value::Table(Table { entries: vec![Entry { key, place, node }] });
+            }
+            (Shape::Named(keys), Value::Table(table)) => {
+                for entry in &mut table.entries {
+                    if let Value::Table(table) = &mut entry.node.value {
+                        unfold(table, keys);
                     }
                 }
             }
@@ -186,7 +216,9 @@ fn settable(table: &Table) -> Vec<(Vec<String>, &'static Key)> {
         for key in keys {
             let path: Vec<String> = prefix.iter().cloned().chain([key.name.to_owned()]).collect();
             match key.shape {
-                Shape::Table(inner) | Shape::Optional(inner) => walk(&path, inner, found),
+                Shape::Table(inner) | Shape::Optional(inner) | Shape::Short(inner, _) => {
+                    walk(&path, inner, found);
+                }
                 shape if shape.fits_a_variable() => found.push((path, key)),
                 _ => {}
             }

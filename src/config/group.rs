@@ -6,6 +6,7 @@ use super::service::Read;
 use crate::model::id::ServiceName;
 use crate::model::weight::Weight;
 use crate::routing::settings::Affinity;
+use crate::routing::table::{HostPattern, Route};
 
 /// The group of a service, if it has one.
 pub(super) fn read_group(section: &Section<'_>) -> Option<ServiceName> {
@@ -56,10 +57,40 @@ pub(super) fn check(top: &Section<'_>, services: &[Read]) {
                 format!("{} and {name} of group {group} keep visitors otherwise", first.name);
             wrong(place, title, "write the same `affinity` in both");
         }
+        let by_cookie = matches!(service.settings.affinity, Affinity::Cookie(_))
+            && first.settings.affinity == service.settings.affinity;
+        if by_cookie && !meet(&first.routes, &service.routes) {
+            let title = format!(
+                "{} and {name} of group {group} have no host in common, and a cookie belongs to one",
+                first.name
+            );
+            let help = "a visitor may meet the canary of one and stable of the other: write \
+                        affinity = \"client-address\" or \"header:NAME\" in both, or serve them by \
+                        `path` below one host";
+            top.report.add(Problem::warning(Some(place.clone()), title).help(help));
+        }
         if (first.plan.strategy, &first.plan.steps) != (service.plan.strategy, &service.plan.steps)
         {
             let title = format!("{} and {name} of group {group} have other steps", first.name);
             wrong(place, title, "write the same `strategy` and `steps` in both");
         }
     }
+}
+
+/// Whether some visitor may reach both by one host.
+fn meet(one: &[Route], other: &[Route]) -> bool {
+    use HostPattern::{Any, Below, Exact};
+    let is_below = |name: &str, above: &str| {
+        name.strip_suffix(above).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    one.iter().any(|a| {
+        other.iter().any(|b| match (&a.host, &b.host) {
+            (Any, _) | (_, Any) => true,
+            (Exact(a), Exact(b)) => a == b,
+            (Exact(name), Below(above)) | (Below(above), Exact(name)) => {
+                name != above && is_below(name, above)
+            }
+            (Below(a), Below(b)) => is_below(a, b) || is_below(b, a),
+        })
+    })
 }

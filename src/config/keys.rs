@@ -23,8 +23,8 @@ use self::hardening::HARDENING;
 use super::listen_keys::LISTEN;
 use super::rollout_keys::{HOOK, MIRROR, PROBE, SMOKE};
 use Shape::{
-    Choice, Duration, Integer, List, Map, Named, Optional, Secret, Secrets, Size, Statuses, Switch,
-    Table, Tables, Text, TextOrList,
+    Choice, Duration, Integer, List, Map, Named, Optional, Secret, Secrets, Short, Size, Statuses,
+    Switch, Table, Tables, Text, TextOrList,
 };
 
 /// A key.
@@ -79,6 +79,8 @@ pub enum Shape {
     Table(&'static [Key]),
     /// A table with these keys that means nothing when it is not written.
     Optional(&'static [Key]),
+    /// The same, or text, which stands for a table with this one key.
+    Short(&'static [Key], &'static str),
     /// Tables with these keys under names of the user's choice.
     Named(&'static [Key]),
     /// A list of tables with these keys.
@@ -90,7 +92,9 @@ impl Shape {
     #[must_use]
     pub fn keys(self) -> Option<&'static [Key]> {
         match self {
-            Table(keys) | Optional(keys) | Named(keys) | Tables(keys) => Some(keys),
+            Table(keys) | Optional(keys) | Named(keys) | Tables(keys) | Short(keys, _) => {
+                Some(keys)
+            }
             _ => None,
         }
     }
@@ -228,9 +232,9 @@ const SERVICE_OWN: &[Key] = &[
     ),
     key(
         "mirror",
-        Optional(MIRROR),
+        Short(MIRROR, "share"),
         "",
-        "Copies requests to a canary before it has visitors, and compares its answers with stable's.",
+        "Copies requests to a canary before it has visitors, and compares its answers with stable's: a table, or its `share` alone, \"10%\".",
     ),
     key(
         "before_deploy",

@@ -235,6 +235,8 @@ pub struct State {
     pub dir: PathBuf,
     /// Where checkpoints are archived.
     pub checkpoints: PathBuf,
+    /// Where secrets of instances lie while these run, apart from everything else; below `dir` when none.
+    pub secrets: Option<PathBuf>,
     /// How long the audit log goes back.
     pub audit_keep: Duration,
 }

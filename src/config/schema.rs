@@ -70,6 +70,7 @@ fn shape(shape: Shape) -> Value {
             json!({ "type": "object", "additionalProperties": { "type": "string" } })
         }
         Shape::Table(keys) | Shape::Optional(keys) => object(keys),
+        Shape::Short(keys, _) => json!({ "anyOf": [text(), object(keys)] }),
         Shape::Named(keys) => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" },

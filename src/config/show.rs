@@ -49,8 +49,8 @@ fn write_table(
     for key in keys {
         let written = table.and_then(|table| table.entry(key.name)).map(|entry| &entry.node);
         match (key.shape, written) {
-            (Shape::Optional(_), None) => {}
-            (Shape::Table(inner) | Shape::Optional(inner), _) => {
+            (Shape::Optional(_) | Shape::Short(..), None) => {}
+            (Shape::Table(inner) | Shape::Optional(inner) | Shape::Short(inner, _), _) => {
                 let table = table.and_then(|table| table.table(key.name));
                 write_table(&mut below, &format!("{path}.{}", key.name), inner, table, document);
             }
@@ -169,10 +169,12 @@ fn json_table(keys: &'static [Key], table: Option<&Table>) -> Json {
     let shown = keys.iter().filter_map(|key| {
         let value = match key.shape {
             _ if table.is_some_and(|table| ignores(table, key.name)) => return None,
-            Shape::Optional(_) if table.is_none_or(|table| table.entry(key.name).is_none()) => {
+            Shape::Optional(_) | Shape::Short(..)
+                if table.is_none_or(|table| table.entry(key.name).is_none()) =>
+            {
                 return None;
             }
-            Shape::Table(inner) | Shape::Optional(inner) => {
+            Shape::Table(inner) | Shape::Optional(inner) | Shape::Short(inner, _) => {
                 json_table(inner, table.and_then(|table| table.table(key.name)))
             }
             _ => {

@@ -29,7 +29,9 @@ impl Driver {
                 self.deploy(&name, &request, told, answer);
             }
             Ask::DeployTogether(requests, answer) => self.deploy_together(requests, answer),
-            Ask::Launch(name, spec, answer) => self.deploy_exactly(&name, *spec, answer),
+            Ask::Launch(name, spec, why, answer) => {
+                self.deploy_exactly(&name, *spec, why, answer);
+            }
             Ask::Held(name, answer) => {
                 let _ = answer.send(self.held(name.as_ref()));
             }
@@ -50,6 +52,7 @@ impl Driver {
                 let _ = answer.send(self.say(&name, said));
             }
             Ask::Rollback(name, to, answer) => self.rollback(&name, to, answer),
+            Ask::RollbackTogether(back, answer) => self.rollback_together(back, answer),
             Ask::History(name, answer) => {
                 let history = self.known(&name).map(|service| {
                     let past = service

@@ -110,27 +110,40 @@ impl Driver {
         answer: oneshot::Sender<Result<FitStatus, Refused>>,
     ) {
         let asked = self.known(name).and_then(|service| {
+            let spec = super::settings::spec_of(&service.config, request)?;
             let plan = super::settings::plan_of(&service.config, request)?;
-            Ok((service, plan))
+            Ok((service, spec, plan))
         });
-        let (service, mut plan) = match asked {
+        let (service, mut spec, mut plan) = match asked {
             Ok(asked) => asked,
             Err(refused) => {
                 let _ = answer.send(Err(refused));
                 return;
             }
         };
-        let mut spec = service.config.template.clone();
         if let Some(stable) = service.stable_spec() {
             super::settings::inherit(&mut spec, stable);
         }
         let (runtime, serving) = (self.runtimes.of(&spec.source), self.serving(name));
         let (may_wait, name) = (service.config.listen.is_empty(), name.clone());
+        let images = self.images.clone();
         self.tasks.spawn(async move {
             let looked = look(name.as_str(), &runtime, &spec, &mut plan, serving, may_wait).await;
             let (fits, sentence) = match looked {
                 Ok(note) => (true, note),
                 Err(short) => (false, Some(short)),
+            };
+            let sentence = match (images, &spec.source) {
+                (Some(images), Source::Image(image)) if sentence.is_none() => {
+                    let size = images.image_size(image).await;
+                    let is_missing = matches!(size, Ok(None));
+                    is_missing.then(|| {
+                        format!(
+                            "{image} is not here yet: pulling it takes room that is not counted"
+                        )
+                    })
+                }
+                _ => sentence,
             };
             let strategy = plan.strategy.to_string();
             let _ = answer.send(Ok(FitStatus { fits, strategy, sentence }));

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use super::measured::{Measured, fill};
 pub use super::output::Output;
+pub use super::return_together::ReturnTogether;
 use super::status::{
     DaemonStatus, DeployAccepted, DeployRequest, EventRecord, FitStatus, InstanceLogs,
     MaintenanceRequest, RolloutRecord, ServiceStatus, StepForecast,
@@ -60,7 +61,12 @@ pub enum Ask {
     /// Begin rollouts that go together.
     DeployTogether(Requests, oneshot::Sender<Result<Accepted, Refused>>),
     /// Begin a rollout to exactly this.
-    Launch(ServiceName, Box<RevisionSpec>, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    Launch(
+        ServiceName,
+        Box<RevisionSpec>,
+        Launching,
+        oneshot::Sender<Result<DeployAccepted, Refused>>,
+    ),
     /// What is held of services: of one, or of all.
     Held(Option<ServiceName>, oneshot::Sender<Result<Vec<Held>, Refused>>),
     /// The state, to be taken to another host.
@@ -73,6 +79,8 @@ pub enum Ask {
     Say(ServiceName, Say, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Return to the warm revision, or to a kept one.
     Rollback(ServiceName, ReturnTo, oneshot::Sender<Result<DeployAccepted, Refused>>),
+    /// Return to what services of one group had before, all of them or none.
+    RollbackTogether(ReturnTogether, oneshot::Sender<Result<Accepted, Refused>>),
     /// Keep visitors from a service, or let them in again.
     Maintain(ServiceName, MaintenanceRequest, oneshot::Sender<Result<ServiceStatus, Refused>>),
     /// Past rollouts of a service, newest first.
@@ -92,6 +100,16 @@ pub enum Ask {
     Measure(Option<ServiceName>, oneshot::Sender<Vec<Measured>>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<String, Refused>>),
+}
+
+/// Why a revision is launched that is exactly this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Launching {
+    /// A checkpoint has it.
+    Restored,
+    /// It runs already, in a container of somebody else's. To take that over is no release: no hook runs
+    /// and nobody is asked, only the smoke tests are put to it.
+    Adopted,
 }
 
 /// What a person says apart from a rollout's own course. `by` is who and from where, as they say.
@@ -250,8 +268,9 @@ impl Handle {
         &self,
         service: ServiceName,
         spec: RevisionSpec,
+        why: Launching,
     ) -> Result<DeployAccepted, Refused> {
-        self.ask(|answer| Ask::Launch(service, Box::new(spec), answer)).await?
+        self.ask(|answer| Ask::Launch(service, Box::new(spec), why, answer)).await?
     }
 
     /// What is held of services: of one, or of all.
@@ -317,6 +336,11 @@ impl Handle {
         to: ReturnTo,
     ) -> Result<DeployAccepted, Refused> {
         self.ask_within(PREPARE_WITHIN, |answer| Ask::Rollback(service, to, answer)).await?
+    }
+
+    /// Returns services of one group to what each had before: all of them, or none.
+    pub async fn rollback_together(&self, back: ReturnTogether) -> Result<Accepted, Refused> {
+        self.ask_within(PREPARE_WITHIN, |answer| Ask::RollbackTogether(back, answer)).await?
     }
 
     /// Keeps visitors from a service, or lets them in again.

@@ -447,6 +447,9 @@ async fn watch_on(
             let mut why = event.diagnosis.to_string();
             if !event.healthy && event.diagnosis.wants_a_closer_look() {
                 why = runtime.diagnose(&instance).await.unwrap_or(why);
+            } else if !event.healthy && event.diagnosis.may_be_hindered() {
+                let more = runtime.diagnose(&instance).await;
+                why.extend(more.map(|more| format!("; {more}")));
             }
             let (instance, healthy) = (event.instance, event.healthy);
             if probes.send(Probed { instance, healthy, why, early: false }).await.is_err() {

@@ -33,6 +33,7 @@ mod recorder;
 mod recovery;
 mod reload;
 mod report;
+mod return_together;
 pub mod runtimes;
 mod service;
 pub mod settings;

@@ -4,11 +4,12 @@ use super::archivist::{ArchiveTrouble, Subject};
 use super::asks::DeployAnswer;
 use super::driver::Driver;
 use super::fit::{self, Serving};
-use super::handle::{Held, Refused};
+use super::handle::{Held, Launching, Refused};
 use super::journal::Kind;
 use super::service::Service;
 use super::status::DeployRequest;
 use super::way_back::Start;
+use crate::model::hook::Hooks;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::progress::Listener;
 use crate::model::revision::{Origin, Revision, RevisionSpec, Source};
@@ -113,11 +114,18 @@ impl Driver {
         &mut self,
         name: &ServiceName,
         spec: RevisionSpec,
+        why: Launching,
         answer: DeployAnswer,
     ) {
         let admitted = self.known(name).and_then(|service| {
             self.admit_new_rollout(service)?;
-            Ok(service.config.plan.clone())
+            let plan = service.config.plan.clone();
+            Ok(match why {
+                Launching::Restored => plan,
+                Launching::Adopted => {
+                    Plan { hooks: Hooks::default(), webhooks: Vec::new(), ..plan }
+                }
+            })
         });
         match admitted {
             Ok(plan) => {

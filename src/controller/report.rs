@@ -53,8 +53,13 @@ impl Driver {
         let wall = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         ServiceStatus {
             service: name.to_string(),
+            group: service.config.group.as_ref().map(ToString::to_string),
             phase: phase.to_owned(),
-            step: active.and_then(|a| a.rollout.phase.step()).map(|step| step + 1),
+            // A return that waits for its group is at no step.
+            step: active
+                .filter(|a| !a.rollout.is_direct())
+                .and_then(|a| a.rollout.phase.step())
+                .map(|step| step + 1),
             strategy: plan.strategy.to_string(),
             steps: planned(service, plan).weights().iter().map(|weight| weight.percent()).collect(),
             weights: Weights { stable: weight.complement().percent(), canary: weight.percent() },

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fresh::Fresh;
 use super::handle::Refused;
+use super::mirror::Copies;
 use super::outside::Outside;
 use super::recorder::Recorder;
 use super::status::{DeployAccepted, ServiceStatus};
@@ -24,7 +25,6 @@ use crate::rollout::effect::Effect;
 use crate::rollout::event::Attempt;
 use crate::rollout::machine::Rollout;
 use crate::routing::budget::Shielded;
-use crate::routing::mirror::Mirror;
 use crate::store::Change;
 use crate::store::records::{ActiveRecord, Placed, RecordedEvent, RolloutEntry, ServiceRecord};
 
@@ -116,7 +116,7 @@ pub struct Active {
     /// The judge's step under way, counted from 1 over restarts; 0 before this process saw any.
     pub epoch: u64,
     /// What copies requests to the canary, while that is done.
-    pub mirror: Option<Arc<Mirror>>,
+    pub mirror: Option<Copies>,
     /// What programs elsewhere say about it.
     pub outside: Outside,
     /// Who is answered when the checkpoint of this attempt is written, or was not.

@@ -21,6 +21,9 @@ use crate::rollout::strategy::Strategy;
 pub struct ServiceStatus {
     /// Its name.
     pub service: String,
+    /// The group that it belongs to: those of one are deployed and return together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// `idle, launching, probing, smoke, mirroring, baking, paused, promoting, promoted, rolling_back, rolled_back`.
     pub phase: String,
     /// The step under way, counted from 1; absent outside the steps.

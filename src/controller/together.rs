@@ -56,6 +56,15 @@ impl Driver {
             self.deploy(&name, &request, Listener::default(), sender);
             answers.push((name, receiver));
         }
+        self.answer_together(answers, answer);
+    }
+
+    /// Answers when each of them has been answered.
+    pub(super) fn answer_together(
+        &self,
+        answers: Vec<(ServiceName, oneshot::Receiver<Result<DeployAccepted, Refused>>)>,
+        answer: TogetherAnswer,
+    ) {
         self.tasks.spawn(async move {
             let mut accepted = Accepted::new();
             let mut refused = None;
@@ -74,13 +83,16 @@ impl Driver {
         });
     }
 
-    fn admit_together(&self, requests: &Requests) -> Result<Joined, Refused> {
-        let groups = requests.keys().map(|name| {
+    /// The one group that services belong to, with a number for what they do together now.
+    pub(super) fn joined<'a>(
+        &self,
+        names: impl Iterator<Item = &'a ServiceName>,
+    ) -> Result<Joined, Refused> {
+        let groups = names.map(|name| {
             let group = self.known(name)?.config.group.clone();
             group.map(|group| (name.clone(), group)).ok_or_else(|| {
                 Refused::Invalid(format!(
-                    "{name} belongs to no group: deploy it by itself, or write `group` in \
-                     [service.{name}]"
+                    "{name} belongs to no group: name it alone, or write `group` in [service.{name}]"
                 ))
             })
         });
@@ -93,6 +105,13 @@ impl Driver {
                 "{first} belongs to group {group} and {other} to {another}: they do not go together"
             )));
         }
+        let number = u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0);
+        Ok(Joined { group, number, members: groups.into_iter().map(|(name, _)| name).collect() })
+    }
+
+    fn admit_together(&self, requests: &Requests) -> Result<Joined, Refused> {
+        let joined = self.joined(requests.keys())?;
+        let (group, first) = (&joined.group, joined.members.first());
         let mut steps = None;
         for (name, request) in requests {
             self.admit_deploy(name, request)?;
@@ -105,13 +124,13 @@ impl Driver {
                 )));
             }
             if *steps.get_or_insert_with(|| own.clone()) != own {
+                let first = first.unwrap_or(name);
                 return Err(Refused::Invalid(format!(
                     "{name} has other steps than {first}: those of a group take each together"
                 )));
             }
         }
-        let number = u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0);
-        Ok(Joined { group, number, members: groups.into_iter().map(|(name, _)| name).collect() })
+        Ok(joined)
     }
 
     /// Lets those go on who waited for others that are as far now, and takes back those whose others went

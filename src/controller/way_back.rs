@@ -6,6 +6,8 @@
 //! revision that was left is kept running, whatever its time: a daemon that dies in between comes back
 //! to what the disk says, and finds it.
 
+use std::collections::BTreeSet;
+
 use super::archivist::{Archivist, Subject};
 use super::asks::DeployAnswer;
 use super::driver::Driver;
@@ -13,6 +15,7 @@ use super::handle::Refused;
 use super::journal::Kind as JournalKind;
 use super::service::Waiting;
 use super::status::DeployAccepted;
+use super::together::TogetherAnswer;
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::instance::Instance;
 use crate::model::progress::Listener;
@@ -32,11 +35,19 @@ pub struct ReturnTo {
     pub told: Listener,
 }
 
-/// A checkpoint was archived, or not, and what waits for that.
+/// Checkpoints were archived, or not, and what waits for that.
 pub(super) struct Archived {
-    service: ServiceName,
-    sentence: String,
-    then: Option<(Option<RevisionId>, DeployAnswer)>,
+    /// Of which service, and what came of it.
+    told: Vec<(ServiceName, String)>,
+    then: Option<Then>,
+}
+
+/// The rollback that waits for a checkpoint.
+pub(super) enum Then {
+    /// Of one service.
+    One(ServiceName, Option<RevisionId>, DeployAnswer),
+    /// Of several that return together.
+    Together(BTreeSet<ServiceName>, TogetherAnswer),
 }
 
 /// What a rollout begins with.
@@ -50,7 +61,7 @@ pub(super) enum Start {
 }
 
 /// How a service returns to an earlier revision.
-enum WayBack {
+pub(super) enum WayBack {
     /// The canary was taken back.
     Abort(DeployAccepted),
     /// By a rollout to this revision.
@@ -103,42 +114,61 @@ impl Driver {
             _ => return self.go_back(name, to, answer),
         };
         if warm == wanted {
-            self.archive(archivist, subject, note, told, None);
+            self.archive(archivist, vec![(subject, note)], told, None);
             return self.go_back(name, to, answer);
         }
         service.preparing = true;
-        self.archive(archivist, subject, note, told, Some((to, answer)));
+        let then = Then::One(name.clone(), to, answer);
+        self.archive(archivist, vec![(subject, note)], told, Some(then));
     }
 
     /// Archives, tells, and goes on with the rollback that waits for it.
-    fn archive(
+    pub(super) fn archive(
         &self,
         archivist: Archivist,
-        subject: Subject,
-        note: String,
+        subjects: Vec<(Subject, String)>,
         told: Listener,
-        then: Option<(Option<RevisionId>, DeployAnswer)>,
+        then: Option<Then>,
     ) {
         let archived = self.archived.clone();
         self.tasks.spawn(async move {
-            let service = subject.config.name.clone();
-            let sentence = match archivist.create(subject, &note, true, &told).await {
-                Ok(listed) => format!("checkpoint {} archived {note}", listed.id),
-                Err(error) => format!("no checkpoint was archived {note}: {error}"),
-            };
-            let _ = archived.send(Archived { service, sentence, then }).await;
+            let mut done = Vec::new();
+            for (subject, note) in subjects {
+                let service = subject.config.name.clone();
+                let sentence = match archivist.create(subject, &note, true, &told).await {
+                    Ok(listed) => format!("checkpoint {} archived {note}", listed.id),
+                    Err(error) => format!("no checkpoint was archived {note}: {error}"),
+                };
+                done.push((service, sentence));
+            }
+            let _ = archived.send(Archived { told: done, then }).await;
         });
     }
 
-    /// An archive is there, or could not be.
+    /// Archives are there, or could not be.
     pub(super) fn archived(&mut self, archived: Archived) {
-        let Archived { service: name, sentence, then } = archived;
-        self.tell(&name, JournalKind::Note, sentence);
-        if let Some((to, answer)) = then {
-            if let Some(service) = self.services.get_mut(&name) {
-                service.preparing = false;
+        let Archived { told, then } = archived;
+        for (name, sentence) in told {
+            self.tell(&name, JournalKind::Note, sentence);
+        }
+        match then {
+            None => {}
+            Some(Then::One(name, to, answer)) => {
+                self.is_prepared(&name);
+                self.go_back(&name, to, answer);
             }
-            self.go_back(&name, to, answer);
+            Some(Then::Together(services, answer)) => {
+                for name in &services {
+                    self.is_prepared(name);
+                }
+                self.return_all(&services, answer);
+            }
+        }
+    }
+
+    fn is_prepared(&mut self, name: &ServiceName) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.preparing = false;
         }
     }
 
@@ -170,7 +200,11 @@ impl Driver {
         Ok(())
     }
 
-    fn way_back(&mut self, name: &ServiceName, to: Option<RevisionId>) -> Result<WayBack, Refused> {
+    pub(super) fn way_back(
+        &mut self,
+        name: &ServiceName,
+        to: Option<RevisionId>,
+    ) -> Result<WayBack, Refused> {
         let service = self.known(name)?;
         if let Some(active) = &service.active {
             let (id, stable) = (active.rollout.id, active.rollout.stable);
@@ -211,7 +245,7 @@ impl Driver {
     }
 
     /// What of a revision still runs. Instances that probes have given up make room for new ones.
-    fn start_of(&mut self, name: &ServiceName, revision: RevisionId) -> Start {
+    pub(super) fn start_of(&mut self, name: &ServiceName, revision: RevisionId) -> Start {
         let Some(service) = self.services.get_mut(name) else { return Start::Anew };
         let Some(warm) = service.record.warm.take_if(|warm| warm.placed.revision == revision)
         else {

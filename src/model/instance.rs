@@ -37,6 +37,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// The kernel killed it for memory.
     pub out_of_memory: bool,
+    /// What its last output tells of what it is not allowed to do: a sentence that says what to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl std::fmt::Display for Exit {
@@ -48,6 +51,7 @@ impl std::fmt::Display for Exit {
             (_, Some(signal)) => write!(f, "was ended by signal {signal}"),
             (Some(code), None) => write!(f, "exited with code {code}"),
             (None, None) => f.write_str("ended"),
-        }
+        }?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, ": {hint}"))
     }
 }

@@ -93,6 +93,17 @@ impl Diagnosis {
     }
 }
 
+impl Diagnosis {
+    /// Whether the app is up and fails, perhaps for something that it may not do: its output may say.
+    #[must_use]
+    pub const fn may_be_hindered(&self) -> bool {
+        matches!(
+            self,
+            Self::Answer { status: 500.., .. } | Self::Closed { .. } | Self::AnswerTimedOut { .. }
+        )
+    }
+}
+
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,7 +3,7 @@
 //! Each member is a rollout of its own, with its own verdict. Before its first step, and behind every
 //! step, it waits until all the others are as far; whoever drives them looks and says so. The place where
 //! it waits is on disk like any pause, so that a restart finds who waits for whom. Going back waits for
-//! nobody.
+//! nobody. A return to former revisions that have to be started waits once: until all of them are ready.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,10 +28,13 @@ impl Rollout {
     /// Whether it waits for others: not where nobody served before, for then nobody is split.
     #[must_use]
     pub fn is_joined(&self) -> bool {
-        self.plan.joined.is_some()
-            && self.plan.strategy.goes_together()
-            && self.kind == Kind::Canary
-            && self.stable.is_some()
+        self.plan.joined.is_some() && self.plan.strategy.goes_together() && self.stable.is_some()
+    }
+
+    /// All at once when healthy: so it was asked, or there is nobody to compare with.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        (self.kind == Kind::Direct && !self.rolls()) || self.stable.is_none()
     }
 
     /// How many steps it was let into, the one under way too; `None` before it may begin one. At its end
@@ -74,6 +77,8 @@ impl Rollout {
     /// What comes behind a step, once nobody has to be waited for any more.
     pub(super) fn go_together(&mut self, step: usize, weight: Weight, now: Moment) -> Step {
         match weight {
+            // A return has no steps: all of its group are ready.
+            _ if self.is_direct() => self.promote(now),
             Weight::ZERO => self.bake(0, now),
             _ => self.leave(step, now),
         }

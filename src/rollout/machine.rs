@@ -385,6 +385,7 @@ impl Rollout {
     /// The canary is as ready as it can be without visitors.
     fn begin_traffic(&mut self, now: Moment) -> Step {
         match (self.is_direct(), self.is_mirrored()) {
+            (true, _) if self.is_joined() => self.pause(0, PauseReason::Others, now),
             (true, _) => self.promote(now),
             (false, true) => self.mirror(now),
             (false, false) => self.begin_steps(now),
@@ -456,11 +457,6 @@ impl Rollout {
         self.attempt += 1;
         self.since = now;
         Step { effects, ignored: false }
-    }
-
-    /// All at once when healthy: so it was asked, or there is nobody to compare with.
-    fn is_direct(&self) -> bool {
-        (self.kind == Kind::Direct && !self.rolls()) || self.stable.is_none()
     }
 
     /// Whether smoke tests come before visitors: not for a kept revision that served before.

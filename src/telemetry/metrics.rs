@@ -84,6 +84,7 @@ metrics! {
     RESCUED Counter "rescued_requests_total" "Failures of a canary that no visitor saw, because stable answered instead.";
     ASSETS Counter "assets_found_total" "Assets that one revision did not have and the other one did.";
     SHIELDED Counter "shielded_requests_total" "Failures of a canary that the shield sent to stable, and those beyond its budget, by result.";
+    MIRRORED Counter "mirrored_requests_total" "Copies of requests for a canary without visitors, by result: sent, left_out by a cap; and of those that were compared: compared, failed on the canary, different in their bodies.";
     SYNTHETIC Counter "synthetic_responses_total" "Answers that the proxy made itself: 502, 503, 504.";
     TUNNELS Counter "tunnels_total" "Tunnels opened, such as WebSockets.";
     PANICS Counter "panics_total" "Panics caught in a connection; each is a mistake of ours.";
@@ -339,9 +340,14 @@ impl Rare {
 
 /// Counts a rare event.
 pub fn count(metric: &'static Metric, labels: &[(&'static str, &str)]) {
+    count_more(metric, labels, 1);
+}
+
+/// Counts so many of them.
+pub fn count_more(metric: &'static Metric, labels: &[(&'static str, &str)], more: u64) {
     let labels: Vec<Label> =
         labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
-    metrics::counter!(metric.name, labels).increment(1);
+    metrics::counter!(metric.name, labels).increment(more);
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -207,9 +207,49 @@ fn answers(url: &str) -> bool {
     ping().is_ok_and(|answer| answer.contains(" 200 "))
 }
 
-/// A dockerd of our own, held by a shell that lives as long as the pipe to it: however this process
-/// ends, the engine is stopped and its bridge, mounts and files are removed.
+/// A dockerd of our own for all tests of this process.
 fn private() -> Result<DockerHost, String> {
+    let (host, mut shell) = begin("switchback-engine", "sbt", 200, None)?;
+    // Open until the process ends.
+    std::mem::forget(shell.stdin.take());
+    Ok(host)
+}
+
+/// A dockerd of one story, with little room; it goes with this.
+pub struct SmallEngine {
+    pub host: DockerHost,
+    shell: Child,
+}
+
+impl SmallEngine {
+    /// One whose data has so many megabytes of memory.
+    pub fn start(megabytes: u32) -> Result<Self, String> {
+        let (host, shell) = begin("switchback-small", "sbs", 150, Some(megabytes))?;
+        Ok(Self { host, shell })
+    }
+
+    /// Where its data lies: a mount of its own.
+    pub fn data(&self) -> PathBuf {
+        let socket = self.host.url.trim_start_matches("unix://");
+        Path::new(socket).parent().unwrap().join("data")
+    }
+}
+
+impl Drop for SmallEngine {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ended = self.shell.wait();
+    }
+}
+
+/// A dockerd held by a shell that lives as long as the pipe to it: however this process ends, the
+/// engine is stopped and its bridge, mounts and files are removed.
+fn begin(
+    home: &str,
+    bridge: &str,
+    net: u32,
+    megabytes: Option<u32>,
+) -> Result<(DockerHost, Child), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("none answers, and starting a private one takes root".to_owned());
     }
@@ -224,11 +264,13 @@ fn private() -> Result<DockerHost, String> {
         }
     }
     let pid = std::process::id();
-    let home = std::env::temp_dir().join(format!("switchback-engine-{pid}"));
+    let home = std::env::temp_dir().join(format!("{home}-{pid}"));
     std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
     let script = r#"
-        PATH=$PATH:/usr/sbin:/sbin; home=$1; bridge=$2; net=$3
+        PATH=$PATH:/usr/sbin:/sbin; home=$1; bridge=$2; net=$3; size=$4
         trap '' INT HUP TERM
+        mkdir -p "$home/data"
+        [ -z "$size" ] || mount -t tmpfs -o "size=${size}m" tmpfs "$home/data" || exit 1
         ip link add name "$bridge" type bridge && ip addr add "$net.1/24" dev "$bridge" && ip link set "$bridge" up
         dockerd --data-root "$home/data" --exec-root "$home/exec" --pidfile "$home/pid" \
             --host "unix://$home/docker.sock" --bridge "$bridge" --iptables=false --ip-masq=false \
@@ -236,18 +278,19 @@ fn private() -> Result<DockerHost, String> {
             >"$home/log" 2>&1 </dev/null &
         cat >/dev/null
         kill $!; wait $!
-        ip link del "$bridge"; rm -rf "$home"
+        ip link del "$bridge"
+        [ -z "$size" ] || umount -l "$home/data"
+        rm -rf "$home"
     "#;
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", script, "sh"]).arg(&home).args([
-        format!("sbt{pid}"),
+        format!("{bridge}{pid}"),
         // Out of the private range, where nobody's office is likely to be.
-        format!("10.{}.{}", 200 + pid % 50, pid / 50 % 250),
+        format!("10.{}.{}", net + pid % 50, pid / 50 % 250),
+        megabytes.map_or(String::new(), |megabytes| megabytes.to_string()),
     ]);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-    let mut shell = shell.stdin(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-    // Open until the process ends.
-    std::mem::forget(shell.stdin.take());
+    let shell = shell.stdin(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
     let url = format!("unix://{}/docker.sock", home.display());
     let begun = Instant::now();
     while !answers(&url) {
@@ -258,5 +301,5 @@ fn private() -> Result<DockerHost, String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(DockerHost { url })
+    Ok((DockerHost { url }, shell))
 }

@@ -31,79 +31,79 @@ pub enum Daemon {
     #[command(display_order = 30, long_about = DEPLOY, after_long_help = EXIT_CODES)]
     Deploy(Deploy),
     /// Takes over a container that somebody else runs
-    #[command(display_order = 30, long_about = keeping::ADOPT)]
+    #[command(display_order = 52, long_about = keeping::ADOPT)]
     Adopt(keeping::Adopt),
     /// Shows how services stand
     #[command(display_order = 31, long_about = STATUS, after_long_help = EXIT_CODES)]
     Status(Status),
     /// Skips what is left of a step, or with --full of the rollout
-    #[command(display_order = 32)]
+    #[command(display_order = 34)]
     Promote(Promote),
     /// Ends a rollout: all traffic back to stable
-    #[command(display_order = 33)]
+    #[command(display_order = 35)]
     Abort(OneService),
     /// Holds a rollout at its step
-    #[command(display_order = 34)]
+    #[command(display_order = 36)]
     Pause(OneService),
     /// Lets a paused rollout go on
-    #[command(display_order = 35)]
+    #[command(display_order = 37)]
     Resume(OneService),
     /// Sets the canary's weight by hand
-    #[command(display_order = 36, long_about = WEIGHT)]
+    #[command(display_order = 38, long_about = WEIGHT)]
     Weight(SetWeight),
     /// Returns to an earlier revision
-    #[command(display_order = 37, long_about = ROLLBACK)]
+    #[command(display_order = 39, long_about = ROLLBACK)]
     Rollback(Rollback),
     /// Keeps visitors from a service while it is worked on
-    #[command(display_order = 38, long_about = maintenance::MAINTENANCE)]
+    #[command(display_order = 41, long_about = maintenance::MAINTENANCE)]
     Maintenance(maintenance::Maintenance),
     /// Says that a promotion stands, where `confirm_within` asks for it
-    #[command(display_order = 38)]
+    #[command(display_order = 40)]
     Confirm(OneService),
     /// Lets no deploy of a service begin, or of any (--all)
-    #[command(display_order = 38)]
+    #[command(display_order = 42)]
     Freeze(freeze::Freeze),
     /// Lets deploys of a service begin again
-    #[command(display_order = 38)]
+    #[command(display_order = 43)]
     Unfreeze(freeze::Unfreeze),
     /// Keeps and restores checkpoints
-    #[command(display_order = 38, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
+    #[command(display_order = 50, long_about = keeping::CHECKPOINT, subcommand_required = true, arg_required_else_help = true)]
     Checkpoint(keeping::Checkpoint),
     /// Frees what is ours and nobody needs any more
-    #[command(display_order = 39, long_about = keeping::CLEAN)]
+    #[command(display_order = 51, long_about = keeping::CLEAN)]
     Clean(keeping::Clean),
     /// Takes Switchback's own state to another host
-    #[command(display_order = 44, long_about = keeping::STATE, subcommand_required = true, arg_required_else_help = true)]
+    #[command(display_order = 53, long_about = keeping::STATE, subcommand_required = true, arg_required_else_help = true)]
     State(keeping::State),
     /// Lists the rollouts of a service
-    #[command(display_order = 40)]
+    #[command(display_order = 44)]
     History(OneServiceRead),
     /// Tells what happened in a rollout, and why
-    #[command(display_order = 41)]
+    #[command(display_order = 45)]
     Explain(Explain),
     /// Lists what happens
-    #[command(display_order = 42)]
+    #[command(display_order = 46)]
     Events(Events),
     /// Shows the output of a service's instances
-    #[command(display_order = 43, long_about = watching::LOGS)]
+    #[command(display_order = 47, long_about = watching::LOGS)]
     Logs(watching::Logs),
     /// Shows what each side of each service does, in one table
-    #[command(display_order = 31, long_about = watching::STATS)]
+    #[command(display_order = 33, long_about = watching::STATS)]
     Stats(watching::Stats),
     /// Shows everything on the whole screen, live, with keys that act
-    #[command(display_order = 31, long_about = watching::TOP)]
+    #[command(display_order = 32, long_about = watching::TOP)]
     Top(watching::Watching),
     /// Says what would stop a deploy today, and how to mend it
-    #[command(display_order = 44, long_about = watching::DOCTOR)]
+    #[command(display_order = 54, long_about = watching::DOCTOR)]
     Doctor(watching::Doctor),
     /// Lists what was done, by whom and from where
-    #[command(display_order = 42, long_about = watching::AUDIT)]
+    #[command(display_order = 48, long_about = watching::AUDIT)]
     Audit(watching::Audit),
     /// Tries those who are told what happens
-    #[command(display_order = 46, subcommand_required = true, arg_required_else_help = true)]
+    #[command(display_order = 55, subcommand_required = true, arg_required_else_help = true)]
     Notify(watching::Notify),
     /// Makes a cookie that lets its holder choose a side
-    #[command(display_order = 45, long_about = tester::TESTER_COOKIE)]
+    #[command(display_order = 56, long_about = tester::TESTER_COOKIE)]
     TesterCookie(tester::TesterCookie),
     /// Holds one instance of the runtime `process`
     #[command(hide = true)]
@@ -398,13 +398,16 @@ const ROLLBACK: &str = "\
 Returns to an earlier revision: at once while it is still warm, by a deploy of it otherwise.
 
   switchback rollback web            the revision before
-  switchback rollback web --to 3     see `switchback history web`";
+  switchback rollback web --to 3     see `switchback history web`
+  switchback rollback web api        services of one group, to what they had before their last
+                                     deploy together, all of them or none";
 
 /// `rollback`
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// The service
-    pub service: Service,
+    /// The service, or several of one group
+    #[arg(value_name = "SERVICE", required = true)]
+    pub services: Vec<Service>,
     /// The number of the revision
     #[arg(long, value_name = "REVISION", value_parser = revision)]
     pub to: Option<RevisionId>,

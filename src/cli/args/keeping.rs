@@ -202,7 +202,9 @@ it any more. Its published ports are not taken over: visitors come through the p
 
   switchback adopt shop-web-1 --service web
 
-The service is configured with the image's name and the port; nothing of it may run yet.";
+The service is configured with the image's name and the port; nothing of it may run yet. To take over
+what runs is no release: no hook runs and no webhook is asked. The probe and the smoke tests are put to
+the new container before it has visitors.";
 
 /// `adopt`
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ pub struct Maintenance {
     /// The service
     pub service: Service,
     /// Begins or ends it
-    #[arg(value_parser = ["on", "off"])]
+    #[arg(value_name = "on|off", value_parser = ["on", "off"])]
     pub state: String,
     /// How long each visitor waits for its end before being answered 503
     #[arg(long, value_name = "DURATION", value_parser = scalar::duration)]

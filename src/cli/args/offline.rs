@@ -19,7 +19,7 @@ pub enum Offline {
     #[command(display_order = 22, subcommand_required = true, arg_required_else_help = true)]
     Config(Config),
     /// Judges a recorded rollout again, perhaps by other limits
-    #[command(display_order = 44, long_about = ANALYZE)]
+    #[command(display_order = 49, long_about = ANALYZE)]
     Analyze(Analyze),
     /// Writes a commented switchback.toml to start from
     #[command(display_order = 23, long_about = INIT)]

@@ -21,7 +21,7 @@ pub struct TesterCookie {
     /// The service
     pub service: Service,
     /// The side
-    #[arg(value_parser = side)]
+    #[arg(value_name = "stable|canary", value_parser = side)]
     pub side: Side,
     /// How long it is good for
     #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "8h")]

@@ -46,7 +46,7 @@ pub(super) const HARDENING: &[Key] = &[
         "own_network",
         Switch,
         "false",
-        "Whether the containers of the service have a Docker network of their own, which no other service is on. It comes before `networks`.",
+        "Whether the containers of the service have a Docker network of their own, which no other service is on. It comes before `networks`. Off, because an engine has addresses for some thirty networks, and an app on one of its own no longer reaches containers on Docker's bridge by address.",
     ),
     key(
         "read_only",

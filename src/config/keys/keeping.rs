@@ -19,6 +19,12 @@ pub const STATE: &[Key] = &[
         "Directory for the archives of checkpoints; `checkpoints` below `dir` when not written.",
     ),
     key(
+        "secrets",
+        Text,
+        "",
+        "Directory for the secrets of instances while these run; `secrets` below `dir` when not written. On tmpfs, as /run/switchback/secrets, they are on no disk; it must stay while the daemon restarts.",
+    ),
+    key(
         "audit_keep",
         Duration,
         r#""365d""#,

@@ -1,7 +1,7 @@
 //! Takes over a container that somebody else runs.
 
 use super::{ArchiveTrouble, Archivist};
-use crate::controller::handle::Handle;
+use crate::controller::handle::{Handle, Launching};
 use crate::controller::status::DeployAccepted;
 use crate::model::id::ServiceName;
 use crate::model::progress::Listener;
@@ -35,7 +35,7 @@ impl Archivist {
         told.begin(&format!("looking at {container}"));
         let spec = self.docker.adopt(container, &held.config.template).await?;
         told.begin("starting another one like it");
-        let accepted = handle.launch(service.clone(), spec).await?;
+        let accepted = handle.launch(service.clone(), spec, Launching::Adopted).await?;
         let sentence =
             format!("revision {} is adopted from the container {container}", accepted.revision);
         handle.tell(service.clone(), sentence).await;

@@ -14,6 +14,7 @@ mod clean;
 mod create;
 mod load;
 mod restore;
+mod room;
 mod source;
 
 use std::collections::HashSet;
@@ -69,6 +70,33 @@ pub enum ArchiveTrouble {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The engine's disk cannot hold what a checkpoint brings back.
+    #[error(
+        "not enough room where the engine keeps its data: {what} takes some {needed} MB and {free} MB are \
+         free; `switchback clean` shows what could be freed"
+    )]
+    NoRoom {
+        /// The checkpoint.
+        what: String,
+        /// Megabytes that it takes.
+        needed: u64,
+        /// Megabytes that there are.
+        free: u64,
+    },
+    /// The engine's disk was full before everything was written.
+    #[error(
+        "the engine's disk filled while {what} was restored, which takes some {needed} MB; nothing of it is \
+         kept, what serves is as it was, and {free} MB are free again: `switchback clean` shows what could \
+         be freed, and `df -i` whether it is the number of files"
+    )]
+    Filled {
+        /// The checkpoint.
+        what: String,
+        /// Megabytes that it takes.
+        needed: u64,
+        /// Megabytes that there are now.
+        free: u64,
+    },
 }
 
 impl From<ArchiveTrouble> for Refused {
@@ -89,9 +117,10 @@ impl From<ArchiveTrouble> for Refused {
             error @ ArchiveTrouble::Busy(_) => {
                 Self::Conflict { sentence: error.to_string(), phase: "idle".to_owned() }
             }
-            error @ (ArchiveTrouble::Archive(_) | ArchiveTrouble::Runtime(_)) => {
-                Self::Unavailable(error.to_string())
-            }
+            error @ (ArchiveTrouble::Archive(_)
+            | ArchiveTrouble::Runtime(_)
+            | ArchiveTrouble::NoRoom { .. }
+            | ArchiveTrouble::Filled { .. }) => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{ArchiveTrouble, Archivist, Contents, Subject, aside};
 use crate::archive::format::{About, IMAGE, Manifest, REVISION};
 use crate::archive::{ArchiveError, reader};
 use crate::config::Service;
-use crate::controller::handle::{Handle, Held};
+use crate::controller::handle::{Handle, Held, Launching};
 use crate::controller::hooks::SmokeRun;
 use crate::controller::status::DeployAccepted;
 use crate::model::id::{RolloutId, ServiceName};
@@ -79,6 +79,7 @@ impl Archivist {
         }
         let _taken = self.take(service)?;
         let contents = self.verify(id, told).await?;
+        self.has_room_for(&contents).await?;
         let config = held.config.clone();
         if let Some(subject) = subject_of(held) {
             let note = format!("before {id} was restored");
@@ -105,7 +106,7 @@ impl Archivist {
             }
         }
         told.begin("starting what was restored");
-        match handle.launch(service.clone(), unpacked.spec).await {
+        match handle.launch(service.clone(), unpacked.spec, Launching::Restored).await {
             Ok(accepted) => {
                 let from = contents.manifest.head.revision;
                 let revision = accepted.revision;
@@ -172,6 +173,7 @@ impl Archivist {
             Some(id) => self.docker.image_size(id).await?.is_some(),
             None => false,
         };
+        self.has_room_for(contents).await?;
         let volumes: Vec<(String, String, String, String)> = manifest
             .parts
             .iter()
@@ -199,7 +201,8 @@ impl Archivist {
                     part: IMAGE.to_owned(),
                     reason: "it holds another image than the manifest says".to_owned(),
                 };
-                return Err(other.err().unwrap_or_else(|| another().into()));
+                let trouble = other.err().unwrap_or_else(|| another().into());
+                return Err(self.why_not(trouble, contents, was_here).await);
             }
         };
         let mut spec = revision.spec;

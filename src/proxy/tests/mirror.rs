@@ -3,10 +3,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+
 use super::support::*;
 use crate::analysis::criteria::Criteria;
 use crate::analysis::mirror::{Shown, Tally};
 use crate::model::mirror::MirrorSpec;
+use crate::model::revision::UpstreamProtocol;
 use crate::model::weight::{Side, Weight};
 use crate::routing::mirror::Mirror;
 use crate::routing::settings::ServiceSettings;
@@ -236,4 +244,59 @@ async fn where_there_is_no_mirror_nothing_is_copied() {
         assert_eq!(client.get("/").await.1, "stable");
     }
     assert_eq!((mirror.counts(), heads.lock().expect("no panic").len()), ((0, 0), 0));
+}
+
+/// An origin of HTTP/2 in cleartext that answers every path with itself, or fails it.
+async fn speaking_h2c(fails: bool) -> (std::net::SocketAddr, Arc<Mutex<Vec<HeaderMap>>>) {
+    let listener = TcpListener::bind(any()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let heads: Arc<Mutex<Vec<HeaderMap>>> = Arc::default();
+    let seen = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&seen);
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                seen.lock().expect("no panic").push(request.headers().clone());
+                let status = if fails { 503 } else { 200 };
+                let body = Full::new(Bytes::from(request.uri().path().to_owned()));
+                let answer = Response::builder().status(status).body(body).expect("sound");
+                async move { Ok::<_, std::convert::Infallible>(answer) }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, heads)
+}
+
+#[tokio::test]
+async fn instances_that_speak_http2_are_mirrored_alike() {
+    for fails in [false, true] {
+        let (stable, of_stable) = speaking_h2c(false).await;
+        let (canary, of_canary) = speaking_h2c(fails).await;
+        let spec = MirrorSpec { compare_body: true, ..spec() };
+        let endpoint = |address| endpoint_of(address, UpstreamProtocol::H2c);
+        let (stable, canary) = (side(1, &[endpoint(stable)]), side(2, &[endpoint(canary)]));
+        let rig = Rig::with(stable, Some(canary), 0.0, ServiceSettings::default(), settings());
+        let mirror = Mirror::new(&spec, &Criteria::default(), 1, Instant::now()).expect("a mirror");
+        rig.publish(|entry| entry.mirror = Some(Arc::clone(&mirror)));
+        let mut client = Client::new(rig.http()).await;
+        for n in 0..5 {
+            let (head, body) = client.get(&format!("/{n}")).await;
+            assert_eq!((status(&head), body), (200, format!("/{n}")));
+        }
+        let tally = twins(&mirror, 5).await;
+        let failed = if fails { 5 } else { 0 };
+        assert_eq!(tally.failed, Shown { both: 0, canary: failed, stable: 0 });
+        assert_eq!((tally.read, tally.different), (5 - failed, 0));
+        let marked = |heads: &Mutex<Vec<HeaderMap>>| {
+            let heads = heads.lock().expect("no panic");
+            let is_marked = |head: &&HeaderMap| head.contains_key("x-switchback-mirror");
+            (heads.len(), heads.iter().filter(is_marked).count())
+        };
+        assert_eq!((marked(&of_stable), marked(&of_canary)), ((5, 0), (5, 5)));
+        assert_eq!(rig.rows(Side::Stable, 5).await, [5, 0, 0, 0, 0]);
+        // All copies on one connection.
+        assert_eq!(rig.total(Count::UpstreamConnects), 2);
+    }
 }

@@ -91,14 +91,30 @@ fn some_things_are_not_for_one_of_them() {
         assert!(said.contains("step by step with its group"), "{said}");
     }
     assert!(rollout.admit(Command::Pause).is_ok());
-    // Where nobody was split, and where one returns, nobody is waited for.
-    let three = Some(RevisionId(3));
-    for (kind, stable) in [(Kind::Direct, three), (Kind::Canary, None)] {
-        let mut rollout = begun(kind, stable, Phase::Probing);
-        let _ = rollout.step(Event::Ready { attempt: 1 }, seconds(1));
-        assert_eq!(rollout.phase, Phase::Promoting);
-    }
+    // Where nobody was split, nobody is waited for.
+    let mut first = begun(Kind::Canary, None, Phase::Probing);
+    let _ = first.step(Event::Ready { attempt: 1 }, seconds(1));
+    assert_eq!(first.phase, Phase::Promoting);
     assert!(canary(baking(0)).step(Event::Together, seconds(1)).ignored);
+}
+
+#[test]
+fn a_return_waits_until_all_are_ready() {
+    let returning = |phase| begun(Kind::Direct, Some(RevisionId(3)), phase);
+    let mut rollout = returning(Phase::Probing);
+    let step = rollout.step(Event::Ready { attempt: 1 }, seconds(1));
+    assert_eq!((&rollout.phase, step.effects), (&waits(0, Weight::ZERO), vec![MAY]));
+    assert_eq!((rollout.waits_at(), rollout.reached()), (Some(0), Some(0)));
+    for command in [Command::Promote { full: true }, Command::Resume, Command::Pause] {
+        assert!(rollout.admit(command).is_err(), "{command:?}");
+    }
+    assert_eq!(rollout.step(tick(), seconds(100_000)).effects, []);
+    let step = rollout.step(Event::Together, seconds(2));
+    assert_eq!((&rollout.phase, step.effects), (&Phase::Promoting, vec![MUST, Effect::Switch]));
+    // One that cannot come keeps the others where they are.
+    let mut rollout = returning(waits(0, Weight::ZERO));
+    let vetoed = Event::Vetoed { sentence: said("api") };
+    assert_eq!(rollout.step(vetoed, seconds(1)).effects, BACK);
 }
 
 #[test]

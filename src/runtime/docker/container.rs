@@ -153,7 +153,7 @@ pub fn exit_of(code: i64) -> Exit {
     Exit {
         code: i32::try_from(code).ok(),
         signal: SIGNALS.contains(&signal).then(|| i32::try_from(signal).ok()).flatten(),
-        out_of_memory: false,
+        ..Exit::default()
     }
 }
 
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn exit_codes_tell_of_signals() {
         assert_eq!(exit_of(0), Exit { code: Some(0), ..Exit::default() });
-        assert_eq!(exit_of(137), Exit { code: Some(137), signal: Some(9), out_of_memory: false });
+        assert_eq!(exit_of(137), Exit { code: Some(137), signal: Some(9), ..Exit::default() });
         assert_eq!(exit_of(139).to_string(), "was ended by signal 11");
         assert_eq!(exit_of(130).to_string(), "exited with code 130");
     }

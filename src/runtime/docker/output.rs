@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 
 use super::DockerRuntime;
-use super::client::{ANSWER, Trouble};
+use super::client::{ANSWER, Client, Trouble};
 use crate::runtime::{RuntimeError, Written};
 
 /// Bytes of output that are kept at most, the last ones: 50 lines of 16 KiB, the engine's own unit.
@@ -20,16 +20,7 @@ const LINE_CHARACTERS: usize = 4096;
 impl DockerRuntime {
     /// The last lines of a container's output; none of one that is gone.
     pub(super) async fn tail(&self, id: &str, lines: usize) -> Result<Vec<String>, RuntimeError> {
-        let options = LogsOptions {
-            stdout: true,
-            stderr: true,
-            tail: lines.to_string(),
-            ..LogsOptions::default()
-        };
-        let frames = self.read(id, options, LOG_BYTES).await?;
-        let bytes: Vec<u8> = frames.into_iter().flatten().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(text.lines().map(cut).collect())
+        tail(&self.client, id, lines).await
     }
 
     /// The last lines and when each was written; none of a container that is gone.
@@ -48,42 +39,60 @@ impl DockerRuntime {
             tail: lines.to_string(),
             ..LogsOptions::default()
         };
-        let mut written = read_lines(&self.read(id, options, ALL_BYTES).await?);
+        let mut written = read_lines(&read(&self.client, id, options, ALL_BYTES).await?);
         if let Some(since) = since {
             written.retain(|line| line.at.is_none_or(|at| at >= since));
         }
         Ok(written)
     }
+}
 
-    /// The frames of a container's output, the last of them.
-    async fn read(
-        &self,
-        id: &str,
-        options: LogsOptions,
-        most: usize,
-    ) -> Result<Vec<Vec<u8>>, RuntimeError> {
-        let name = id.to_owned();
-        let read = |docker: Docker| async move {
-            let (mut frames, mut bytes) = (std::collections::VecDeque::new(), 0);
-            let mut output = std::pin::pin!(docker.logs(&name, Some(options)));
-            while let Some(part) = output.next().await {
-                let frame = part?.into_bytes().to_vec();
-                bytes += frame.len();
-                frames.push_back(frame);
-                while bytes > most
-                    && frames.len() > 1
-                    && let Some(first) = frames.pop_front()
-                {
-                    bytes -= first.len();
-                }
+/// The last lines of a container's output; none of one that is gone.
+pub(super) async fn tail(
+    client: &Client,
+    id: &str,
+    lines: usize,
+) -> Result<Vec<String>, RuntimeError> {
+    let options = LogsOptions {
+        stdout: true,
+        stderr: true,
+        tail: lines.to_string(),
+        ..LogsOptions::default()
+    };
+    let frames = read(client, id, options, LOG_BYTES).await?;
+    let bytes: Vec<u8> = frames.into_iter().flatten().collect();
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().map(cut).collect())
+}
+
+/// The frames of a container's output, the last of them.
+async fn read(
+    client: &Client,
+    id: &str,
+    options: LogsOptions,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, RuntimeError> {
+    let name = id.to_owned();
+    let read = |docker: Docker| async move {
+        let (mut frames, mut bytes) = (std::collections::VecDeque::new(), 0);
+        let mut output = std::pin::pin!(docker.logs(&name, Some(options)));
+        while let Some(part) = output.next().await {
+            let frame = part?.into_bytes().to_vec();
+            bytes += frame.len();
+            frames.push_back(frame);
+            while bytes > most
+                && frames.len() > 1
+                && let Some(first) = frames.pop_front()
+            {
+                bytes -= first.len();
             }
-            Ok(frames.into())
-        };
-        match self.client.call("reading a container's output", ANSWER, read).await {
-            Ok(frames) => Ok(frames),
-            Err(Trouble::Refused { status: 404, .. }) => Ok(Vec::new()),
-            Err(trouble) => Err(trouble.into()),
         }
+        Ok(frames.into())
+    };
+    match client.call("reading a container's output", ANSWER, read).await {
+        Ok(frames) => Ok(frames),
+        Err(Trouble::Refused { status: 404, .. }) => Ok(Vec::new()),
+        Err(trouble) => Err(trouble.into()),
     }
 }
 

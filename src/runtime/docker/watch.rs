@@ -18,10 +18,10 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::client::{ANSWER, Client, Trouble};
-use super::container;
+use super::{LAST_LINES, container, hardening, output};
 use crate::model::id::InstanceId;
 use crate::model::instance::Exit;
 use crate::runtime::{RuntimeError, RuntimeEvent};
@@ -39,6 +39,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// engine is a few milliseconds late, if at all; a release that failed waits for this.
 const OOM_PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150)];
+
+/// How long the last words of a container that ended are waited for: its end is told then without them.
+const HINT: Duration = Duration::from_secs(2);
 
 /// SIGKILL, by which the kernel ends what takes too much.
 const KILL: i32 = 9;
@@ -161,11 +164,27 @@ async fn translate(client: &Client, message: &EventMessage) -> Option<RuntimeEve
             let code = actor.attributes.as_ref().and_then(|all| all.get("exitCode")?.parse().ok());
             let told = code.map(container::exit_of).unwrap_or_default();
             // The event does not say whether it was for memory.
-            let exit = Exit { out_of_memory: out_of_memory(client, id, &told).await, ..told };
+            let out_of_memory = out_of_memory(client, id, &told).await;
+            let hint = match told.code {
+                Some(0) => None,
+                _ if out_of_memory => None,
+                // Whoever routes around it waits for this.
+                _ => timeout(HINT, hint(client, id)).await.ok().flatten(),
+            };
+            let exit = Exit { out_of_memory, hint, ..told };
             Some(RuntimeEvent::Ended { instance, exit })
         }
         _ => None,
     }
+}
+
+/// What the last output of a container that ended tells of what it is not allowed to do.
+async fn hint(client: &Client, id: &str) -> Option<String> {
+    let name = id.to_owned();
+    let inspect = |docker: Docker| async move { docker.inspect_container(&name, None).await };
+    let found = client.call("looking at a container that ended", ANSWER, inspect).await.ok()?;
+    let lines = output::tail(client, id, LAST_LINES).await.ok()?;
+    hardening::hint_of(&found, &lines).map(str::to_owned)
 }
 
 /// Whether a container ended for want of memory. The engine learns that on another path than the end

@@ -19,6 +19,7 @@ use super::{
 use crate::model::id::InstanceId;
 use crate::model::instance::{Exit, Instance, Ownership};
 use crate::model::revision::RevisionSpec;
+use crate::model::secret::Secrets;
 use crate::runtime::shim::record::{MARKER, Record, Spec};
 use crate::runtime::shim::wire::{self, Report};
 use crate::runtime::{RuntimeError, files, secrets};
@@ -143,8 +144,9 @@ impl ProcessRuntime {
         make_dir(&dir).map_err(unwritable)?;
         let lock = lock::take(&dir).map_err(unwritable)?;
         spec.write(&dir).map_err(unwritable)?;
-        if let Some(dir) = &secrets {
-            secrets::write(dir, &wanted, SECRET)?;
+        if let Some(within) = &secrets {
+            let apart = self.secrets.as_ref().map(|base| base.join(id.0.as_ref()));
+            give_secrets(within, apart.as_deref(), &wanted)?;
         }
         let log = fs::File::create(dir.join("shim.log")).map_err(unwritable)?;
         let output = log.try_clone().map_err(unwritable)?;
@@ -206,4 +208,30 @@ impl ProcessRuntime {
 /// Others must not reach the socket or read the output.
 fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Writes an instance's secrets into its directory, or apart from it, with a link from there.
+fn give_secrets(within: &Path, apart: Option<&Path>, wanted: &Secrets) -> Result<(), RuntimeError> {
+    let Some(apart) = apart else { return secrets::write(within, wanted, SECRET) };
+    let unwritable = |error: io::Error| {
+        let apart = apart.display();
+        RuntimeError::Failed(format!("{apart} cannot be written ({error}): see [state] secrets"))
+    };
+    let above = apart.parent().unwrap_or(apart);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(unwritable)?;
+    // Of one that had this name before.
+    if let Err(error) = fs::remove_dir_all(apart)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(unwritable(error));
+    }
+    secrets::write(apart, wanted, SECRET)?;
+    std::os::unix::fs::symlink(apart, within).map_err(unwritable)
+}
+
+/// Removes what an instance's directory only has a link to.
+pub(super) fn forget_secrets(dir: &Path) {
+    if let Ok(apart) = fs::read_link(dir.join(SECRETS)) {
+        let _gone = fs::remove_dir_all(apart);
+    }
 }

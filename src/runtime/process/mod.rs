@@ -72,6 +72,8 @@ const REMOVE_TRIES: u32 = 50;
 #[derive(Debug)]
 pub struct ProcessRuntime {
     instances: PathBuf,
+    /// Where their secrets lie, if not with them.
+    secrets: Option<PathBuf>,
     program: PathBuf,
     orphan_grace: Duration,
     tethers: Mutex<HashMap<InstanceId, Arc<Tether>>>,
@@ -90,6 +92,7 @@ impl ProcessRuntime {
         let state = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
         Self {
             instances: state.join("instances"),
+            secrets: None,
             program,
             orphan_grace: ORPHAN_GRACE,
             tethers: Mutex::default(),
@@ -98,6 +101,13 @@ impl ProcessRuntime {
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// Keeps secrets of instances launched from now on below `dir`, apart from what else they have.
+    #[must_use]
+    pub fn with_secrets(mut self, dir: &Path) -> Self {
+        self.secrets = Some(std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
+        self
     }
 
     /// Sets how long instances launched from now on run without a daemon; 30 s otherwise.
@@ -466,6 +476,7 @@ async fn tail(dir: &Path, lines: usize) -> io::Result<Vec<String>> {
 }
 
 async fn remove(dir: &Path) -> Result<(), RuntimeError> {
+    launch::forget_secrets(dir);
     let mut tries = 0;
     loop {
         match fs::remove_dir_all(dir) {

@@ -110,7 +110,7 @@ impl Child {
         while !self.capture.is_finished() && Instant::now() < patience {
             sleep(OUTPUT_POLL).await;
         }
-        Ok(Exit { code: status.code(), signal: status.signal(), out_of_memory: false })
+        Ok(Exit { code: status.code(), signal: status.signal(), ..Exit::default() })
     }
 }
 
