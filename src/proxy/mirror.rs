@@ -23,11 +23,12 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
 use super::answer;
+use super::attempt::{Arrived, attempt};
 use super::body::{RequestBody, ResponseBody};
 use super::choice::Choice;
 use super::error::{BodyError, Failure, Fault};
 use super::exchange::{Exchange, Patience};
-use super::forward::{Answer, Arrived, attempt};
+use super::forward::Answer;
 use super::observation::{Kind, Subject};
 use super::ongoing::Ongoing;
 use super::parcel::Parcel;

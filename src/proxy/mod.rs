@@ -23,6 +23,7 @@
 mod admission;
 mod affinity;
 mod answer;
+mod attempt;
 mod body;
 mod check;
 mod choice;
