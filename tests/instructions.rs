@@ -30,9 +30,8 @@ use crate::support::daemon::{PATIENCE, PROGRAM, free_address, program, without_v
 const ALLOWANCE: f64 = 0.05;
 /// The same for a compiler that is not the recorded one: each generates other code.
 const ALLOWANCE_ELSEWHERE: f64 = 0.15;
-/// What counting what a request says of its side may add to it: in this build, in which it weighs seven
-/// times as much as in the released one.
-const OBSERVATION: f64 = 0.02;
+/// What counting what a request says of its side may add to it.
+const OBSERVATION: f64 = 0.01;
 /// What a rule on another route, and one that sets a field of each response, may add to it: in this
 /// build, in which the fields of a response weigh more.
 const RULE_ELSEWHERE: f64 = 0.02;
