@@ -8,6 +8,7 @@
 //! Only what changes nothing is copied: GET and HEAD, without a body, to be upgraded to nothing, from
 //! visitors and not from testers. A copy says that it is one.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -43,8 +44,8 @@ use crate::routing::mirror::{BODY, Mirror, Permit};
 const MARK: HeaderName = HeaderName::from_static(MirrorSpec::HEADER);
 /// Bytes of an answer that are read before the rest is taken to be as good: a copy is no download.
 const READ: usize = 1 << 20;
-/// How long they are read.
-const READ_FOR: Duration = Duration::from_secs(5);
+/// How long they are read, and how long stable's is waited for.
+const READ_FOR: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// A copy that waits for stable's answer.
 #[derive(Debug)]
@@ -139,14 +140,11 @@ pub fn follow(
             ResponseBody::Empty => twin.body = Some(Bytes::new()),
             ResponseBody::Full(bytes) if bytes.len() <= BODY => twin.body = Some(bytes.clone()),
             ResponseBody::Stream(_) => {
+                let twin = Rc::new(RefCell::new(Some(twin)));
+                send_late(worker, &twin);
                 let worker = Rc::clone(worker);
-                let compared = |body| Compared {
-                    body,
-                    worker,
-                    kept: Vec::new(),
-                    room: Some(BODY),
-                    twin: Some(twin),
-                };
+                let compared =
+                    |body| Compared { body, worker, kept: Vec::new(), room: Some(BODY), twin };
                 return response.map(|body| ResponseBody::Compared(Box::new(compared(body))));
             }
             _ => {}
@@ -164,7 +162,8 @@ pub struct Compared {
     kept: Vec<Bytes>,
     /// Bytes that may still be kept; `None` when that was too little, or the body broke off.
     room: Option<usize>,
-    twin: Option<Box<Twin>>,
+    /// `None` once the copy was sent.
+    twin: Rc<RefCell<Option<Box<Twin>>>>,
 }
 
 impl Compared {
@@ -184,6 +183,9 @@ impl Compared {
                 if let (Some(room), Some(bytes)) = (self.room, frame.data_ref()) {
                     self.room = room.checked_sub(bytes.len());
                     self.kept.push(bytes.clone());
+                    if self.room.is_none() {
+                        self.end();
+                    }
                 }
             }
             Poll::Ready(Some(Err(_))) => self.room = None,
@@ -208,6 +210,18 @@ impl Drop for Compared {
         // A body whose announced length was sent is dropped without being asked for its end.
         self.end();
     }
+}
+
+/// Sends a copy when its twin takes too long, without comparing bodies: a visitor who reads slowly keeps
+/// one of few places.
+fn send_late(worker: &Rc<Worker>, twin: &Rc<RefCell<Option<Box<Twin>>>>) {
+    let (worker, twin) = (Rc::clone(worker), Rc::downgrade(twin));
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(READ_FOR).await;
+        if let Some(twin) = twin.upgrade().and_then(|twin| twin.take()) {
+            send(&worker, twin);
+        }
+    });
 }
 
 /// Sends a copy in a task of its own, which nobody waits for.

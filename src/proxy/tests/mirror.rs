@@ -234,6 +234,36 @@ async fn bodies_are_compared_but_for_what_is_masked() {
 }
 
 #[tokio::test]
+async fn a_visitor_who_reads_slowly_keeps_no_place_from_others() {
+    let spec = MirrorSpec { compare_body: true, in_flight: 1, ..spec() };
+    let stable = origin(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        while let Some((head, _)) = read_message(&mut stream, &mut buffer).await {
+            let is_slow = head.starts_with("GET /slow");
+            let answer = ok("all of it");
+            let here = if is_slow { &answer[..answer.len() - 3] } else { &answer[..] };
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, here).await;
+        }
+    });
+    let (canary, heads) = remembering().await;
+    let (rig, _mirror) = rig_of(stable.await, canary, &spec, ServiceSettings::default());
+    let mut slow = Client::new(rig.http()).await;
+    slow.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    slow.read_head().await;
+    let begun = Instant::now();
+    let seen = |path: &str| {
+        let heads = heads.lock().expect("no panic");
+        heads.iter().any(|head| head.starts_with(&format!("GET {path} ")))
+    };
+    while !seen("/") {
+        assert!(begun.elapsed() < LONG, "nothing was copied beside it");
+        assert_eq!(get(rig.http(), "/").await.0, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(seen("/slow"), "its own copy was sent first");
+}
+
+#[tokio::test]
 async fn where_there_is_no_mirror_nothing_is_copied() {
     let (canary, heads) = remembering().await;
     let spec = spec();
