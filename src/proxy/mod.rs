@@ -50,7 +50,6 @@ pub mod listener;
 mod logged;
 mod memory;
 mod mirror;
-mod names;
 mod observation;
 mod ongoing;
 mod page;

@@ -6,7 +6,7 @@
 //! coding is `chunked`, alone, and never beside a length.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 use std::mem::MaybeUninit;
 
@@ -14,7 +14,6 @@ use super::framing::{Framing, Told};
 use crate::proxy::check::is_plain;
 use crate::proxy::chunked::has_bare_feed;
 use crate::proxy::limits::Limits;
-use crate::proxy::names;
 use crate::telemetry::traffic::Reason;
 
 /// Fields for which there is room on the stack.
@@ -222,7 +221,7 @@ fn parse(
         if field.name.len() + field.value.len() > limits.line_bytes {
             return Err(Reason::HeaderSize);
         }
-        let name = names::name(field.name.as_bytes()).map_err(|_| Reason::Malformed)?;
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Reason::Malformed)?;
         let value =
             if field.value.is_empty() { Bytes::new() } else { bytes.slice_ref(field.value) };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Reason::Malformed)?;

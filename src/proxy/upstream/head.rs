@@ -12,7 +12,6 @@ use http_body::Body;
 
 use crate::proxy::body::RequestBody;
 use crate::proxy::headers::{PASS, has_token};
-use crate::proxy::names;
 use crate::proxy::parcel::{Added, Parcel};
 
 /// Fields of a response's head; hyper allows as many.
@@ -227,7 +226,7 @@ pub fn read_response(
         if bytes.get((*name_at as usize).wrapping_sub(2)) != Some(&b'\r') {
             return Err(BARE);
         }
-        let name = names::name(&bytes[part(*name_at, *name)])
+        let name = HeaderName::from_bytes(&bytes[part(*name_at, *name)])
             .map_err(|_| "a response's field has no good name")?;
         let value = if *value == 0 { Bytes::new() } else { bytes.slice(part(*value_at, *value)) };
         let value = HeaderValue::from_maybe_shared(value)
