@@ -41,7 +41,7 @@ impl Event {
     /// How many times the rounds of others it has: a promise about one request of a hundred, within
     /// 5 %, is lost in the noise of a few short rounds.
     fn turns(self) -> usize {
-        if self == Self::Weights { 4 } else { 1 }
+        if self == Self::Weights { 2 } else { 1 }
     }
 }
 
