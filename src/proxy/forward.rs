@@ -18,6 +18,7 @@ use http::response::Parts;
 use hyper::body::Incoming;
 
 use super::attempt::{Arrived, attempt};
+use super::body::RequestBody;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Held};
@@ -116,7 +117,7 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let ahead = route.service().settings.buffer_requests;
-    if ahead > 0 {
+    if ahead > 0 && !matches!(parcel.body, RequestBody::Empty) {
         Box::pin(gather(&worker.settings.spool, &mut parcel, exchange, ahead)).await?;
         // It may have taken long.
         route = reload(worker, &route).unwrap_or(route);
