@@ -228,6 +228,9 @@ impl Stream {
             }
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.moved(Stage::Blocked);
+                if let Some(data) = frame.data_ref() {
+                    exchange.saw(data);
+                }
                 if let Some(trailers) = frame.trailers_mut() {
                     exchange.trailers(trailers);
                     strip_trailers(trailers);

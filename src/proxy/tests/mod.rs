@@ -13,6 +13,7 @@ mod failures;
 mod files;
 mod gate;
 mod gathered;
+mod grpc_web;
 mod killed;
 mod life;
 mod lines;
