@@ -26,7 +26,7 @@ pub enum Said {
     Nothing,
     /// This status.
     Status(Vec<u8>),
-    /// It cannot be read: it is compressed, or no gRPC-Web.
+    /// It cannot be read: it is compressed, does not say it, or is no gRPC-Web.
     Unreadable,
 }
 
@@ -151,8 +151,7 @@ impl Follower {
             let (name, value) = line.split_at(colon);
             name.trim_ascii().eq_ignore_ascii_case(STATUS).then(|| value[1..].trim_ascii().to_vec())
         });
-        // Trailers that do not say it are as good as none.
-        self.end(status.map_or(Said::Nothing, Said::Status));
+        self.end(status.map_or(Said::Unreadable, Said::Status));
     }
 }
 
@@ -224,8 +223,8 @@ mod tests {
         for (body, expected) in [
             (vec![], Said::Nothing),
             (message(0, b"x"), Said::Nothing),
-            (message(0x80, b""), Said::Nothing),
-            (message(0x80, b"grpc-message: none\r\n"), Said::Nothing),
+            (message(0x80, b""), Said::Unreadable),
+            (message(0x80, b"grpc-message: none\r\n"), Said::Unreadable),
             (message(0x80, b"grpc-status: 0\r\n")[..9].to_vec(), Said::Nothing),
             (message(0x81, b"\x1f\x8b"), Said::Unreadable),
             (message(0x02, b"x"), Said::Unreadable),

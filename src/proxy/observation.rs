@@ -6,7 +6,8 @@
 //! DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS, those that the OpenTelemetry
 //! conventions blame a server for; the others are the client's, and count as rejected. gRPC that ends
 //! without a status is an error, as it is for its client. gRPC-Web has its trailers at the end of its body,
-//! which is followed there ([`grpc_web`]); where it cannot be read, the HTTP status counts.
+//! which is followed there ([`grpc_web`]); where that does not say it, the HTTP status counts, because its
+//! clients differ in what they make of that.
 //!
 //! [`grpc_web`]: super::grpc_web
 
@@ -128,7 +129,6 @@ impl Observation {
                     let kind = head.headers.get(CONTENT_TYPE);
                     self.follower =
                         kind.and_then(|kind| Follower::of(kind.as_bytes())).map(Box::new);
-                    self.awaits_status = self.follower.is_some();
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Observation {
                 self.answer = Some((self.row(status), micros));
             }
         }
-        (self.awaits_status, self.follower) = (false, None);
+        self.follower = None;
     }
 
     /// The trailers came.

@@ -24,6 +24,7 @@ pub(crate) mod protocols;
 mod quotas;
 mod rules;
 pub(crate) mod secure;
+mod send_file;
 mod shield;
 mod sides;
 mod smaller;
