@@ -14,8 +14,8 @@ use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Source};
 
-/// What every id begins with; the service, the revision's number and the address follow. The same
-/// address may serve two services and two revisions, and these are as many instances.
+/// What every id begins with; the service, the revision's number and the address follow. The same address
+/// may serve two revisions and two services, and these are so many instances.
 const PREFIX: &str = "static-";
 
 /// Hands out given addresses.
@@ -173,6 +173,10 @@ mod tests {
             panic!()
         };
         assert_eq!(instance, second);
+        // Another service at the same address has instances of its own.
+        let service = ServiceName::new("other-web").unwrap();
+        let other = runtime.launch(&spec, &Ownership { service, ..replica(1) }).await.unwrap();
+        assert_eq!((other.address, other.id == second.id), (second.address, false));
         assert!(runtime.launch(&spec, &replica(2)).await.is_err());
         runtime.stop(&second.id, Duration::ZERO).await.unwrap();
         assert!(runtime.list().await.unwrap().is_empty());
