@@ -22,6 +22,9 @@ pub struct ServiceSettings {
     pub retries: u32,
     /// What keeps a user on one side.
     pub affinity: Affinity,
+    /// The domain whose hosts have the cookie of [`Affinity::Cookie`] together; `None` where each host
+    /// has its own.
+    pub affinity_domain: Option<String>,
     /// Which statuses are errors.
     pub errors: ErrorRule,
     /// Paths for which another rule holds, or which say nothing: the longest prefix first.
@@ -66,6 +69,7 @@ impl Default for ServiceSettings {
             buffer_requests: 0,
             retries: 1,
             affinity: Affinity::None,
+            affinity_domain: None,
             errors: ErrorRule::default(),
             exceptions: Vec::new(),
             tester_secret: None,
