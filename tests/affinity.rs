@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::support::client;
 use crate::support::daemon::{Daemon, LONG, Runs};
 use crate::support::http::get;
 
@@ -70,6 +71,70 @@ fn users_known_by_their_address_stay() {
         let name = text.lines().find_map(|line| line.strip_prefix("x-sample-name: "));
         name.unwrap_or_default().to_owned()
     });
+}
+
+/// By a browser's rules, which curl has: what one host gives out for the domain goes to the other too.
+#[test]
+fn users_known_by_a_cookie_of_a_domain_are_on_one_side_of_all_its_hosts() {
+    let Some(curl) = client("curl") else { return };
+    let domain = "affinity = \"cookie\"\naffinity_domain = \"shop.test\"\n";
+    let plan = format!("{LONG}{domain}group = \"shop\"\nsteps = \"50% 100%\"\n");
+    let plan = format!("host = \"web.shop.test\"\n{plan}");
+    let mut daemon = Daemon::configured(Runs::Processes, &plan).unwrap();
+    let text = daemon.file(&plan);
+    let (_, web) = text.split_once("[service.web]\n").unwrap();
+    let api = web.replace("web.shop.test", "api.shop.test");
+    daemon.configure(&format!("{text}\n[service.api]\n{api}"));
+    let said = daemon.cli(&["check"]);
+    assert!(said.code == 0 && !said.stderr.contains("in common"), "{said:?}");
+    daemon.start();
+    let is = |name: &str, phase: &str, canary: f64| {
+        let read = daemon.read(&format!("/api/v1/services/{name}")).unwrap_or_default();
+        serde_json::from_str::<serde_json::Value>(&read).is_ok_and(|service| {
+            service["phase"] == phase && service["weights"]["canary"] == canary
+        })
+    };
+    for name in ["web", "api"] {
+        daemon.until("the first revisions", || is(name, "promoted", 0.0));
+    }
+    let env = serde_json::json!({ "env": { "SAMPLE_NAME": "two" } });
+    let body = serde_json::json!({ "services": { "web": env, "api": env } }).to_string();
+    assert_eq!(daemon.admin("POST", "/api/v1/deploy", &body).unwrap().status, 202);
+    for name in ["web", "api"] {
+        daemon.until("both at the step", || is(name, "baking", 50.0));
+    }
+    let ask = |jar: &std::path::Path, host: &str| {
+        let port = daemon.http.port();
+        let mut run = std::process::Command::new(&curl);
+        run.args(["-sS", "-o", "/dev/null", "-D", "-", "-b"]).arg(jar).arg("-c").arg(jar);
+        run.args(["--noproxy", "*", "--resolve", &format!("{host}:{port}:127.0.0.1")]);
+        let said = run.arg(format!("http://{host}:{port}/")).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}{:?}", String::from_utf8(said.stderr));
+        text.to_ascii_lowercase()
+    };
+    let mut on_the_canary = 0;
+    for user in 0..40 {
+        let jar = daemon.home().join(format!("jar-{user}"));
+        // Half of them come by the one host, half by the other.
+        let hosts = match user % 2 {
+            0 => ["web.shop.test", "api.shop.test"],
+            _ => ["api.shop.test", "web.shop.test"],
+        };
+        let [first, second] = hosts.map(|host| ask(&jar, host));
+        assert!(first.contains("; domain=shop.test; path=/;"), "{first}");
+        assert!(!second.contains("set-cookie"), "who is known gets no other: {second}");
+        let is_new = |said: &str| said.contains("x-sample-name: two");
+        assert_eq!(is_new(&first), is_new(&second), "user {user}: {first}\n{second}");
+        on_the_canary += usize::from(is_new(&first));
+    }
+    // All or none of 40 by a coin: once in 500,000,000,000.
+    assert!((1..40).contains(&on_the_canary), "{on_the_canary}");
+    let said = daemon.cli(&["abort", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for name in ["web", "api"] {
+        daemon.until("both are back", || is(name, "rolled_back", 0.0));
+    }
 }
 
 /// One answer to somebody at this address of loopback.

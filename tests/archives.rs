@@ -139,6 +139,26 @@ pub fn engine() -> Option<DockerHost> {
     crate::support::engine::engine()
 }
 
+/// Gives the service hooks that write down that they ran, and reads what they wrote.
+fn hooks(daemon: &Daemon) -> impl Fn() -> String {
+    let ran = daemon.home().join("ran");
+    let line = format!("echo $SWITCHBACK_HOOK $SWITCHBACK_REVISION >> {}", ran.display());
+    let command = format!("command = [\"sh\", \"-c\", {line:?}]");
+    let tables = ["before_deploy", "after_promote", "on_rollback"]
+        .map(|moment| format!("\n[service.web.{moment}]\n{command}"));
+    let text = fs::read_to_string(daemon.config()).unwrap();
+    daemon.configure(&format!("{text}{}", tables.concat()));
+    let said = daemon.cli(&["reload"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    move || fs::read_to_string(&ran).unwrap_or_default()
+}
+
+/// The configuration as it was before them.
+fn without_hooks(daemon: &Daemon) -> String {
+    let text = fs::read_to_string(daemon.config()).unwrap();
+    text.split_once("\n[service.web.before_deploy]").unwrap().0.to_owned()
+}
+
 #[test]
 fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
     let Some(host) = engine() else { return };
@@ -196,11 +216,18 @@ fn a_checkpoint_is_kept_checked_and_brought_back_with_its_data() {
     assert!(gone, "the image that came for a test goes with it");
     assert_eq!(file(&daemon, "/orders"), "none", "what serves was not touched");
 
+    let ran = hooks(&daemon);
     let said = daemon.cli(&["checkpoint", "restore", "web", &id]);
     assert_eq!(said.code, 0, "{said:?}");
     daemon.until("the data of that day", || file(&daemon, "/orders") == "ten");
     let web = daemon.service();
     assert_eq!(web["stable"]["revision"], 3, "{web:#}");
+    // Nothing was migrated by it, and that is said; what follows a promotion followed.
+    let why = "before_deploy and on_rollback do not run: what a checkpoint has fits together";
+    assert!(said.stderr.contains(why) || said.stdout.contains(why), "{said:?}");
+    daemon.until("its hook", || ran() == "after_promote 3\n");
+    fs::write(daemon.config(), without_hooks(&daemon)).unwrap();
+    assert_eq!(daemon.cli(&["reload"]).code, 0);
     assert_eq!(web["stable"]["image"], format!("{name}:v1"));
     let all = listed(&daemon);
     assert_eq!(all.len(), 2, "{all:?}");

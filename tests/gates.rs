@@ -34,10 +34,13 @@ fn a_gate_to_which_nobody_comes_closes() {
 
 #[test]
 fn a_promotion_that_nobody_confirms_is_taken_back() {
-    let plan = format!("{SHORT}keep_warm = \"0s\"\nconfirm_within = \"3s\"\n");
-    let mut daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
-    // Confirmed: it stays, whatever time passes.
-    assert_eq!(daemon.deploy("none", &["--env", "SAMPLE_NAME=two"]).code, 0);
+    let within = |time: &str| format!("{SHORT}keep_warm = \"0s\"\nconfirm_within = \"{time}\"\n");
+    let mut daemon = Daemon::begin(Runs::Processes, &within("1h")).unwrap();
+    // Confirmed: it stays, whatever time passes. Who deployed is told that it has to be.
+    let said = daemon.cli(&["deploy", "web", "--env", "SAMPLE_NAME=two"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let told = said.stderr.lines().find(|line| line.contains("`switchback confirm web` until "));
+    assert!(told.is_some_and(|line| line.ends_with("or revision 1 comes back")), "{said:?}");
     let notes = daemon.service()["notes"].to_string();
     assert!(notes.contains("`switchback confirm web` until "), "{notes}");
     let refused = daemon.cli(&["deploy", "web"]);
@@ -46,6 +49,8 @@ fn a_promotion_that_nobody_confirms_is_taken_back() {
     let said = daemon.cli(&["confirm", "web"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(daemon.cli(&["confirm", "web"]).code, 1, "once is enough");
+    daemon.configure(&daemon.file(&within("3s")));
+    assert_eq!(daemon.cli(&["reload"]).code, 0);
 
     // Not confirmed, and the daemon dies meanwhile.
     assert_eq!(daemon.deploy("none", &["--env", "SAMPLE_NAME=three"]).code, 0);
@@ -80,6 +85,10 @@ fn a_freeze_refuses_deploys_with_its_reason() {
     assert_eq!(daemon.cli(&["rollback", "web"]).code, 0);
     assert_eq!(daemon.cli(&["unfreeze", "web"]).code, 0);
     assert_eq!(daemon.cli(&["unfreeze", "web"]).code, 1, "it is not frozen");
+    // Where there is one service it need not be named.
+    let said = daemon.cli(&["freeze", "--reason", "the fair", "--until", "12h"]);
+    assert!(said.code == 0 && said.stdout.starts_with("web: no deploy begins"), "{said:?}");
+    assert_eq!(daemon.cli(&["unfreeze"]).code, 0);
     assert_eq!(daemon.deploy("none", &[]).code, 0);
     for (until, part) in [("yesterday", "is neither a moment"), ("2020-01-01T00:00:00Z", "past")] {
         let said = daemon.cli(&["freeze", "web", "--reason", "x", "--until", until]);

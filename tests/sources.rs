@@ -94,6 +94,14 @@ fn a_branch_is_built_and_only_what_changed_is_deployed() {
     let said = daemon.cli(&["deploy", "web", "--git", &url, "--ref", &first]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.stderr.contains("nothing changed in front/**"), "{said:?}");
+    // What is in no commit is not built, and whoever forgot to commit is told.
+    assert!(!said.stderr.contains("not committed"), "{said:?}");
+    repository.put("front/www/page.html", "forgotten");
+    let said = daemon.cli(&["deploy", "web", "--git", &url, "--dry-run"]);
+    assert!(
+        said.stderr.contains("has changes that are not committed; they are not built"),
+        "{said:?}"
+    );
     let said = daemon.cli(&["deploy", "web", "--git", &url, "--ref", "nowhere"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("there is no branch, tag or commit \"nowhere\""), "{said:?}");
@@ -125,7 +133,8 @@ fn a_directory_is_built_as_it_is_and_a_failing_build_shows_its_last_lines() {
     assert_eq!(said.code, 1, "{said:?}");
     let (_, failure) = said.stderr.split_once("error: ").expect("a failure");
     assert!(failure.contains("the build failed: "), "{said:?}");
-    assert!(failure.contains("no such symbol"), "its last lines: {said:?}");
+    let lines: Vec<&str> = failure.lines().map(str::trim).collect();
+    assert!(lines.contains(&"no such symbol"), "its last lines, each as one: {said:?}");
     assert!(failure.contains("4"), "{said:?}");
     assert_eq!(page(&daemon, "front.example.com"), "not committed");
 

@@ -221,6 +221,13 @@ fn return_together(runs: Runs) {
     for name in ["web", "api"] {
         assert!(said.stderr.contains(&format!("{name}: back to revision 1")), "{said:?}");
     }
+    // The way back from there is said of both, and by one line.
+    let last = said.stderr.lines().last().unwrap_or_default();
+    let both = "`switchback rollback web api` returns to all of it at once";
+    assert!(last.contains("stays warm for") && last.contains(both), "{said:?}");
+    for one in ["`switchback rollback web`", "`switchback rollback api`"] {
+        assert!(!said.stderr.contains(one), "{said:?}");
+    }
     assert_eq!(revisions(&daemon), [1, 1]);
     assert_eq!(pinned(&daemon), 0);
     // The same way again, to the second.

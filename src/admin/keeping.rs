@@ -154,7 +154,11 @@ pub(super) async fn remove(
 ) -> Result<Json<Done>, Problem> {
     let WhichRequest { checkpoint, .. } = which(body, &["checkpoint"])?;
     let bytes = archivist(&state)?.remove(&checkpoint).await?;
-    Ok(Json(Done { message: format!("{checkpoint} removed, {bytes} bytes freed") }))
+    let freed = match bytes {
+        0..1_000_000 => format!("{} kB", bytes.div_ceil(1_000)),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    };
+    Ok(Json(Done { message: format!("{checkpoint} removed, {freed} freed") }))
 }
 
 /// Checks a checkpoint, archives what serves now, and deploys what the checkpoint has.

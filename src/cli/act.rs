@@ -188,5 +188,6 @@ async fn go_back(
             ));
         }
     }
-    watch::to_the_end(client, console, &Followed { service, rollout }, options.json).await
+    watch::to_the_end(client, console, &Followed { service, rollout, joined: false }, options.json)
+        .await
 }

@@ -188,7 +188,7 @@ async fn begun(
     if !json {
         console.talk(format!("{service}: {} as revision {revision}   rollout {rollout}", how.what));
     }
-    watch::to_the_end(client, console, &Followed { service, rollout }, json).await
+    watch::to_the_end(client, console, &Followed { service, rollout, joined: false }, json).await
 }
 
 async fn remove(client: &Client, console: &mut Console, args: Rm) -> Result<Exit, Trouble> {

@@ -268,7 +268,13 @@ impl Console {
     /// How many columns there are.
     #[must_use]
     pub fn width(&self) -> usize {
-        (self.size)().0
+        self.size().0
+    }
+
+    /// How many columns and rows there are.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.size)()
     }
 
     /// Whether the reader of stdout has gone away, so that there is nobody to tell.
@@ -317,6 +323,23 @@ impl Console {
         // In one write, so that it does not flicker.
         let _ = drawn.and_then(|()| self.err.write_all(&block)).and_then(|()| self.err.flush());
         self.drawn = shown.len();
+    }
+
+    /// Draws the whole screen anew, from its first row on, whatever size it had before. Only for a
+    /// live console that has the screen to itself.
+    pub fn paint(&mut self, lines: &[Line]) {
+        let (width, height) = self.size();
+        // ECMA-48: home. Each row is erased before it is written: after its last column a terminal
+        // would erase that one too.
+        let mut block = b"\x1b[H".to_vec();
+        let painted = lines.iter().take(height).enumerate().try_for_each(|(n, line)| {
+            block.extend(if n == 0 { &b"\x1b[2K"[..] } else { b"\r\n\x1b[2K" });
+            line.write(&mut block, self.colour_err, width)
+        });
+        if lines.len() < height {
+            block.extend(b"\r\n\x1b[J");
+        }
+        let _ = painted.and_then(|()| self.err.write_all(&block)).and_then(|()| self.err.flush());
     }
 
     /// Takes the block back.

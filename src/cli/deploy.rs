@@ -121,7 +121,7 @@ pub(super) async fn deploy(
             ));
         }
     }
-    let followed = Followed { service: service.service, rollout: accepted.rollout };
+    let followed = Followed { service: service.service, rollout: accepted.rollout, joined: false };
     watch::to_the_end(client, console, &followed, json).await
 }
 

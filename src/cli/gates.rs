@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::console::Console;
 use super::exit::Exit;
-use super::trouble;
+use super::trouble::{self, Trouble};
 
 /// Who sits here, for the record: the person behind `sudo` rather than root.
 pub fn whoami() -> Option<String> {
@@ -27,17 +27,58 @@ pub async fn confirm(client: &Client, console: &mut Console, service: &str) -> E
     say(client, console, service, "confirm", json!({ "by": whoami() }), done).await
 }
 
+/// What is frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// All services.
+    All,
+    /// This one.
+    Named(String),
+    /// The only one that there is.
+    Only,
+}
+
+impl Which {
+    /// By what stands on the command line.
+    #[must_use]
+    pub fn of(service: Option<String>, all: bool) -> Self {
+        match service {
+            _ if all => Self::All,
+            Some(service) => Self::Named(service),
+            None => Self::Only,
+        }
+    }
+
+    /// Its name; nothing where it is all of them.
+    async fn name(self, client: &Client) -> Result<Option<String>, Trouble> {
+        match self {
+            Self::All => Ok(None),
+            Self::Named(service) => Ok(Some(service)),
+            Self::Only => match client.service(None).await {
+                Ok(only) => Ok(Some(only.service)),
+                Err(trouble) if trouble.exit == Exit::Usage => {
+                    let sentence = format!("{}; --all takes all of them", trouble.sentence);
+                    Err(Trouble { sentence, ..trouble })
+                }
+                Err(trouble) => Err(trouble),
+            },
+        }
+    }
+}
+
 /// Lets no deploy begin.
 pub async fn freeze(
     client: &Client,
     console: &mut Console,
-    service: Option<&str>,
+    which: Which,
     reason: &str,
     until: Option<String>,
 ) -> Exit {
     let body = json!({ "reason": reason, "until": until, "by": whoami() });
-    let Some(service) = service else {
-        return for_all(client, console, "freeze", &body).await;
+    let service = match which.name(client).await {
+        Ok(Some(service)) => service,
+        Ok(None) => return for_all(client, console, "freeze", &body).await,
+        Err(trouble) => return trouble::ended(console, Err(trouble)),
     };
     let done = format!("{service}: no deploy begins until `switchback unfreeze {service}`");
     let done = match &until {
@@ -47,16 +88,19 @@ pub async fn freeze(
         Some(time) => format!("{service}: no deploy begins for {time}"),
         None => done,
     };
-    say(client, console, service, "freeze", body, done).await
+    say(client, console, &service, "freeze", body, done).await
 }
 
 /// Lets deploys begin again.
-pub async fn unfreeze(client: &Client, console: &mut Console, service: Option<&str>) -> Exit {
-    let Some(service) = service else {
-        return for_all(client, console, "unfreeze", &json!({ "by": whoami() })).await;
+pub async fn unfreeze(client: &Client, console: &mut Console, which: Which) -> Exit {
+    let body = json!({ "by": whoami() });
+    let service = match which.name(client).await {
+        Ok(Some(service)) => service,
+        Ok(None) => return for_all(client, console, "unfreeze", &body).await,
+        Err(trouble) => return trouble::ended(console, Err(trouble)),
     };
     let done = format!("{service}: deploys are allowed again");
-    say(client, console, service, "unfreeze", json!({ "by": whoami() }), done).await
+    say(client, console, &service, "unfreeze", body, done).await
 }
 
 async fn for_all(client: &Client, console: &mut Console, verb: &str, body: &Value) -> Exit {

@@ -121,12 +121,13 @@ async fn ask(verb: Daemon, console: &mut Console) -> Result<Exit, Failure> {
         }
         Daemon::Freeze(args) => {
             let (service, until) = (args.service.map(|one| one.0.to_string()), args.until);
-            let client = client(args.client)?;
-            gates::freeze(&client, console, service.as_deref(), &args.reason, until).await
+            let (client, which) = (client(args.client)?, gates::Which::of(service, args.all));
+            gates::freeze(&client, console, which, &args.reason, until).await
         }
         Daemon::Unfreeze(args) => {
             let service = args.service.map(|one| one.0.to_string());
-            gates::unfreeze(&client(args.client)?, console, service.as_deref()).await
+            let which = gates::Which::of(service, args.all);
+            gates::unfreeze(&client(args.client)?, console, which).await
         }
         Daemon::Rollback(args) => {
             let mut names = args.services.iter().map(|service| service.0.to_string());

@@ -10,9 +10,11 @@ use super::client::Client;
 use super::console::{Console, Line, Look};
 use super::deploy::{self, Options};
 use super::exit::Exit;
+use super::figures;
 use super::trouble::{self, Trouble};
 use super::watch::{self, Followed};
 use crate::admin::together::{ReturnRequest, TogetherAccepted, TogetherRequest};
+use crate::controller::status::ServiceStatus;
 
 /// Returns services of one group to what each had before, and follows them there.
 pub async fn back(client: &Client, console: &mut Console, request: &ReturnRequest) -> Exit {
@@ -33,7 +35,7 @@ async fn go_back(
     for name in request.services.iter().filter(|name| !accepted.services.contains_key(*name)) {
         console.talk(format!("{name}: has returned before, and stays"));
     }
-    to_the_end(client, console, accepted, false).await
+    to_the_end(client, console, accepted, &request.services, false).await
 }
 
 /// Deploys them.
@@ -90,23 +92,48 @@ async fn deploy(
     if detach {
         return Ok(Exit::Done);
     }
-    to_the_end(client, console, accepted, json).await
+    let names: Vec<String> = accepted.services.keys().cloned().collect();
+    to_the_end(client, console, accepted, &names, json).await
 }
 
-/// Follows one after the other: they end together. The exit code is that of the one that fared worst.
+/// Follows one after the other: they end together, and all that are named go back together. The exit
+/// code is that of the one that fared worst.
 async fn to_the_end(
     client: &Client,
     console: &mut Console,
     accepted: TogetherAccepted,
+    names: &[String],
     json: bool,
 ) -> Result<Exit, Trouble> {
     let mut worst = Exit::Done;
     for (service, one) in accepted.services {
-        let followed = Followed { service, rollout: one.rollout };
+        let followed = Followed { service, rollout: one.rollout, joined: names.len() > 1 };
         let exit = watch::to_the_end(client, console, &followed, json).await?;
         if exit as u8 > worst as u8 {
             worst = exit;
         }
     }
+    if worst == Exit::Done
+        && !json
+        && names.len() > 1
+        // All went well, and stays so if this cannot be said.
+        && let Ok(services) = client.services().await
+        && let Some(seconds) = warm_for(&services, names)
+    {
+        let (names, left) = (names.join(" "), figures::duration(seconds));
+        console.talk(format!(
+            "  what served before stays warm for {left}: `switchback rollback {names}` returns to all of it \
+             at once"
+        ));
+    }
     Ok(worst)
+}
+
+/// For how long all of these can return at once, in seconds; nothing where one cannot.
+fn warm_for(services: &[ServiceStatus], names: &[String]) -> Option<f64> {
+    let warm = |name: &String| {
+        let service = services.iter().find(|one| one.service == *name)?;
+        service.warm.as_ref().map(|warm| warm.seconds_left)
+    };
+    names.iter().map(warm).try_fold(f64::INFINITY, |least, left| Some(least.min(left?)))
 }

@@ -26,7 +26,10 @@ impl Trouble {
 pub(super) fn ended(console: &mut Console, ended: Result<Exit, Trouble>) -> Exit {
     ended.unwrap_or_else(|trouble| {
         let line = Line::new().and(Look::Bad, "error").plain(": ");
-        console.talk(line.plain(&trouble.sentence));
+        let mut said = trouble.sentence.lines();
+        console.talk(line.plain(said.next().unwrap_or_default()));
+        // What somebody else wrote, such as the last lines of a build, stays as it was written.
+        said.for_each(|rest| console.talk(Line::from(rest)));
         trouble.exit
     })
 }

@@ -38,6 +38,8 @@ pub struct Followed {
     pub service: String,
     /// Its number.
     pub rollout: u64,
+    /// Whether it goes together with others, whose way back is said when all have ended.
+    pub joined: bool,
 }
 
 /// Waits for a daemon that went away.
@@ -318,7 +320,16 @@ async fn conclude(
             Line::new().and(Look::Good, sign).plain(" ").plain(&sentence(record, watch.highest));
         console.data(line);
         let status = client.service(Some(&record.service)).await.ok();
-        if let Some(line) = status.as_ref().and_then(way_back) {
+        if let Some(confirm) = status.as_ref().and_then(|status| status.confirm.as_ref()) {
+            let (service, former) = (&record.service, confirm.former);
+            let until = &confirm.until;
+            let line = Line::new().plain("  ").and(Look::Unsure, "!").plain(&format!(
+                " `switchback confirm {service}` until {until}, or revision {former} comes back"
+            ));
+            console.talk(line);
+        }
+        let way_back = status.as_ref().filter(|_| !watch.followed.joined).and_then(way_back);
+        if let Some(line) = way_back {
             console.talk(format!("  {line}"));
         }
         return exit;

@@ -19,6 +19,9 @@ pub(super) fn check(config: &Config, top: &Section<'_>, services: &[Read]) {
     addresses(config, top, services);
     certificates(config, top, services);
     super::group::check(top, services);
+    for problem in super::affinity::check(services) {
+        top.report.add(problem);
+    }
     if services.is_empty() && top.lacks("service") && top.lacks("tcp") && !config.runtime.labels {
         let problem =
             Problem::warning(None, "no service is configured: every request will be answered 404");

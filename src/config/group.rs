@@ -1,5 +1,6 @@
 //! Reads which services belong together, and checks that they can go together.
 
+use super::Service;
 use super::problem::{Place, Problem};
 use super::reader::Section;
 use super::service::Read;
@@ -52,21 +53,29 @@ pub(super) fn check(top: &Section<'_>, services: &[Read]) {
         let Some(first) = others.into_iter().find(|other| other.group == service.group) else {
             continue;
         };
-        if first.settings.affinity != service.settings.affinity {
+        let domain = |one: &Service| one.settings.affinity_domain.clone();
+        if domain(service) != domain(first) {
+            let title = format!(
+                "{} and {name} of group {group} have another `affinity_domain`",
+                first.name
+            );
+            wrong(place, title, "write the same `affinity_domain` in both");
+        } else if first.settings.affinity != service.settings.affinity {
             let title =
                 format!("{} and {name} of group {group} keep visitors otherwise", first.name);
             wrong(place, title, "write the same `affinity` in both");
         }
         let by_cookie = matches!(service.settings.affinity, Affinity::Cookie(_))
-            && first.settings.affinity == service.settings.affinity;
+            && first.settings.affinity == service.settings.affinity
+            && domain(service).is_none();
         if by_cookie && !meet(&first.routes, &service.routes) {
             let title = format!(
                 "{} and {name} of group {group} have no host in common, and a cookie belongs to one",
                 first.name
             );
             let help = "a visitor may meet the canary of one and stable of the other: write \
-                        affinity = \"client-address\" or \"header:NAME\" in both, or serve them by \
-                        `path` below one host";
+                        affinity = \"client-address\" or \"header:NAME\" in both, or the domain that \
+                        they share as `affinity_domain`, or serve them by `path` below one host";
             top.report.add(Problem::warning(Some(place.clone()), title).help(help));
         }
         if (first.plan.strategy, &first.plan.steps) != (service.plan.strategy, &service.plan.steps)

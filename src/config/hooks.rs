@@ -1,6 +1,7 @@
 //! Reads what is run around a rollout: smoke tests and hooks.
 
 use super::exchange::read_strategy;
+use super::problem::Problem;
 use super::raw::Value;
 use super::reader::Section;
 use super::scalar;
@@ -151,6 +152,14 @@ fn read_request(section: &Section<'_>) -> Option<SmokeRequest> {
                 "expected for example { Accept = \"text/html\" }",
             );
         }
+    }
+    // What is sent, and easily taken for what has to come back.
+    if let (Some(place), None) = (section.place_of("body"), section.written("contains"))
+        && matches!(method.value.as_str(), "GET" | "HEAD")
+    {
+        let title = format!("`body` is sent with a {}, and looks at no answer", method.value);
+        let problem = Problem::warning(Some(place), title);
+        section.report.add(problem.help("what the answer must hold is `contains`"));
     }
     let json = section.map("json");
     for pointer in json.keys().filter(|pointer| !pointer.starts_with('/')) {

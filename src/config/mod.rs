@@ -13,6 +13,7 @@
 //! can be read. [`load`] is the one module here that touches files.
 
 mod access_log;
+mod affinity;
 pub mod change;
 mod container;
 mod cross;

@@ -9,7 +9,7 @@ pub const SMOKE: &[Key] = &[
     key("path", Text, "", "Path and query of a request to every instance of the canary."),
     key("method", Text, r#""GET""#, "Its method."),
     key("headers", Map, "", "Its header fields; Host is the service's first name otherwise."),
-    key("body", Text, "", "Its body."),
+    key("body", Text, "", "What is sent as its body."),
     key("status", Statuses, r#""200-299""#, "Statuses that are well."),
     key("contains", Text, "", "Text that the answer must hold."),
     key("json", Map, "", "Values that the answer's JSON must have, by JSON pointer."),

@@ -17,7 +17,7 @@ use super::raw::{Entry, Value};
 use super::reader::{Report, Section};
 use super::secrets::read_secrets;
 use super::source::{check_fit, command_port, read_source};
-use super::{Service, env_file, group, keeping, scalar, tcp};
+use super::{Service, affinity, env_file, group, keeping, scalar, tcp};
 use crate::analysis::criteria::{Criteria, Unit};
 use crate::model::id::ServiceName;
 use crate::model::preamble::Preamble;
@@ -342,7 +342,7 @@ fn read_probe(section: &Section<'_>) -> ProbeSpec {
 }
 
 fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
-    let affinity = section.parsed("affinity", "an affinity", |text| affinity(text, name));
+    let (affinity, affinity_domain) = affinity::read(section, name);
     let errors = section.each("errors", "a status", |value| match value {
         Value::Text(text) => scalar::statuses(text),
         Value::Integer(status) => scalar::statuses(&status.to_string()),
@@ -371,7 +371,8 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         buffer_requests: section.size("buffer_requests").value,
         retries: section.integer("retries").map_or(0, |found| found.value as u32),
         retry_budget: share(section, "retry_budget"),
-        affinity: affinity.map_or(Affinity::None, |found| found.value),
+        affinity,
+        affinity_domain,
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
         exceptions: Vec::new(),
         tester_secret: secret(section, "tester_secret"),
@@ -396,25 +397,6 @@ fn share(section: &Section<'_>, name: &str) -> Weight {
     section
         .parsed(name, "a part", |text| text.parse::<Weight>().map_err(|error| error.to_string()))
         .map_or(Weight::ZERO, |found| found.value)
-}
-
-fn affinity(text: &str, service: &ServiceName) -> Result<Affinity, String> {
-    // RFC 9110 section 5.6.2: what names of headers and cookies are made of.
-    let token = |text: &str| {
-        !text.is_empty()
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
-    match text.split_once(':') {
-        None if text == "none" => Ok(Affinity::None),
-        None if text == "cookie" => Ok(Affinity::Cookie(format!("switchback-{service}"))),
-        None if text == "client-address" => Ok(Affinity::ClientAddress),
-        Some(("cookie", name)) if token(name) => Ok(Affinity::Cookie(name.to_owned())),
-        Some(("header", name)) if token(name) => Ok(Affinity::Header(name.to_ascii_lowercase())),
-        _ => Err(
-            "expected \"none\", \"cookie\", \"cookie:NAME\", \"header:NAME\" or \"client-address\""
-                .to_owned(),
-        ),
-    }
 }
 
 fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {

@@ -46,7 +46,6 @@ struct Compared {
 /// Looks whether a revision fits by its plan. Chooses another strategy where the plan says so, and
 /// says that; the error says what is missing.
 pub(super) async fn look(
-    service: &str,
     runtime: &Arc<dyn Runtime>,
     spec: &RevisionSpec,
     plan: &mut Plan,
@@ -92,8 +91,7 @@ pub(super) async fn look(
             Ok(Some(note))
         }
         (Some(other), _) => Err(format!(
-            "{short}; {other} would fit: `switchback deploy {service} --strategy {other}`, or \
-             fit = \"auto\" in the configuration"
+            "{short}; {other} would fit: deploy it with --strategy {other}, or write fit = \"auto\""
         )),
         (None, _) => Err(format!(
             "{short}; no strategy fits: free some, or write fit = \"off\" if you know better"
@@ -125,10 +123,10 @@ impl Driver {
             super::settings::inherit(&mut spec, stable);
         }
         let (runtime, serving) = (self.runtimes.of(&spec.source), self.serving(name));
-        let (may_wait, name) = (service.config.listen.is_empty(), name.clone());
+        let may_wait = service.config.listen.is_empty();
         let images = self.images.clone();
         self.tasks.spawn(async move {
-            let looked = look(name.as_str(), &runtime, &spec, &mut plan, serving, may_wait).await;
+            let looked = look(&runtime, &spec, &mut plan, serving, may_wait).await;
             let (fits, sentence) = match looked {
                 Ok(note) => (true, note),
                 Err(short) => (false, Some(short)),

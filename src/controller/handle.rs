@@ -105,7 +105,7 @@ pub enum Ask {
 /// Why a revision is launched that is exactly this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launching {
-    /// A checkpoint has it.
+    /// A checkpoint has it, with data that fit to it: nothing is migrated, and nothing taken back.
     Restored,
     /// It runs already, in a container of somebody else's. To take that over is no release: no hook runs
     /// and nobody is asked, only the smoke tests are put to it.

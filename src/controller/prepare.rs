@@ -9,7 +9,7 @@ use super::journal::Kind;
 use super::service::Service;
 use super::status::DeployRequest;
 use super::way_back::Start;
-use crate::model::hook::Hooks;
+use crate::model::hook::{HookMoment, Hooks};
 use crate::model::id::{RevisionId, ServiceName};
 use crate::model::progress::Listener;
 use crate::model::revision::{Origin, Revision, RevisionSpec, Source};
@@ -74,6 +74,24 @@ pub(super) enum Unprepared {
 /// What people see of a digest or an id: as much as Docker's own tools show.
 const DIGEST_SHOWN: usize = "sha256:".len() + 12;
 
+/// The plan for what a checkpoint has, and what is to be said of it. Its revision and its data were
+/// archived together: to migrate the data would part them, and there is nothing to take back.
+fn without_migrations(plan: Plan) -> (Plan, Vec<String>) {
+    let moments = [HookMoment::BeforeDeploy, HookMoment::OnRollback];
+    let left_out: Vec<&str> = moments
+        .into_iter()
+        .filter(|moment| plan.hooks.at(*moment).is_some())
+        .map(HookMoment::as_str)
+        .collect();
+    let note = (!left_out.is_empty()).then(|| {
+        let hooks = left_out.join(" and ");
+        let not = if left_out.len() > 1 { "do not run" } else { "does not run" };
+        format!("{hooks} {not}: what a checkpoint has fits together as it was archived")
+    });
+    let hooks = Hooks { before_deploy: None, on_rollback: None, ..plan.hooks };
+    (Plan { hooks, ..plan }, note.into_iter().collect())
+}
+
 impl Driver {
     pub(super) fn deploy(
         &mut self,
@@ -121,16 +139,17 @@ impl Driver {
             self.admit_new_rollout(service)?;
             let plan = service.config.plan.clone();
             Ok(match why {
-                Launching::Restored => plan,
+                Launching::Restored => without_migrations(plan),
                 Launching::Adopted => {
-                    Plan { hooks: Hooks::default(), webhooks: Vec::new(), ..plan }
+                    let plan = Plan { hooks: Hooks::default(), webhooks: Vec::new(), ..plan };
+                    (plan, Vec::new())
                 }
             })
         });
         match admitted {
-            Ok(plan) => {
+            Ok((plan, notes)) => {
                 // Whoever asks for exactly this has archived what there was.
-                let wanted = Wanted { checkpoint: false, ..Wanted::new(spec, plan) };
+                let wanted = Wanted { checkpoint: false, notes, ..Wanted::new(spec, plan) };
                 self.prepare(name, wanted, Some(answer));
             }
             Err(refused) => {
@@ -160,8 +179,7 @@ impl Driver {
                 // First what may be refused for less: an image that does not exist.
                 let spec = runtime.prepare_telling(&spec, &told).await;
                 let spec = spec.map_err(Unprepared::Runtime)?;
-                let name = service.as_str();
-                let fits = fit::look(name, &runtime, &spec, &mut plan, serving, may_wait).await;
+                let fits = fit::look(&runtime, &spec, &mut plan, serving, may_wait).await;
                 notes.extend(fits.map_err(Unprepared::NoRoom)?);
                 if let Some((archivist, subject)) = archive {
                     let note = format!("before the deploy of {}", spec.source);

@@ -7,7 +7,8 @@
 //! connect), `redirect` (its health check leads elsewhere) or nothing. `/up` is its health check.
 //! A request with `x-sample-incident: 0.1` fails with that probability whatever the fault is: a trouble
 //! that all revisions share. Answers carry `x-sample-fault` when they are bad on purpose, and `x-sample-name` when `SAMPLE_NAME`
-//! is set.
+//! is set. With `SAMPLE_ASSET=4f2a9c1b` its pages name `/assets/app-4f2a9c1b.js`, which it has, and
+//! anything else below `/assets/` is a 404.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -186,7 +187,8 @@ async fn answer(
     fault: Fault,
     visited: Rc<Visited>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let is_check = request.uri().path() == "/up";
+    let path = request.uri().path().to_owned();
+    let is_check = path == "/up";
     let incident = request.headers().get("x-sample-incident").and_then(|share| share.to_str().ok());
     let incident = incident.and_then(|share| share.parse::<f64>().ok()).unwrap_or(0.0);
     if !is_check {
@@ -212,12 +214,13 @@ async fn answer(
         _ => None,
     };
     let fails = bad == Some("error") || fastrand::f64() < incident;
+    let asset = std::env::var("SAMPLE_ASSET").ok().map(|hash| format!("/assets/app-{hash}.js"));
     let mut response = if fails {
         let mut response = Response::new(Full::from("something went wrong\n"));
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     } else {
-        Response::new(Full::from("hello from the sample app\n"))
+        page(&path, asset.as_deref())
     };
     let name = std::env::var("SAMPLE_NAME").ok().and_then(|name| name.try_into().ok());
     if let Some(name) = name {
@@ -229,6 +232,23 @@ async fn answer(
     Ok(response)
 }
 
+/// What is at a path, for an app that has this asset.
+fn page(path: &str, asset: Option<&str>) -> Response<Full<Bytes>> {
+    const HELLO: &str = "hello from the sample app\n";
+    match asset {
+        Some(asset) if path == asset => Response::new(Full::from(format!("// {asset}\n"))),
+        Some(_) if path.starts_with("/assets/") => {
+            let mut response = Response::new(Full::from("there is no such asset\n"));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        }
+        Some(asset) => {
+            Response::new(Full::from(format!("{HELLO}<script src=\"{asset}\"></script>\n")))
+        }
+        None => Response::new(Full::from(HELLO)),
+    }
+}
+
 /// A standard normal number (Box and Muller 1958).
 fn gaussian() -> f64 {
     let (u, v) = (1.0 - fastrand::f64(), fastrand::f64());
@@ -238,6 +258,16 @@ fn gaussian() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_app_has_its_own_asset_and_no_other() {
+        let status = |path: &str, asset| page(path, asset).status();
+        let mine = Some("/assets/app-4f2a9c1b.js");
+        assert_eq!(status("/assets/app-4f2a9c1b.js", mine), StatusCode::OK);
+        assert_eq!(status("/assets/app-1b2c3d4e.js", mine), StatusCode::NOT_FOUND);
+        assert_eq!(status("/", mine), StatusCode::OK);
+        assert_eq!(status("/assets/app-1b2c3d4e.js", None), StatusCode::OK);
+    }
 
     #[test]
     fn faults_are_spelled_out() {

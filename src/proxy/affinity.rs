@@ -50,12 +50,19 @@ pub fn new_key(random: u64) -> [u8; 16] {
     key
 }
 
-/// The `Set-Cookie` that gives a user this key.
+/// The `Set-Cookie` that gives a user this key, for this host or for all of a domain.
 #[must_use]
-pub fn set_cookie(name: &str, key: [u8; 16], secure: bool) -> Option<HeaderValue> {
+pub fn set_cookie(
+    name: &str,
+    key: [u8; 16],
+    domain: Option<&str>,
+    secure: bool,
+) -> Option<HeaderValue> {
     let key = std::str::from_utf8(&key).ok()?;
+    let domain = domain.map_or_else(String::new, |domain| format!("; Domain={domain}"));
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{name}={key}; Path=/; Max-Age={MAX_AGE}; HttpOnly; SameSite=Lax{secure}");
+    let text =
+        format!("{name}={key}{domain}; Path=/; Max-Age={MAX_AGE}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::try_from(text).ok()
 }
 
@@ -121,17 +128,15 @@ mod tests {
 
     #[test]
     fn the_cookie_is_for_the_server_only() {
-        let value = set_cookie("who", new_key(0xabc), true).expect("a value");
+        let value = set_cookie("who", new_key(0xabc), None, true).expect("a value");
         assert_eq!(
             value,
             "who=0000000000000abc; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax; Secure"
         );
-        assert!(
-            !set_cookie("who", new_key(1), false)
-                .expect("a value")
-                .to_str()
-                .expect("text")
-                .contains("Secure")
+        let value = set_cookie("who", new_key(1), Some("example.com"), false).expect("a value");
+        assert_eq!(
+            value,
+            "who=0000000000000001; Domain=example.com; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax"
         );
     }
 }

@@ -101,7 +101,8 @@ impl Choice {
                 Some(key) => of(key),
                 None => {
                     let key = affinity::new_key(random());
-                    set_cookie = affinity::set_cookie(name, key, asker.secure);
+                    let domain = service.settings.affinity_domain.as_deref();
+                    set_cookie = affinity::set_cookie(name, key, domain, asker.secure);
                     of(&key)
                 }
             },

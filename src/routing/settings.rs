@@ -24,6 +24,9 @@ pub struct ServiceSettings {
     pub retry_budget: Weight,
     /// What keeps a user on one side.
     pub affinity: Affinity,
+    /// The domain whose hosts have the cookie of [`Affinity::Cookie`] together; `None` where each host
+    /// has its own.
+    pub affinity_domain: Option<String>,
     /// Which statuses are errors.
     pub errors: ErrorRule,
     /// Paths for which another rule holds, or which say nothing: the longest prefix first.
@@ -69,6 +72,7 @@ impl Default for ServiceSettings {
             retries: 1,
             retry_budget: Weight::from_basis_points(2_000).unwrap_or(Weight::ZERO),
             affinity: Affinity::None,
+            affinity_domain: None,
             errors: ErrorRule::default(),
             exceptions: Vec::new(),
             tester_secret: None,

@@ -14,6 +14,7 @@ pub mod receiver;
 pub mod registry;
 pub mod repository;
 pub mod sample;
+pub mod terminal;
 
 use std::path::PathBuf;
 

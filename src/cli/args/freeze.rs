@@ -7,8 +7,7 @@ use super::daemon::{Client, Service};
 /// `freeze`
 #[derive(Debug, Args)]
 pub struct Freeze {
-    /// The service
-    #[arg(required_unless_present = "all")]
+    /// The service; may be left out where there is one
     pub service: Option<Service>,
     /// All services
     #[arg(long, conflicts_with = "service")]
@@ -27,8 +26,7 @@ pub struct Freeze {
 /// `unfreeze`
 #[derive(Debug, Args)]
 pub struct Unfreeze {
-    /// The service
-    #[arg(required_unless_present = "all")]
+    /// The service; may be left out where there is one
     pub service: Option<Service>,
     /// All services that are frozen
     #[arg(long, conflicts_with = "service")]

@@ -24,7 +24,8 @@ volumes that `backup.volumes` names, and what `backup.command` prints.
   switchback checkpoint restore web web-20261121-101500-r3
 
 A restore checks all of the archive, archives what serves now, and carries the archived revision to
-100% like any other. Volumes are restored into new ones; what is live is never written over.";
+100% like any other, but for before_deploy and on_rollback, which do not run: what was archived together
+stays together. Volumes are restored into new ones; what is live is never written over.";
 
 /// `checkpoint …`
 #[derive(Debug, Subcommand)]

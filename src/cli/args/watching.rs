@@ -98,7 +98,7 @@ Shows all services on the whole screen, live; keys act on the chosen one.
   ↑ ↓ or k j   choose         p   promote (its step)      P   promote to the end
   a            abort          space   pause or resume     q   leave
 
-Each asks first. On a pipe it prints the state once and ends.";
+Each asks first. Ctrl-C leaves as well. On a pipe it prints the state once and ends.";
 
 /// `top`
 #[derive(Debug, Args)]

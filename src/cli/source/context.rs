@@ -24,19 +24,19 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Reads a directory.
-    pub(super) fn of(dir: &Path, dockerfile: &str) -> Result<Self, Trouble> {
+    /// Reads the directory `below` the source at `root`.
+    pub(super) fn of(root: &Path, below: &str, dockerfile: &str) -> Result<Self, Trouble> {
+        let dir = &root.join(below);
         let wrong = |sentence: String| Trouble::new(Exit::Error, sentence);
         if !dir.is_dir() {
             return Err(wrong(format!(
-                "there is no directory {}: `build.context` names one below the source",
-                dir.display()
+                "the source has no directory {below:?}: `build.context` names one, seen from its root"
             )));
         }
         if !dir.join(dockerfile).is_file() {
             return Err(wrong(format!(
-                "there is no {dockerfile} in {}: write one, or name it with `build.dockerfile`",
-                dir.display()
+                "there is no {dockerfile} in {below:?} of the source: write one, or name it with \
+                 `build.dockerfile`"
             )));
         }
         let ignored = fs::read_to_string(dir.join(".dockerignore")).unwrap_or_default();
@@ -202,7 +202,7 @@ mod tests {
                 ("src/main.rs", "x"),
             ],
         );
-        let first = Context::of(dir.path(), "Dockerfile").expect("a context");
+        let first = Context::of(dir.path(), ".", "Dockerfile").expect("a context");
         let sum = first.sha256.clone();
         let expected = [
             ".dockerignore",
@@ -217,10 +217,10 @@ mod tests {
         assert_eq!(listed(first), expected);
         // The same files, touched: the same sum. Another byte: another.
         put(dir.path(), &[("src/main.rs", "x"), ("a.log", "y")]);
-        assert_eq!(Context::of(dir.path(), "Dockerfile").expect("a context").sha256, sum);
+        assert_eq!(Context::of(dir.path(), ".", "Dockerfile").expect("a context").sha256, sum);
         put(dir.path(), &[("src/main.rs", "z")]);
-        assert_ne!(Context::of(dir.path(), "Dockerfile").expect("a context").sha256, sum);
-        let trouble = Context::of(dir.path(), "Other").expect_err("no such file");
+        assert_ne!(Context::of(dir.path(), ".", "Dockerfile").expect("a context").sha256, sum);
+        let trouble = Context::of(dir.path(), ".", "Other").expect_err("no such file");
         assert!(trouble.sentence.starts_with("there is no Other in "), "{}", trouble.sentence);
     }
 }

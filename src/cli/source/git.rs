@@ -18,6 +18,8 @@ pub(super) struct Tree {
     pub(super) root: PathBuf,
     /// Where it comes from.
     pub(super) origin: Origin,
+    /// Whether the work tree that it was taken from has what no commit has.
+    pub(super) leaves_out: bool,
     /// The repository's own directory, if it is one.
     repository: Option<PathBuf>,
     /// A directory of ours, that goes with this.
@@ -71,7 +73,13 @@ pub(super) fn work_tree(dir: &Path) -> Result<Tree, Trouble> {
         return Err(wrong(format!("{} is not a directory", dir.display())));
     }
     let Ok(top) = run(&root, &["rev-parse", "--show-toplevel"]) else {
-        return Ok(Tree { root, origin: Origin::default(), repository: None, _own: None });
+        return Ok(Tree {
+            root,
+            origin: Origin::default(),
+            leaves_out: false,
+            repository: None,
+            _own: None,
+        });
     };
     let repository = PathBuf::from(top.trim_end_matches('\n'));
     let commit = run(&root, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).ok();
@@ -84,7 +92,7 @@ pub(super) fn work_tree(dir: &Path) -> Result<Tree, Trouble> {
         repository: Some(repository.display().to_string()),
         dirty: !status.trim().is_empty(),
     };
-    Ok(Tree { root, origin, repository: Some(repository), _own: None })
+    Ok(Tree { root, origin, leaves_out: false, repository: Some(repository), _own: None })
 }
 
 /// A branch, tag or commit of a repository, in a directory of its own.
@@ -136,7 +144,10 @@ pub(super) fn checked_out(url: &str, reference: Option<&str>) -> Result<Tree, Tr
         repository: Some(shown(url)),
         dirty: false,
     };
-    Ok(Tree { repository: Some(root.clone()), root, origin, _own: Some(own) })
+    // One elsewhere, or without a work tree, has nothing to say here.
+    let status = Path::new(url).is_dir().then(|| run(Path::new(url), &["status", "--porcelain"]));
+    let leaves_out = status.and_then(Result::ok).is_some_and(|text| !text.trim().is_empty());
+    Ok(Tree { repository: Some(root.clone()), root, origin, leaves_out, _own: Some(own) })
 }
 
 /// A path of this machine from the root on, because the clone is made elsewhere.

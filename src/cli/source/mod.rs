@@ -77,6 +77,11 @@ async fn deploy_all(
     };
     if !options.json {
         console.talk(format!("source: {}", tree.origin));
+        if tree.leaves_out {
+            console.talk(Line::new().and(Look::Unsure, "! ").plain(
+                "its work tree has changes that are not committed; they are not built (--build takes them)",
+            ));
+        }
     }
     let mut wanted = Vec::new();
     for (service, plan) in plans {
@@ -214,9 +219,8 @@ async fn one(
     options: &Options,
 ) -> Result<Exit, Trouble> {
     let context = {
-        let (dir, dockerfile) = (tree.root.join(&plan.context), plan.dockerfile.clone());
         console.talk(format!("{service}: reading {}", plan.context));
-        Context::of(&dir, &dockerfile)?
+        Context::of(&tree.root, &plan.context, &plan.dockerfile)?
     };
     let tag = tag(&tree.origin, &context.sha256);
     let mut path = format!("/api/v1/services/{service}/build?tag={tag}");

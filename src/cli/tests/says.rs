@@ -270,6 +270,20 @@ what the evidence said at last: nothing shown yet
 }
 
 #[tokio::test]
+async fn what_is_frozen_is_named_where_there_are_several() {
+    use crate::cli::gates::{Which, freeze, unfreeze};
+    let mut shell = Shell::new().await;
+    let which = Which::of(None, false);
+    let exit = freeze(&shell.client, &mut shell.console, which.clone(), "the fair", None).await;
+    assert_eq!(exit, Exit::Usage);
+    let said = shell.said().1;
+    assert_eq!(said, "error: which service? There are web and api; --all takes all of them\n");
+    assert_eq!(unfreeze(&shell.client, &mut shell.console, which).await, Exit::Usage);
+    assert_eq!(shell.said().1, said);
+    assert!(shell.levers().asked.lock().expect("unpoisoned").is_empty());
+}
+
+#[tokio::test]
 async fn events_logs_and_reload() {
     let mut shell = Shell::new().await;
     story(&shell.levers(), "promoted", None);

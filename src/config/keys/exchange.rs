@@ -18,6 +18,12 @@ pub(super) const EXCHANGE: &[Key] = &[
         "Services of one group, deployed at a time, take each step together and go back together; who is on the canary of one is on those of all.",
     ),
     key(
+        "affinity_domain",
+        Text,
+        "",
+        "With affinity = \"cookie\": the domain whose hosts have the cookie together, such as \"example.com\"; else each host has its own.",
+    ),
+    key(
         "queue",
         Duration,
         r#""30s""#,

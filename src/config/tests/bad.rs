@@ -54,6 +54,25 @@ fn what_is_wrong_is_said_in_words_that_help() {
     assert!(otherwise.is_empty(), "said otherwise:\n=====\n{}", otherwise.join("=====\n"));
 }
 
+#[test]
+fn hosts_that_share_a_cookie_belong_together() {
+    let service = |name: &str, hosts: &str| {
+        format!(
+            "[service.{name}]\nhost = {hosts}\nimage = \"x\"\nport = 1\ngroup = \"shop\"\n\
+             affinity = \"cookie\"\naffinity_domain = \"example.com\"\n"
+        )
+    };
+    let (web, api) = ("[\"example.com\", \"*.shop.example.com\"]", "\"api.example.com\"");
+    let text = service("web", web) + &service("api", api);
+    let parsed = read_with(&text, &[], &[]).expect("it is valid");
+    assert_eq!(lines(&parsed.warnings), "");
+    for service in &parsed.config.services {
+        let cookie = Affinity::Cookie("switchback-shop.example.com".to_owned());
+        assert_eq!(service.settings.affinity, cookie, "one that no single host has");
+        assert_eq!(service.settings.affinity_domain.as_deref(), Some("example.com"));
+    }
+}
+
 fn drawn(text: &str, variables: &[(&str, &str)]) -> String {
     let problems = read_with(text, variables, &[]).expect_err("something is wrong");
     problems.to_string()

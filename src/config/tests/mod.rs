@@ -302,7 +302,10 @@ fn the_commented_example_shows_every_key_with_its_default() {
         if key.shape.keys().is_some() || file || shared || is_shown || from_a_file {
             continue;
         }
-        let is_of_api = matches!(path.as_str(), "service.*.command" | "service.*.group");
+        let is_of_api = matches!(
+            path.as_str(),
+            "service.*.command" | "service.*.group" | "service.*.affinity_domain"
+        );
         let service = if is_of_api { "api" } else { "web" };
         let service = if key.name == "endpoints" { "old" } else { service };
         let service = if path.starts_with("tcp.") { "db" } else { service };
