@@ -63,6 +63,31 @@ fn addresses_are_promoted_and_returned_to() {
 }
 
 #[test]
+fn two_services_may_have_one_address() {
+    let (mut one, two) = (App::begin("one", "none"), App::begin("two", "none"));
+    let other = format!(
+        "{SHORT}[service.other]\nhost = \"other.example\"\nendpoints = [\"{}\"]\n{SHORT}",
+        one.address
+    );
+    let daemon = over(&[&one], &other);
+    let of_other = || {
+        let said = daemon.cli(&["status", "other", "-o", "json"]);
+        serde_json::from_str::<serde_json::Value>(&said.stdout).unwrap()
+    };
+    daemon.until("the other's first revision", || of_other()["phase"] == "promoted");
+    // One leaves the address, and the other stays.
+    let said = deploy(&daemon, &[&two], &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(name(&daemon), "two");
+    let stable = &of_other()["stable"];
+    assert_eq!(
+        (&stable["revision"], &stable["instances"][0]["healthy"]),
+        (&1.into(), &true.into())
+    );
+    assert!(one.runs());
+}
+
+#[test]
 fn a_bad_address_is_taken_back() {
     let (one, mut bad) = (App::begin("one", "none"), App::begin("bad", "errors:0.5"));
     let daemon = over(&[&one], LONG);

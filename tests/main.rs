@@ -62,5 +62,6 @@ mod support;
 mod tidy;
 mod together;
 mod upgrades;
+mod uploads;
 mod verdicts;
 mod watched;

@@ -399,6 +399,12 @@ const SERVICE_OWN: &[Key] = &[
         "Further endpoints that a request may be tried on, when that is safe.",
     ),
     key(
+        "retry_budget",
+        Text,
+        r#""20%""#,
+        "The most requests that are sent again, as a part of all that come, beside 10 a second and as many as are on their way.",
+    ),
+    key(
         "affinity",
         Text,
         r#""none""#,

@@ -17,6 +17,7 @@ use crate::edge::coding::Coding;
 use crate::edge::fields::{Content, Edit, Edits};
 use crate::edge::rate::{AtOnce, Rate};
 use crate::edge::rules::{ForwardAuth, Page, Rules, Spec};
+use crate::edge::send_file::SendFile;
 use crate::edge::users::Users;
 use crate::model::id::ServiceName;
 use crate::routing::table::HostPattern;
@@ -148,6 +149,9 @@ pub(super) fn read_rules(section: &Section<'_>, inherited: &Rules, context: Cont
     }
     if section.written("compress").is_some() {
         rules.compress = read_compress(section);
+    }
+    if section.written("send_file").is_some() {
+        rules.send_file = read_send_file(section, context);
     }
     if section.written("error_pages").is_some() {
         rules.pages = read_pages(section, context);
@@ -354,6 +358,28 @@ fn read_compress(section: &Section<'_>) -> Vec<Coding> {
         let expected = "expected true, false, \"zstd\", \"br\" or \"gzip\"";
         Coding::named(text_of(value)).ok_or_else(|| expected.to_owned())
     }))
+}
+
+fn read_send_file(section: &Section<'_>, context: Context<'_>) -> SendFile {
+    let mut places = Vec::new();
+    for entry in section.entries("send_file") {
+        let prefix = scalar::path_prefix(&entry.key).map_err(|expected| {
+            let title = format!("{:?} in `send_file` is no beginning of names", entry.key);
+            section.wrong("send_file", &entry.place, title, &expected);
+        });
+        match (prefix, text_of(&entry.node.value)) {
+            (Ok(prefix), root) if !root.is_empty() && !root.contains('\0') => {
+                places.push((prefix, context.base.join(root)));
+            }
+            (Err(()), _) => {}
+            (Ok(_), _) => {
+                let title = format!("`{}` in `send_file` leads to no directory", entry.key);
+                let expected = "expected a directory such as \"/var/lib/app/files\"";
+                section.wrong("send_file", &entry.node.place, title, expected);
+            }
+        }
+    }
+    SendFile::new(places)
 }
 
 fn read_pages(section: &Section<'_>, context: Context<'_>) -> Vec<Page> {

@@ -370,6 +370,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
         },
         buffer_requests: section.size("buffer_requests").value,
         retries: section.integer("retries").map_or(0, |found| found.value as u32),
+        retry_budget: share(section, "retry_budget"),
         affinity,
         affinity_domain,
         errors: ErrorRule::of(errors.into_iter().flat_map(|found| found.value.0..=found.value.1)),
@@ -381,11 +382,7 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
             "safe" => Shield::Safe,
             _ => Shield::Idempotent,
         },
-        shield_budget: section
-            .parsed("shield_budget", "a part", |text| {
-                text.parse::<Weight>().map_err(|error| error.to_string())
-            })
-            .map_or(Weight::ZERO, |found| found.value),
+        shield_budget: share(section, "shield_budget"),
         shield_body: usize::try_from(section.size("shield_body").value).unwrap_or(usize::MAX),
         assets: read_assets(section),
         forwarded: section.switch("forwarded"),
@@ -393,6 +390,13 @@ fn read_settings(section: &Section<'_>, name: &ServiceName) -> ServiceSettings {
     };
     settings.except(read_exceptions(section));
     settings
+}
+
+/// A part of the requests.
+fn share(section: &Section<'_>, name: &str) -> Weight {
+    section
+        .parsed(name, "a part", |text| text.parse::<Weight>().map_err(|error| error.to_string()))
+        .map_or(Weight::ZERO, |found| found.value)
 }
 
 fn read_plan(section: &Section<'_>, probe_deadline: Duration) -> Plan {

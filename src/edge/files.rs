@@ -52,7 +52,8 @@ pub fn meant(path: &str) -> Option<String> {
 }
 
 /// Escapes undone; `None` when that is not text.
-fn decoded(part: &str) -> Option<String> {
+#[must_use]
+pub fn decoded(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((first, after)) = rest.split_first() {

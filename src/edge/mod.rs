@@ -27,5 +27,6 @@ pub mod pattern;
 pub mod policy;
 pub mod rate;
 pub mod rules;
+pub mod send_file;
 pub mod template;
 pub mod users;

@@ -14,6 +14,7 @@ use super::files::{Files, Missing};
 use super::matcher::Matcher;
 use super::path::Rewrite;
 use super::rate::{AtOnce, Rate};
+use super::send_file::SendFile;
 use super::template::Template;
 use super::users::Users;
 use crate::model::id::ServiceName;
@@ -103,6 +104,8 @@ pub struct Rules {
     pub pages: Vec<Page>,
     /// How responses may be compressed, the coding preferred first; not at all when empty.
     pub compress: Vec<Coding>,
+    /// Directories whose files the app may answer with by naming them.
+    pub send_file: SendFile,
 }
 
 /// Who may come.

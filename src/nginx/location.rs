@@ -9,6 +9,7 @@ use super::convert::{Names, Server, daemon};
 use super::expression;
 use super::guard::{Level, is_guarded};
 use super::passes;
+use super::server::SEND_FILE;
 use super::sheet::{Sheet, quoted};
 use super::syntax::Directive;
 
@@ -202,7 +203,7 @@ fn upgrades(place: &Place, inner: &[Directive], names: &mut Names) -> Vec<String
 
 /// Names what has no place here.
 pub fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
-    const STRUCTURE: [&str; 24] = [
+    const STRUCTURE: [&str; 25] = [
         "try_files",
         "alias",
         "server",
@@ -227,6 +228,7 @@ pub fn nowhere_known(one: &Directive, sheet: &mut Sheet) {
         "root",
         "index",
         "ssl",
+        SEND_FILE,
     ];
     if !STRUCTURE.contains(&one.name.as_str()) && !daemon(one, sheet) {
         let words = one.words.join(" ") + if one.block.is_some() { " …" } else { "" };

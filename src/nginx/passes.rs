@@ -8,6 +8,7 @@ use super::answers::{Answer, Kind, Taker, seconds, template};
 use super::convert::{Names, duration, size};
 use super::guard::Level;
 use super::location::{Place, endpoints, nowhere_known};
+use super::server::SEND_FILE;
 use super::sheet::{Sheet, listed, quoted};
 use super::syntax::Directive;
 
@@ -143,6 +144,11 @@ fn treatment(place: &Place, level: Level<'_>, names: &Names, sheet: &mut Sheet) 
             "proxy_next_upstream_tries" => {
                 let tries = one.word(0).parse::<u32>().unwrap_or(1).saturating_sub(1);
                 vec![("retries", tries.to_string())]
+            }
+            SEND_FILE => {
+                let key = (SEND_FILE.to_owned(), one.word(0).to_owned());
+                said.insert(key, quoted(one.word(1)));
+                continue;
             }
             "gzip" | "brotli" | "zstd" if one.word(0) == "on" => {
                 vec![("compress", "true".to_owned())]

@@ -57,6 +57,9 @@ fn listens(server: &Directive) -> Vec<String> {
     found.into_iter().filter_map(|one| address(one.word(0))).collect()
 }
 
+/// The directive that stands for what an app may have sent.
+pub const SEND_FILE: &str = "send_file";
+
 /// An address in our words; none for a socket in the file system.
 fn address(text: &str) -> Option<String> {
     if text.starts_with("unix:") {
@@ -108,7 +111,64 @@ pub fn http(one: &Directive, beside: &[Directive], names: &mut Names, sheet: &mu
     if names.is_public {
         private(one, &mut inherited, sheet);
     }
+    inherited.extend(send_file(one, &inherited, sheet));
     location(&place, &inherited, one.inner(), names, sheet);
+}
+
+/// What an app may name in `X-Accel-Redirect`: files of the locations that are only for nginx itself, each as
+/// a directive of ours with the beginning of their names and their directory.
+fn send_file(server: &Directive, inherited: &[Directive], sheet: &mut Sheet) -> Vec<Directive> {
+    let mut found = Vec::new();
+    let is_internal = |one: &&Directive| {
+        one.name == "location" && one.inner().iter().any(|inner| inner.name == "internal")
+    };
+    for one in server.inner().iter().filter(is_internal) {
+        let path = match one.words.as_slice() {
+            [path] => path,
+            [kind, path] if kind == "^~" => path,
+            _ => continue,
+        };
+        let find = |name: &str| one.inner().iter().find(|inner| inner.name == name);
+        let around = || inherited.iter().rev().find(|outer| outer.name == "root");
+        let passes = one.inner().iter().any(|inner| inner.name.ends_with("_pass"));
+        let directory = match (find("alias"), find("root").or_else(around)) {
+            // What an app names so is asked of another one, if nginx does not go there by itself.
+            _ if passes => {
+                if !path.starts_with('@') && !mentions(server, path) {
+                    let what = format!(
+                        "`location {path}`: what an app names in X-Accel-Redirect is a file here"
+                    );
+                    sheet.leave(one.line, &what);
+                }
+                continue;
+            }
+            (Some(alias), _) => alias.word(0).to_owned(),
+            (None, Some(root)) => format!("{}{path}", root.word(0).trim_end_matches('/')),
+            (None, None) => continue,
+        };
+        if path.starts_with('/') && !directory.contains('$') {
+            let (path, directory) = (path.trim_end_matches('/'), directory.trim_end_matches('/'));
+            let path = if path.is_empty() { "/" } else { path };
+            found.push(Directive {
+                name: SEND_FILE.to_owned(),
+                words: vec![path.to_owned(), directory.to_owned()],
+                block: None,
+                line: one.line,
+            });
+        }
+    }
+    found
+}
+
+/// Whether something within sends nginx to a path.
+fn mentions(one: &Directive, path: &str) -> bool {
+    one.inner().iter().any(|inner| {
+        let leads = matches!(
+            inner.name.as_str(),
+            "auth_request" | "error_page" | "try_files" | "rewrite" | "mirror" | "index"
+        );
+        leads && inner.words.iter().any(|word| word.starts_with(path)) || mentions(inner, path)
+    })
 }
 
 /// The hosts of a server.

@@ -132,7 +132,10 @@ fn by_line(
     }
     // What is wrong with it is told when it is asked for again.
     let first = match connection.take_piece() {
-        Ok(Piece::Data(bytes)) => Some(bytes),
+        Ok(Piece::Data(bytes)) => {
+            exchange.saw(&bytes);
+            Some(bytes)
+        }
         _ => None,
     };
     let (ended, source) = (connection.is_end(), Source::Line(connection.length()));

@@ -228,6 +228,9 @@ impl Stream {
             }
             Poll::Ready(Some(Ok(mut frame))) => {
                 exchange.moved(Stage::Blocked);
+                if let Some(data) = frame.data_ref() {
+                    exchange.saw(data);
+                }
                 if let Some(trailers) = frame.trailers_mut() {
                     exchange.trailers(trailers);
                     strip_trailers(trailers);
@@ -264,8 +267,12 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // hyper drops a body whose announced length was sent without asking for its end.
-        if matches!(&self.source, Source::Multiplexed(incoming) if incoming.is_end_stream()) {
+        // A body whose announced length was sent is dropped without asking for its end, which some
+        // instances send behind it.
+        let is_over = |incoming: &Incoming| {
+            incoming.is_end_stream() || incoming.size_hint().exact() == Some(0)
+        };
+        if matches!(&self.source, Source::Multiplexed(incoming) if is_over(incoming)) {
             self.end();
         }
     }

@@ -148,6 +148,8 @@ pub struct Exchange {
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
     observation: RefCell<Option<Observation>>,
+    /// The body says how it went.
+    follows: Cell<bool>,
     /// What a streaming body holds on to; here, so that a cut can take it away.
     pub held: RefCell<Option<Held>>,
     /// A copy of the request that waits for stable's answer.
@@ -186,6 +188,7 @@ impl Exchange {
             fired: Cell::new(None),
             waker: RefCell::new(None),
             observation: RefCell::new(None),
+            follows: Cell::new(false),
             held: RefCell::new(None),
             copied: RefCell::default(),
             flights: RefCell::default(),
@@ -297,6 +300,7 @@ impl Exchange {
         let mut observation = self.observation.borrow_mut();
         let Some(seen) = observation.as_mut() else { return };
         seen.answered(head, kind, self.age());
+        self.follows.set(seen.follows());
         if kind == Kind::Endless
             && let Some(observation) = observation.take()
         {
@@ -308,6 +312,22 @@ impl Exchange {
     pub fn trailers(&self, trailers: &HeaderMap) {
         if let Some(observation) = self.observation.borrow_mut().as_mut() {
             observation.trailers(trailers);
+        }
+    }
+
+    /// So much of the response's body came.
+    #[inline]
+    pub fn saw(&self, bytes: &[u8]) {
+        if self.follows.get() {
+            self.follow(bytes);
+        }
+    }
+
+    #[cold]
+    fn follow(&self, bytes: &[u8]) {
+        if let Some(observation) = self.observation.borrow_mut().as_mut() {
+            observation.read(bytes);
+            self.follows.set(observation.follows());
         }
     }
 

@@ -1,7 +1,8 @@
 //! A request's attempts: claim an endpoint, get a connection, send; and what to do when that fails.
 //!
 //! A request is tried again when nothing of it was sent, or when it may be sent twice
-//! ([`Parcel::is_replayable`]), at most `retries` times, on another endpoint of its side. That its
+//! ([`Parcel::is_replayable`]), at most `retries` times and within a [budget], on another endpoint of its
+//! side. That its
 //! instance was cut off is such a failure too: it died and was replaced, or its drain's time is up.
 //! What the canary still fails is sent to stable ([`shield`]), also when it was answered, with an
 //! error. The first attempt's fault counts all the same: the user is spared, the verdict is not. An
@@ -9,6 +10,8 @@
 //!
 //! A reused connection that turns out to be closed is nobody's fault
 //! and no retry: the same endpoint is asked once more over a new one.
+//!
+//! [budget]: crate::routing::retries
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use http::response::Parts;
 use hyper::body::Incoming;
 
 use super::attempt::{Arrived, attempt};
+use super::body::RequestBody;
 use super::choice::Choice;
 use super::error::{Failure, Fault};
 use super::exchange::{Exchange, Held};
@@ -34,6 +38,7 @@ use super::worker::Worker;
 use crate::model::id::RevisionId;
 use crate::model::weight::Side;
 use crate::routing::endpoint::{Claim, EndpointId};
+use crate::routing::retries::Load;
 use crate::telemetry::traffic::Count;
 
 /// Endpoints that one request may fail on: more than anyone configures as `retries`.
@@ -116,7 +121,7 @@ pub async fn forward(
 ) -> Result<Answer, Failure> {
     let exchange = ongoing.exchange();
     let ahead = route.service().settings.buffer_requests;
-    if ahead > 0 {
+    if ahead > 0 && !matches!(parcel.body, RequestBody::Empty) {
         Box::pin(gather(&worker.settings.spool, &mut parcel, exchange, ahead)).await?;
         // It may have taken long.
         route = reload(worker, &route).unwrap_or(route);
@@ -239,7 +244,7 @@ pub async fn forward(
             return Err(failed.failure);
         };
         tried.add(endpoint);
-        if retries > 0 && failed.failure.is_quick() {
+        if retries > 0 && failed.failure.is_quick() && has_budget(worker, &route, &failed.failure) {
             retries -= 1;
             worker.count(Count::Retries);
         } else if side == Side::Canary
@@ -255,6 +260,27 @@ pub async fn forward(
         parcel = again;
         last = failed.failure;
     }
+}
+
+/// Whether one more of the service's requests may be sent again. One that never was costs no instance more
+/// than it would have.
+fn has_budget(worker: &Worker, route: &Route, failure: &Failure) -> bool {
+    if matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout) {
+        return true;
+    }
+    let service = route.service();
+    let load = Load {
+        second: shield::second(worker),
+        requests: worker.traffic.of(worker.index, Count::Requests),
+        in_flight: worker.exchanges.borrow().len() as u64,
+        workers: worker.settings.workers.max(1) as u64,
+    };
+    let share = service.settings.retry_budget;
+    let has = worker.upstreams.retries.borrow_mut().spend(&service.name, share, load);
+    if !has {
+        worker.count(Count::RetriesRefused);
+    }
+    has
 }
 
 /// Asks the other revision for an asset that this one does not have. What it has not either stays the

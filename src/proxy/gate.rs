@@ -15,13 +15,13 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, WWW_A
 use http::header::{HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode, Uri};
 
 use super::body::ResponseBody;
 use super::compress::compress;
 use super::credentials::Unknown;
 use super::downstream::Downstream;
-use super::files::{self, Said};
+use super::files::{self, Asked, Said};
 use super::forward_auth::{self, Answered};
 use super::headers::{X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::ongoing::Ongoing;
@@ -70,6 +70,8 @@ pub struct Passed {
     /// What the rule asks for when the request has gone on.
     kept: Option<Box<Kept>>,
     flights: Vec<Flight>,
+    /// What its client wants of a file that the app may name.
+    asked: Option<Box<Asked>>,
     /// Fields in place of the request's own of these names.
     fields: Vec<(HeaderName, Vec<HeaderValue>)>,
 }
@@ -141,6 +143,9 @@ pub fn look(
         coding: choose(&rule.rules.compress, &head.headers),
         kept: (rule.keeps && !waits).then(|| Box::new(facts.keep())),
         flights,
+        // On a stream that becomes a WebSocket nothing else is sent.
+        asked: (!rule.rules.send_file.is_empty() && head.method != Method::CONNECT)
+            .then(|| Asked::of(head)),
         fields: Vec::new(),
     };
     route.service = to;
@@ -304,8 +309,28 @@ impl Passed {
                 head.headers.append(name.clone(), value);
             }
         }
+        if self.asked.is_some() {
+            Asked::forward(&mut head.headers);
+        }
         let facts = self.kept.as_ref().map(|kept| kept.facts());
         rules.request.apply(&mut head.headers, facts.as_ref());
+    }
+
+    /// The file that an instance's answer names, where the rule lets it name any.
+    #[inline]
+    pub async fn file(
+        &self,
+        worker: &Rc<Worker>,
+        response: Response<ResponseBody>,
+        is_own: Option<Format>,
+    ) -> (Response<ResponseBody>, Option<Format>) {
+        match &self.asked {
+            Some(asked) if is_own.is_none() => {
+                let places = &self.rule.rule().rules.send_file;
+                Box::pin(asked.answer(worker, places, response)).await
+            }
+            _ => (response, is_own),
+        }
     }
 
     /// The response to the client: an instance's, or a page in this format in place of one.

@@ -245,7 +245,10 @@ async fn route(
     };
     match passed {
         None => response,
-        Some(passed) => passed.back(worker, response, is_own),
+        Some(passed) => {
+            let (response, is_own) = passed.file(worker, response, is_own).await;
+            passed.back(worker, response, is_own)
+        }
     }
 }
 

@@ -41,6 +41,7 @@ mod forward_auth;
 pub mod forwarded;
 mod gate;
 mod gather;
+mod grpc_web;
 mod handler;
 mod headers;
 pub mod ids;

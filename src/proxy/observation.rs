@@ -5,12 +5,17 @@
 //! for it (google.rpc.Code), so that one rule holds for both. With `5xx` the errors are UNKNOWN,
 //! DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS, those that the OpenTelemetry
 //! conventions blame a server for; the others are the client's, and count as rejected. gRPC that ends
-//! without a status is an error, as it is for its client.
+//! without a status is an error, as it is for its client. gRPC-Web has its trailers at the end of its body,
+//! which is followed there ([`grpc_web`]); where that does not say it, the HTTP status counts, because its
+//! clients differ in what they make of that.
+//!
+//! [`grpc_web`]: super::grpc_web
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 
+use super::grpc_web::{Follower, Said};
 use super::route::Route;
 use crate::analysis::scorecard::{Row, Whose};
 use crate::model::weight::Side;
@@ -33,6 +38,8 @@ pub enum Kind {
     Plain,
     /// One whose trailers say how it went.
     Grpc,
+    /// One whose last message says how it went.
+    GrpcWeb,
     /// An event stream or a tunnel: nobody waits for its end.
     Endless,
 }
@@ -47,9 +54,9 @@ impl Kind {
         if kind.starts_with(b"text/event-stream") {
             return Self::Endless;
         }
-        // gRPC-Web has its trailers in its body, where nobody looks for them.
         match kind.strip_prefix(b"application/grpc") {
             Some([] | [b'+' | b';' | b' ', ..]) => Self::Grpc,
+            Some(_) if Follower::of(kind).is_some() => Self::GrpcWeb,
             _ => Self::Plain,
         }
     }
@@ -86,12 +93,14 @@ pub struct Observation {
     answer: Option<(Row, u64)>,
     /// Its trailers will say how it went.
     awaits_status: bool,
+    /// Finds them in its body.
+    follower: Option<Box<Follower>>,
 }
 
 impl Observation {
     /// Of a side, to be written to the shard of `worker`.
     pub fn new(route: Route, part: Part, worker: usize, subject: Subject) -> Self {
-        Self { route, part, worker, subject, answer: None, awaits_status: false }
+        Self { route, part, worker, subject, answer: None, awaits_status: false, follower: None }
     }
 
     fn row(&self, status: u16) -> Row {
@@ -110,13 +119,40 @@ impl Observation {
     /// The head of the response came, `micros` after the request.
     pub fn answered(&mut self, head: &Parts, kind: Kind, micros: u64) {
         let mut row = self.row(head.status.as_u16());
-        if kind == Kind::Grpc && head.status.is_success() {
+        if matches!(kind, Kind::Grpc | Kind::GrpcWeb) && head.status.is_success() {
             match head.headers.get(GRPC_STATUS) {
                 Some(status) => row = self.row(http_status(status.as_bytes())),
-                None => self.awaits_status = true,
+                None if kind == Kind::Grpc => self.awaits_status = true,
+                // What is compressed as a whole cannot be followed.
+                None if head.headers.contains_key(CONTENT_ENCODING) => {}
+                None => {
+                    let kind = head.headers.get(CONTENT_TYPE);
+                    self.follower =
+                        kind.and_then(|kind| Follower::of(kind.as_bytes())).map(Box::new);
+                }
             }
         }
         self.answer = Some((row, micros));
+    }
+
+    /// Whether its body is to be followed.
+    pub fn follows(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    /// The next bytes of the body.
+    pub fn read(&mut self, bytes: &[u8]) {
+        let (Some(follower), Some((_, micros))) = (&mut self.follower, self.answer) else { return };
+        follower.read(bytes);
+        match follower.said() {
+            Said::Nothing => return,
+            Said::Unreadable => {}
+            Said::Status(status) => {
+                let status = http_status(status);
+                self.answer = Some((self.row(status), micros));
+            }
+        }
+        self.follower = None;
     }
 
     /// The trailers came.
@@ -222,7 +258,9 @@ mod tests {
         };
         assert_eq!(kind("application/grpc"), Kind::Grpc);
         assert_eq!(kind("application/grpc+proto"), Kind::Grpc);
-        assert_eq!(kind("application/grpc-web+proto"), Kind::Plain);
+        assert_eq!(kind("application/grpc-web+proto"), Kind::GrpcWeb);
+        assert_eq!(kind("application/grpc-web-text"), Kind::GrpcWeb);
+        assert_eq!(kind("application/grpcurl"), Kind::Plain);
         assert_eq!(kind("text/event-stream; charset=utf-8"), Kind::Endless);
         assert_eq!(kind("text/html"), Kind::Plain);
         assert_eq!(Kind::of(&HeaderMap::new()), Kind::Plain);

@@ -73,7 +73,8 @@ pub fn spend(worker: &Worker, route: &Route) -> bool {
     service.budget.as_ref().is_some_and(|budget| budget.spend(worker.index, second(worker), share))
 }
 
-fn second(worker: &Worker) -> u32 {
+/// The second of the worker's clock.
+pub fn second(worker: &Worker) -> u32 {
     let ticks: u64 = worker.clock.now();
     u32::try_from(ticks * TICK.as_millis() as u64 / 1_000).unwrap_or(u32::MAX)
 }

@@ -42,6 +42,11 @@ impl<T> Slots<T> {
         self.slots.get_mut(slot)?.as_mut()
     }
 
+    /// How many things there are.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Everything that is in a slot.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten()

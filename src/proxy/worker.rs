@@ -139,7 +139,7 @@ pub struct Worker {
     pub credentials: Credentials,
     /// What it asks others about requests.
     pub questions: Questions,
-    traffic: Arc<Traffic>,
+    pub(super) traffic: Arc<Traffic>,
     reader: RefCell<Reader>,
     table: RefCell<Snapshot>,
     random: RefCell<fastrand::Rng>,

@@ -12,6 +12,7 @@ pub mod index;
 pub mod live;
 pub mod mirror;
 pub mod pool;
+pub mod retries;
 pub mod settings;
 pub mod split;
 pub mod table;

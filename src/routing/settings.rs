@@ -20,6 +20,8 @@ pub struct ServiceSettings {
     pub buffer_requests: u64,
     /// How many more endpoints a request may be tried on.
     pub retries: u32,
+    /// How many are: a part of the requests that come.
+    pub retry_budget: Weight,
     /// What keeps a user on one side.
     pub affinity: Affinity,
     /// The domain whose hosts have the cookie of [`Affinity::Cookie`] together; `None` where each host
@@ -68,6 +70,7 @@ impl Default for ServiceSettings {
             max_body: u64::MAX,
             buffer_requests: 0,
             retries: 1,
+            retry_budget: Weight::from_basis_points(2_000).unwrap_or(Weight::ZERO),
             affinity: Affinity::None,
             affinity_domain: None,
             errors: ErrorRule::default(),

@@ -14,8 +14,8 @@ use crate::model::id::InstanceId;
 use crate::model::instance::{Instance, Ownership};
 use crate::model::revision::{RevisionSpec, Source};
 
-/// What every id begins with; the revision's number and the address follow. The same address may
-/// serve two revisions, and these are two instances.
+/// What every id begins with; the service, the revision's number and the address follow. The same address
+/// may serve two revisions and two services, and these are so many instances.
 const PREFIX: &str = "static-";
 
 /// Hands out given addresses.
@@ -25,7 +25,7 @@ pub struct FixedRuntime;
 impl FixedRuntime {
     fn nth(spec: &RevisionSpec, ownership: &Ownership) -> Result<Instance, RuntimeError> {
         let addresses = addresses(spec)?;
-        let Ownership { revision, replica, .. } = ownership;
+        let Ownership { service, revision, replica, .. } = ownership;
         let nth = usize::try_from(*replica).ok().and_then(|nth| addresses.get(nth));
         let address = *nth.ok_or_else(|| {
             RuntimeError::NotFound(format!(
@@ -35,7 +35,10 @@ impl FixedRuntime {
                 addresses.len(),
             ))
         })?;
-        Ok(Instance { id: InstanceId::new(&format!("{PREFIX}{revision}-{address}")), address })
+        Ok(Instance {
+            id: InstanceId::new(&format!("{PREFIX}{service}-{revision}-{address}")),
+            address,
+        })
     }
 }
 
@@ -164,12 +167,16 @@ mod tests {
         let spec = runtime.prepare(&spec(&["10.0.0.5:3000", "[fd00::1]:80"])).await.unwrap();
         assert_eq!(spec.replicas, 2);
         let second = runtime.launch(&spec, &replica(1)).await.unwrap();
-        assert_eq!(second.id.0.as_ref(), "static-1-[fd00::1]:80");
+        assert_eq!(second.id.0.as_ref(), "static-web-1-[fd00::1]:80");
         let State::Running { instance, health: None } = runtime.inspect(&second.id).await.unwrap()
         else {
             panic!()
         };
         assert_eq!(instance, second);
+        // Another service at the same address has instances of its own.
+        let service = ServiceName::new("other-web").unwrap();
+        let other = runtime.launch(&spec, &Ownership { service, ..replica(1) }).await.unwrap();
+        assert_eq!((other.address, other.id == second.id), (second.address, false));
         assert!(runtime.launch(&spec, &replica(2)).await.is_err());
         runtime.stop(&second.id, Duration::ZERO).await.unwrap();
         assert!(runtime.list().await.unwrap().is_empty());

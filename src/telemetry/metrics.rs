@@ -81,6 +81,7 @@ metrics! {
     LOST_LINES Counter "access_log_lost_lines_total" "Lines of the access log that were dropped, because whoever takes them fell behind or the disk refused them.";
     CONNECTS Counter "upstream_connects_total" "Connections to instances, by result.";
     RETRIES Counter "retries_total" "Requests tried again on another endpoint.";
+    RETRIES_REFUSED Counter "retries_refused_total" "Requests that were not tried again, because `retry_budget` was spent.";
     RESCUED Counter "rescued_requests_total" "Failures of a canary that no visitor saw, because stable answered instead.";
     ASSETS Counter "assets_found_total" "Assets that one revision did not have and the other one did.";
     SHIELDED Counter "shielded_requests_total" "Failures of a canary that the shield sent to stable, and those beyond its budget, by result.";
@@ -205,7 +206,7 @@ impl Page {
     pub fn traffic(&mut self, traffic: &Traffic) {
         let ok = [("result", "ok")];
         let failed = [("result", "failed")];
-        let counters: [(&Metric, Labels<'_>, Count); 19] = [
+        let counters: [(&Metric, Labels<'_>, Count); 20] = [
             (&ACCEPTED, &[], Count::Accepted),
             (&ACCEPT_FAILURES, &[], Count::AcceptFailures),
             (&TLS_HANDSHAKES, &ok, Count::TlsHandshakes),
@@ -220,6 +221,7 @@ impl Page {
             (&CONNECTS, &ok, Count::UpstreamConnects),
             (&CONNECTS, &failed, Count::UpstreamConnectFailures),
             (&RETRIES, &[], Count::Retries),
+            (&RETRIES_REFUSED, &[], Count::RetriesRefused),
             (&RESCUED, &[], Count::Rescued),
             (&ASSETS, &[], Count::AssetsFound),
             (&SYNTHETIC, &[], Count::Synthetic),

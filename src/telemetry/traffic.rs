@@ -38,6 +38,8 @@ pub enum Count {
     UpstreamConnectFailures,
     /// Requests tried again on another endpoint.
     Retries,
+    /// Requests that were not, because too many were.
+    RetriesRefused,
     /// Canary failures that a user did not see, because stable answered instead.
     Rescued,
     /// Assets that one revision did not have and the other did.
@@ -214,6 +216,14 @@ impl Traffic {
     #[must_use]
     pub fn lost_lines(&self) -> u64 {
         self.lost_lines.load(Ordering::Relaxed)
+    }
+
+    /// What one worker counted.
+    #[must_use]
+    pub fn of(&self, worker: usize, count: Count) -> u64 {
+        self.shards
+            .get(worker)
+            .map_or(0, |shard| shard.cells[count as usize].load(Ordering::Relaxed))
     }
 
     /// The sum over all workers.

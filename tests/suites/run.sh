@@ -1,6 +1,6 @@
 #!/bin/sh
 # Other people's suites, and attacks, against a Switchback on loopback. See README.md beside this file.
-#   tests/suites/run.sh httpwg smugglex sslyze testssl slowhttptest attacks kosoku grpc browser browser3 httplint
+#   tests/suites/run.sh httpwg smugglex sslyze testssl slowhttptest attacks kosoku grpc grpcweb browser browser3 httplint
 # PORT is the first of eight in a row that nobody listens on; SWITCHBACK names the binary (default: target/release/switchback); PYTHON one that has the modules.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,9 +12,9 @@ pids=
 trap 'kill $pids 2>/dev/null || true; rm -rf "$work"' EXIT
 first=${PORT:-18080}
 http=$first https=$((first + 1)) origin=$((first + 2)) echo=$((first + 3)) calls=$((first + 4)) pages=$((first + 5))
-others=$((first + 6))
+others=$((first + 6)) web=$((first + 7))
 # Workers share their ports: a stranger's would have half of the connections.
-for port in $http $https $origin $echo $calls $pages $others; do
+for port in $http $https $origin $echo $calls $pages $others $web; do
     if "$python" -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; then
         echo "somebody listens on port $port; PORT names the first of others" >&2
         exit 2
@@ -36,7 +36,7 @@ cd - > /dev/null
 chmod 600 "$work/key.pem"
 cat > "$work/switchback.toml" <<EOF
 [listen]
-http = ["127.0.0.1:$http", "127.0.0.2:$http"]
+http = ["127.0.0.1:$http", "127.0.0.2:$http", "127.0.0.3:$http", "127.0.0.4:$http"]
 https = "127.0.0.1:$https"
 [tls]
 cert = "cert.pem"
@@ -66,6 +66,10 @@ for suite in "$@"; do
         "$python" "$here/echo.py" $echo > "$work/echo.log" 2>&1 & pids="$pids $!"
         # By an address: not every machine finds names below localhost.
         service echo 127.0.0.2 $echo "" ;;
+    grpcweb)
+        "$python" "$here/grpc_web.py" serve $web > "$work/web.log" 2>&1 & pids="$pids $!"
+        service web1 127.0.0.3 $web ""
+        service web2 127.0.0.4 $web 'protocol = "h2c"' ;;
     grpc)
         "$python" "$here/grpc_cases.py" serve $calls & pids="$pids $!"
         service calls calls.localhost $calls 'protocol = "h2c"' ;;
@@ -109,6 +113,10 @@ for suite in "$@"; do
     grpc)
         "$python" "$here/grpc_cases.py" ask $calls || failed="$failed grpc-direct"
         "$python" "$here/grpc_cases.py" ask $http calls.localhost || failed="$failed $suite" ;;
+    grpcweb)
+        "$python" "$here/grpc_web.py" ask 127.0.0.1:$web || failed="$failed grpcweb-direct"
+        "$python" "$here/grpc_web.py" ask 127.0.0.3:$http "$work/admin.sock" web1 || failed="$failed $suite-h1"
+        "$python" "$here/grpc_web.py" ask 127.0.0.4:$http "$work/admin.sock" web2 || failed="$failed $suite-h2c" ;;
     browser) "$python" "$here/browser.py" ask https://localhost:$https/ "$work" || failed="$failed $suite" ;;
     browser3)
         spki=$(openssl x509 -in "$work/leaf.pem" -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64)

@@ -129,6 +129,12 @@ pub(super) const RULES: &[Key] = &[
         "Whether pages, scripts and the like are made smaller for clients that take that: true, or the codings in the order of your preference, [\"zstd\", \"br\", \"gzip\"]. Not for pages that show a secret beside what was asked (BREACH).",
     ),
     key(
+        "send_file",
+        Map,
+        "",
+        "Directories whose files the app sends by naming them in X-Accel-Redirect or X-Sendfile, by what their names begin with; the header goes no further.",
+    ),
+    key(
         "error_pages",
         Map,
         "",

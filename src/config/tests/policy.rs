@@ -237,6 +237,32 @@ fn files_and_codings_are_read() {
 }
 
 #[test]
+fn directories_of_files_that_are_named_are_read() {
+    use crate::edge::send_file::SendFile;
+    let spec = policy(
+        r#"
+        send_file = { "/protected/" = "files", "/app/storage" = "/srv/storage" }
+        [[service.web.route]]
+        path = "/a"
+        [[service.web.route]]
+        path = "/b"
+        send_file = { "/other" = "/srv/other" }
+        [[service.web.route]]
+        path = "/c"
+        send_file = {}
+        "#,
+    );
+    let of = |places: &[(&str, &str)]| {
+        SendFile::new(places.iter().map(|(name, root)| ((*name).to_owned(), (*root).into())))
+    };
+    let all = of(&[("/protected", "conf/files"), ("/app/storage", "/srv/storage")]);
+    assert_eq!(spec.base.send_file, all);
+    let routes: Vec<_> = spec.routes.iter().map(|route| route.rules.send_file.clone()).collect();
+    assert_eq!(routes, [all, of(&[("/other", "/srv/other")]), SendFile::default()]);
+    assert!(policy("send_file = {}").is_empty());
+}
+
+#[test]
 fn who_answers_everything_by_routes_needs_nothing_to_run() {
     let service = |routes: &str| format!("[service.web]\nhost = \"a.example\"\n{routes}");
     let all = "[[service.web.route]]\npath = \"/\"\n";

@@ -10,6 +10,7 @@ use crate::config::{Config, Service};
 use crate::edge::facts::Facts;
 use crate::edge::policy::Policy;
 use crate::edge::rules::Act;
+use crate::edge::send_file::Named;
 use crate::routing::index::Index;
 
 /// What becomes of `METHOD host/path` from an address: the service and what it does.
@@ -148,7 +149,48 @@ fn only_nginx_itself_comes_to_what_is_internal() {
             case("a.example/x", FAR, "a-example"),
         ],
     );
-    assert!(!imported.toml.contains("/srv/files"), "{}", imported.toml);
+    // The app may have files sent from there; what it may not, is said.
+    assert!(
+        imported.toml.contains("[service.a-example.send_file]\n\"/protected\" = \"/srv/files\"\n"),
+        "{}",
+        imported.toml
+    );
+    let told = |words: &str| imported.left.iter().any(|left| left.contains(words));
+    assert!(told("line 4: `location /hidden`"), "{:#?}", imported.left);
+    assert_eq!(imported.left.len(), 1, "{:#?}", imported.left);
+}
+
+#[test]
+fn what_an_app_may_name_goes_with_it() {
+    let text = "server { listen 80; server_name a.example; root /srv/www;\n\
+        location / { proxy_pass http://127.0.0.1:1; }\n\
+        location /api { proxy_pass http://127.0.0.1:2; auth_request /auth; }\n\
+        location = /auth { internal; proxy_pass http://127.0.0.1:3/ok; }\n\
+        location ^~ /a/ { internal; alias /srv/a/; }\n\
+        location /b { internal; root /srv; }\n\
+        location /c/ { internal; }\n\
+        location ~ ^/d/ { internal; alias /srv/d/; }\n\
+        location /e/ { internal; alias /srv/$1; } }";
+    let imported =
+        check(text, &[case("a.example/a/x", FAR, "404"), case("a.example/b/x", FAR, "404")]);
+    let spec = taken(&imported);
+    assert_eq!(spec.services.len(), 2);
+    for service in &spec.services {
+        let places = &service.policy.base.send_file;
+        let named = |name: &'static str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("x-accel-redirect", http::HeaderValue::from_static(name));
+            match places.take(&mut headers) {
+                Some(Named::File(root, name)) => format!("{} {name}", root.display()),
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(named("/a/x"), "/srv/a x");
+        assert_eq!(named("/b/x"), "/srv/b x");
+        assert_eq!(named("/c/x"), "/srv/www/c x");
+        assert_eq!(named("/e/x"), "Some(Elsewhere)");
+    }
+    assert!(imported.left.is_empty(), "{:#?}", imported.left);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 mod body;
 mod cached;
 mod open;
+mod sent;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,8 @@ use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
-    LAST_MODIFIED, LOCATION,
+    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderValue, LAST_MODIFIED, LOCATION,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -28,6 +29,7 @@ use httpdate::HttpDate;
 pub use self::body::MOST;
 pub use self::body::{FileBody, OpenFiles};
 use self::open::{Looked, Opened, Way, look};
+pub use self::sent::Asked;
 use super::body::ResponseBody;
 use super::clock::Clock;
 use super::headers::X_REQUEST_ID;
@@ -85,7 +87,7 @@ pub async fn answer(
             if is_directory && !name.ends_with(&files.index) {
                 name.push_str(&files.index);
             }
-            match of_file(worker, *opened, &name, head, place).await {
+            match of_file(worker, *opened, &name, (&head.method, &head.headers), place).await {
                 Ok(response) => Said::Answer(Box::new(with_id(response, id))),
                 Err(error) => Said::Status(cannot(files, &error)),
             }
@@ -170,11 +172,11 @@ async fn of_file(
     worker: &Worker,
     opened: Opened,
     name: &str,
-    head: &Parts,
+    (method, wished): (&Method, &HeaderMap),
     place: Place,
 ) -> io::Result<Response<ResponseBody>> {
     let version = version(&opened);
-    let portion = portion(&head.method, &head.headers, &version);
+    let portion = portion(method, wished, &version);
     let mut response = Response::new(ResponseBody::Empty);
     let headers = response.headers_mut();
     headers.insert(ETAG, version.tag.clone());
@@ -203,14 +205,14 @@ async fn of_file(
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     *response.status_mut() = status;
-    if status.is_success() && head.method == Method::GET && length > 0 {
+    if status.is_success() && *method == Method::GET && length > 0 {
         let (files, clock) = (&worker.files, &worker.clock);
         *response.body_mut() = body::part(files, clock, opened, (from, length), place).await?;
     }
     Ok(response)
 }
 
-fn insert(headers: &mut http::HeaderMap, name: http::HeaderName, value: String) {
+fn insert(headers: &mut HeaderMap, name: http::HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);
     }

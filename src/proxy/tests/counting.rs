@@ -2,6 +2,7 @@
 //! counts, instances by themselves, and a part of stable with a weight of its own.
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -70,6 +71,35 @@ async fn grpc_counts_by_the_status_in_its_trailers() {
         answer.into_body().collect().await.expect("a body");
     }
     assert_eq!(rig.rows(Side::Stable, 22).await, [3, 11, 8, 0, 0]);
+}
+
+#[tokio::test]
+async fn an_end_that_comes_behind_an_announced_length_is_waited_for_by_nobody() {
+    let listener = TcpListener::bind(any()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(|_: Request<Incoming>| async move {
+                let data = futures_util::stream::iter([Frame::data(Bytes::from_static(b"hello"))]);
+                // The end of the stream does not come.
+                let body = StreamBody::new(
+                    data.chain(futures_util::stream::pending()).map(Ok::<_, hyper::Error>),
+                );
+                let answer = Response::builder().header("content-length", "5").body(body);
+                Ok::<_, hyper::Error>(answer.expect("sound"))
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    let rig = Rig::new(side(1, &[endpoint_of(address, UpstreamProtocol::H2c)]));
+    let mut client = Client::new(rig.http()).await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.1, "hello");
+    }
+    assert_eq!(rig.rows(Side::Stable, 3).await, [3, 0, 0, 0, 0]);
 }
 
 /// Answers 500 to everything.

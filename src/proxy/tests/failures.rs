@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 use crate::analysis::scorecard::Row;
-use crate::model::weight::Side;
+use crate::model::weight::{Side, Weight};
 use crate::routing::settings::ServiceSettings;
 use crate::telemetry::traffic::Count;
 
@@ -77,6 +77,73 @@ async fn a_post_is_never_sent_twice() {
     assert_eq!(status(&client.read().await.0), 502);
     assert_eq!(requests.load(Ordering::SeqCst), 4);
     assert_eq!(rig.rows(Side::Stable, 3).await, [0, 0, 0, 3, 0]);
+}
+
+/// Takes requests, and answers none.
+async fn breaking(seen: &Arc<AtomicUsize>) -> std::net::SocketAddr {
+    let seen = Arc::clone(seen);
+    origin(move |mut stream, _| {
+        let seen = Arc::clone(&seen);
+        async move {
+            if read_message(&mut stream, &mut Vec::new()).await.is_some() {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn when_everything_fails_hardly_more_is_asked_than_visitors_ask() {
+    const ASKED: u64 = 1_000;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let endpoints = [endpoint(breaking(&seen).await), endpoint(breaking(&seen).await)];
+    let rig = Rig::new(side(1, &endpoints));
+    let began = std::time::Instant::now();
+    let mut client = Client::new(rig.http()).await;
+    for _ in 0..ASKED {
+        assert_eq!(status(&client.get("/").await.0), 502);
+    }
+    let (again, refused) = (rig.total(Count::Retries), rig.total(Count::RetriesRefused));
+    assert_eq!(again + refused, ASKED);
+    assert_eq!(seen.load(Ordering::SeqCst) as u64, ASKED + again);
+    // A fifth, and what there is in any case in each ten seconds.
+    let windows = began.elapsed().as_secs() / 10 + 2;
+    assert!(again >= 100 && again <= ASKED / 5 + windows * 101, "{again} in {windows}");
+}
+
+#[tokio::test]
+async fn who_is_on_the_way_to_an_instance_that_dies_is_answered_by_another() {
+    const VISITORS: usize = 400;
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let dies = Arc::new(tokio::sync::Semaphore::new(0));
+    let (count, death) = (Arc::clone(&waiting), Arc::clone(&dies));
+    let dying = origin(move |mut stream, _| {
+        let (count, death) = (Arc::clone(&count), Arc::clone(&death));
+        async move {
+            if read_message(&mut stream, &mut Vec::new()).await.is_some() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = death.acquire().await.map(tokio::sync::SemaphorePermit::forget);
+            }
+        }
+    })
+    .await;
+    // Nothing but what is on its way, and a few.
+    let service = ServiceSettings { retry_budget: Weight::ZERO, ..ServiceSettings::default() };
+    let (dying, alive) = (endpoint(dying), endpoint(saying("alive").await));
+    let both = side(1, &[Arc::clone(&dying), Arc::clone(&alive)]);
+    let rig = Rig::with(both, None, 0.0, service, settings());
+    alive.begin_drain();
+    let asking: Vec<_> = (0..VISITORS).map(|_| tokio::spawn(get(rig.http(), "/"))).collect();
+    until(|| waiting.load(Ordering::SeqCst) == VISITORS).await;
+    alive.end_drain();
+    dying.begin_drain();
+    dies.add_permits(VISITORS);
+    for asked in asking {
+        assert_eq!(asked.await.expect("an answer"), (200, "alive".into()));
+    }
+    assert_eq!(rig.total(Count::Retries), VISITORS as u64);
+    assert_eq!(rig.total(Count::RetriesRefused), 0);
 }
 
 #[tokio::test]

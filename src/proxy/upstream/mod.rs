@@ -28,6 +28,7 @@ use super::exchange::Fired;
 use super::parcel::Parcel;
 use crate::model::preamble::Ends;
 use crate::routing::endpoint::{Endpoint, EndpointId};
+use crate::routing::retries::Retries;
 
 /// How long a connection may idle. Below the keep-alive of common servers (gunicorn 2 to 5 s, Node
 /// and uvicorn 5 s), so that the one who closes is us; linkerd2-proxy has the same.
@@ -80,6 +81,8 @@ pub struct Upstreams {
     upstreams: RefCell<Map<Upstream>>,
     /// Tasks that drive a connection of their own accord, so that a cut can end them.
     drivers: RefCell<Vec<(EndpointId, AbortHandle)>>,
+    /// What was sent again.
+    pub retries: RefCell<Retries>,
 }
 
 #[derive(Debug)]
@@ -101,6 +104,7 @@ impl Upstreams {
             idle_ticks: ticks(IDLE),
             upstreams: RefCell::default(),
             drivers: RefCell::default(),
+            retries: RefCell::default(),
         }
     }
 
