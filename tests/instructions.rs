@@ -305,7 +305,13 @@ impl Counted {
         let config = home.path().join("switchback.toml");
         std::fs::write(&config, text).unwrap();
         let mut command = without_variables(Command::new(valgrind));
-        command.args(["--tool=callgrind", "--separate-threads=yes", "--fair-sched=try", "--quiet"]);
+        command.args([
+            "--tool=callgrind",
+            "--separate-threads=yes",
+            "--dump-line=no",
+            "--fair-sched=try",
+            "--quiet",
+        ]);
         command.arg(format!("--callgrind-out-file={here}/out"));
         command.arg(PROGRAM).args(["run", "--config"]).arg(&config);
         let log = File::create(home.path().join("log")).unwrap();

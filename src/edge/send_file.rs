@@ -59,8 +59,8 @@ pub enum Named<'a> {
     File(&'a Path, String),
     /// None that there can be.
     Missing,
-    /// One in no directory that was configured.
-    Elsewhere,
+    /// This one, in no directory that was configured.
+    Elsewhere(String),
 }
 
 /// What a client asked for that holds for a file, too.
@@ -131,7 +131,7 @@ impl SendFile {
             let rest = name.strip_prefix(prefix.as_str())?;
             rest.starts_with('/').then_some((rest, root))
         });
-        let Some((rest, root)) = found else { return Named::Elsewhere };
+        let Some((rest, root)) = found else { return Named::Elsewhere(name.to_owned()) };
         let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty()).collect();
         let is_sound = |part: &&str| !matches!(*part, "." | "..") && !part.contains('\0');
         if parts.is_empty() || rest.ends_with('/') || !parts.iter().all(is_sound) {
@@ -183,7 +183,7 @@ mod tests {
         named.map(|named| match named {
             Named::File(root, name) => (root.display().to_string(), name),
             Named::Missing => ("missing".to_owned(), String::new()),
-            Named::Elsewhere => ("elsewhere".to_owned(), String::new()),
+            Named::Elsewhere(name) => ("elsewhere".to_owned(), name),
         })
     }
 
@@ -209,11 +209,11 @@ mod tests {
             ("/protected/%ff", "missing", ""),
             ("/protected/sub/", "missing", ""),
             ("/protected/", "missing", ""),
-            ("/protected", "elsewhere", ""),
-            ("/protectedness/a", "elsewhere", ""),
-            ("/etc/passwd", "elsewhere", ""),
-            ("protected/a", "elsewhere", ""),
-            ("@named", "elsewhere", ""),
+            ("/protected", "elsewhere", "/protected"),
+            ("/protectedness/a", "elsewhere", "/protectedness/a"),
+            ("/etc/passwd", "elsewhere", "/etc/passwd"),
+            ("protected/a", "elsewhere", "protected/a"),
+            ("@named", "elsewhere", "@named"),
             ("", "elsewhere", ""),
         ] {
             let found = named(&[("x-accel-redirect", said)]).expect("a name");
@@ -239,7 +239,7 @@ mod tests {
         let places = SendFile::new([("/".to_owned(), "/srv".into())]);
         assert_eq!(places.find("/a/b"), Named::File(Path::new("/srv"), "a/b".to_owned()));
         assert_eq!(places.find("/"), Named::Missing);
-        assert_eq!(places.find("a"), Named::Elsewhere);
+        assert_eq!(places.find("a"), Named::Elsewhere("a".to_owned()));
     }
 
     #[test]

@@ -32,6 +32,8 @@ use crate::proxy::slots::Slots;
 pub const MOST: usize = if cfg!(test) { 64 } else { 1024 };
 /// Without progress for so long, a file is closed if another one wants its place.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// So long nothing is said after it was said that a file cannot be had.
+const SILENT: Duration = Duration::from_secs(10);
 
 /// The files that a worker has open.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct OpenFiles {
 struct Shared {
     list: RefCell<Slots<Rc<Open>>>,
     cached: Cached,
+    /// When it was last said that a file cannot be had.
+    told: Cell<Option<Tick>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,17 @@ impl OpenFiles {
             longest?.file.borrow_mut().take();
             self.places.enter()
         })
+    }
+
+    /// Whether it may be said again that files cannot be had: what is wrong with a disk, a right or an app is
+    /// wrong for each request.
+    pub fn may_tell(&self, now: Tick) -> bool {
+        let told = &self.shared.told;
+        let may = told.get().is_none_or(|told| now.saturating_sub(told) >= ticks(SILENT));
+        if may {
+            told.set(Some(now));
+        }
+        may
     }
 
     /// Closes those that nobody took anything of for so many ticks.

@@ -89,7 +89,7 @@ pub async fn answer(
             }
             match of_file(worker, *opened, &name, (&head.method, &head.headers), place).await {
                 Ok(response) => Said::Answer(Box::new(with_id(response, id))),
-                Err(error) => Said::Status(cannot(files, &error)),
+                Err(error) => Said::Status(cannot(worker, files, &error)),
             }
         }
         Ok(Looked::Directory) => {
@@ -108,16 +108,18 @@ pub async fn answer(
         }
         Ok(Looked::Missing) if files.missing == Missing::App => Said::AskApp,
         Ok(Looked::Missing) => Said::Status(StatusCode::NOT_FOUND),
-        Err(error) => Said::Status(cannot(files, &error)),
+        Err(error) => Said::Status(cannot(worker, files, &error)),
     }
 }
 
 /// The status for a file that is there and cannot be had.
-fn cannot(files: &Files, error: &io::Error) -> StatusCode {
+fn cannot(worker: &Worker, files: &Files, error: &io::Error) -> StatusCode {
     if error.kind() == io::ErrorKind::PermissionDenied {
         return StatusCode::FORBIDDEN;
     }
-    tracing::warn!(root = %files.root.display(), %error, "a file cannot be served");
+    if worker.files.may_tell(worker.clock.now()) {
+        tracing::warn!(root = %files.root.display(), %error, "a file cannot be served");
+    }
     StatusCode::SERVICE_UNAVAILABLE
 }
 

@@ -82,8 +82,10 @@ impl Asked {
         let (root, name) = match named {
             Named::File(root, name) => (root, name),
             Named::Missing => return Err(StatusCode::NOT_FOUND),
-            Named::Elsewhere => {
-                tracing::warn!("an app names a file in no directory of `send_file`");
+            Named::Elsewhere(name) => {
+                if worker.files.may_tell(worker.clock.now()) {
+                    tracing::warn!(%name, "an app names a file that is in no directory of `send_file`");
+                }
                 return Err(StatusCode::BAD_GATEWAY);
             }
         };
@@ -101,7 +103,7 @@ impl Asked {
             Ok(_) => return Err(StatusCode::NOT_FOUND),
             Err(error) => Err(error),
         };
-        sent.map_err(|error| cannot(&files, &error))
+        sent.map_err(|error| cannot(worker, &files, &error))
     }
 }
 
