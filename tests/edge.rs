@@ -3,7 +3,6 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
-use crate::support::app::{App, over};
 use crate::support::daemon::{Daemon, LONG, PATIENCE, Runs};
 use crate::support::http::{Connection, get};
 
@@ -93,25 +92,4 @@ fn when_files_run_out_who_only_waits_makes_room() {
     });
     assert!(metric(&daemon, "connections_open").unwrap() <= 30);
     assert_eq!(get(daemon.http, "/", &[]).unwrap().status, 200);
-}
-
-#[test]
-fn two_services_may_have_one_address() {
-    let app = App::begin("app", "");
-    let other = format!(
-        "{LONG}[service.other-web]\nhost = \"other.test\"\nendpoints = [\"{0}\"]\n\
-         [service.third]\nhost = \"third.test\"\nendpoints = [\"{0}\"]\n",
-        app.address
-    );
-    let daemon = over(&[app.address], &other);
-    for host in ["other.test", "third.test"] {
-        daemon.until(host, || {
-            get(daemon.http, "/", &[("host", host)]).is_ok_and(|answer| answer.status == 200)
-        });
-    }
-    let is_promoted = |name: &str| {
-        let said = daemon.read(&format!("/api/v1/services/{name}")).unwrap_or_default();
-        serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|it| it["phase"] == "promoted")
-    };
-    daemon.until("all are healthy", || is_promoted("other-web") && is_promoted("third"));
 }

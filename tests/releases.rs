@@ -66,8 +66,10 @@ fn back_to_a_revision_that_was_stopped(runs: Runs) {
         let said = daemon.deploy("none", &["--env", &format!("SAMPLE_NAME={revision}")]);
         assert_eq!(said.code, 0, "{said:?}");
     }
-    daemon.until("only the third runs", || daemon.running().len() == 1);
-    assert_eq!(daemon.service()["warm"], serde_json::Value::Null);
+    // What is stopped is told a moment later than it is done.
+    daemon.until("only the third runs", || {
+        daemon.running().len() == 1 && daemon.service()["warm"].is_null()
+    });
     let said = daemon.cli(&["rollback", "web", "--to", "2"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(name(&daemon), "two");

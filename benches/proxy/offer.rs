@@ -2,16 +2,21 @@
 //! or not those before are answered, and latency counts from that time. What waits behind a slow
 //! answer counts as slow, as its users would say (no coordinated omission).
 //!
-//! A program of its own, kept to the load's cores: `--offer PORT RATE SECONDS HOSTS`. A thread per
-//! connection, each with its share of the rate and a blocking socket: a thread is woken with less
-//! delay than a runtime's timer has (a millisecond).
+//! A program of its own, kept to the load's cores: `--offer PORT RATE SECONDS HOSTS`. One thread and an
+//! epoll for all connections, each with its share of the rate: a thread per connection would spend more
+//! of the core that it shares with the origin on waking up than on asking, and what waits for that core
+//! would be told of the proxy. Timeouts are in nanoseconds (epoll_pwait2), not a runtime's milliseconds.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustix::event::{Timespec, epoll};
 use serde::Serialize;
 use serde_json::json;
 
@@ -75,20 +80,12 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     let begin = Instant::now() + WARM;
     let end = begin + Duration::from_secs_f64(seconds);
     let step = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
-    let offers = (0..CONNECTIONS).map(|number| {
-        let requests = requests(number, hosts as usize);
-        // Spread evenly, so that connections do not send all at once.
-        let first = begin + step.mul_f64(number as f64 / CONNECTIONS as f64);
-        std::thread::spawn(move || Offer::new(port as u16, requests).keep(first, end, step))
-    });
-    let mut all = histogram();
-    let (mut again, mut lost) = (0, 0);
-    for offer in offers.collect::<Vec<_>>() {
-        let offer = offer.join().map_err(|_| "a connection's thread panicked")?;
-        all.add(&offer.seen).map_err(|error| error.to_string())?;
-        again += offer.again;
-        lost += offer.lost;
-    }
+    // Spread evenly, so that connections do not send all at once.
+    let first = |number: usize| begin + step.mul_f64(number as f64 / CONNECTIONS as f64);
+    let offers = (0..CONNECTIONS)
+        .map(|number| Offer::new(port as u16, requests(number, hosts as usize), first(number)));
+    let offered = Loop::new(offers.collect(), step, end)?.run()?;
+    let (all, again, lost) = (offered.seen, offered.again, offered.lost);
     let micros = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1e3;
     println!(
         "{}",
@@ -116,9 +113,12 @@ struct Offer {
     requests: Vec<Vec<u8>>,
     stream: Option<TcpStream>,
     buffer: Vec<u8>,
-    seen: Histogram<u64>,
-    again: u64,
-    lost: u64,
+    filled: usize,
+    /// When its next request is due, or the one that is under way was.
+    due: Instant,
+    turn: usize,
+    /// Since when a request is under way, and whether its connection was used before.
+    asking: Option<(Instant, bool)>,
 }
 
 /// Nanoseconds, to a minute, with three digits.
@@ -127,74 +127,184 @@ fn histogram() -> Histogram<u64> {
 }
 
 impl Offer {
-    fn new(port: u16, requests: Vec<Vec<u8>>) -> Self {
-        // Threads are woken up to 50 µs late unless they say that they mind.
-        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        let (buffer, seen) = (vec![0; 16 * 1024], histogram());
-        Self { port, requests, stream: None, buffer, seen, again: 0, lost: 0 }
+    fn new(port: u16, requests: Vec<Vec<u8>>, due: Instant) -> Self {
+        let (stream, buffer, asking) = (None, vec![0; 16 * 1024], None);
+        Self { port, requests, stream, buffer, filled: 0, due, turn: 0, asking }
     }
 
-    fn keep(mut self, first: Instant, end: Instant, step: Duration) -> Self {
-        // Not counted: the proxy's own connection to its upstream is made by it.
-        let _ = self.ask(0);
-        let mut due = first;
-        for turn in 0.. {
-            if due >= end {
-                break;
-            }
-            if let Some(early) = due.checked_duration_since(Instant::now()) {
-                std::thread::sleep(early);
-            }
-            let reused = self.stream.is_some();
-            let mut answered = self.ask(turn);
-            if reused && answered.as_ref().is_err_and(is_ended) {
-                self.again += 1;
-                answered = self.ask(turn);
-            }
-            match answered {
-                Ok(()) => {
-                    let nanos = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    self.seen.saturating_record(nanos);
-                }
-                Err(_) => self.lost += 1,
-            }
-            due += step;
+    /// Sends its next request.
+    fn ask(&mut self, epoll: &OwnedFd, number: usize) -> std::io::Result<()> {
+        self.asking = Some((Instant::now(), self.stream.is_some()));
+        self.filled = 0;
+        if self.stream.is_none() {
+            // On loopback that does not wait for whoever listens.
+            let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            let data = epoll::EventData::new_u64(number as u64);
+            epoll::add(epoll, &stream, data, epoll::EventFlags::IN)?;
+            self.stream = Some(stream);
         }
-        self
+        let request = &self.requests[self.turn % self.requests.len()];
+        self.stream.as_mut().map_or(Ok(()), |stream| stream.write_all(request))
     }
 
-    fn ask(&mut self, turn: usize) -> std::io::Result<()> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(("127.0.0.1", self.port))?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(LOST))?;
-                stream
-            }
-        };
-        stream.write_all(&self.requests[turn % self.requests.len()])?;
-        let mut filled = 0;
+    /// Reads what is there; whether that is the whole answer.
+    fn read(&mut self) -> std::io::Result<bool> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
         loop {
-            let read = stream.read(&mut self.buffer[filled..])?;
-            filled += read;
-            let so_far = &self.buffer[..filled];
+            let read = match stream.read(&mut self.buffer[self.filled..]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                read => read?,
+            };
+            self.filled += read;
+            let so_far = &self.buffer[..self.filled];
             if let Some(whole) = whole(so_far) {
-                if filled < whole && read > 0 && whole <= self.buffer.len() {
+                if self.filled < whole && read > 0 && whole <= self.buffer.len() {
                     continue;
                 }
-                if filled != whole || !so_far.starts_with(b"HTTP/1.1 200") {
+                if self.filled != whole || !so_far.starts_with(b"HTTP/1.1 200") {
                     return Err(ErrorKind::InvalidData.into());
                 }
                 // A connection that the proxy ends in good order is made anew.
-                self.stream = (!says_close(so_far)).then_some(stream);
-                return Ok(());
+                if says_close(so_far) {
+                    self.stream = None;
+                }
+                return Ok(true);
             }
             if read == 0 {
                 // Within an answer that is another thing than before it.
-                let ended =
-                    if filled == 0 { ErrorKind::UnexpectedEof } else { ErrorKind::InvalidData };
+                let ended = if self.filled == 0 {
+                    ErrorKind::UnexpectedEof
+                } else {
+                    ErrorKind::InvalidData
+                };
                 return Err(ended.into());
+            }
+        }
+    }
+}
+
+/// All connections, and when which of them is to ask.
+struct Loop {
+    epoll: OwnedFd,
+    offers: Vec<Offer>,
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    step: Duration,
+    end: Instant,
+    seen: Histogram<u64>,
+    again: u64,
+    lost: u64,
+}
+
+impl Loop {
+    fn new(offers: Vec<Offer>, step: Duration, end: Instant) -> Result<Self> {
+        // Waking up is 50 µs late for who does not say that it minds.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?;
+        let (due, seen) = (BinaryHeap::new(), histogram());
+        Ok(Self { epoll, offers, due, step, end, seen, again: 0, lost: 0 })
+    }
+
+    fn run(mut self) -> Result<Self> {
+        // Not counted: the proxy's own connection to its upstream is made by it.
+        for number in 0..self.offers.len() {
+            self.ask(number);
+        }
+        let mut events = Vec::with_capacity(CONNECTIONS);
+        loop {
+            let now = Instant::now();
+            while self.due.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+                if let Some(Reverse((_, number))) = self.due.pop() {
+                    self.ask(number);
+                }
+            }
+            let is_asking = self.offers.iter().any(|offer| offer.asking.is_some());
+            if self.due.is_empty() && !is_asking {
+                return Ok(self);
+            }
+            let next = self.due.peek().map_or(now + LOST, |Reverse((due, _))| *due);
+            let left = next.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(|error| error.to_string())?;
+            events.clear();
+            let spare = rustix::buffer::spare_capacity(&mut events);
+            epoll::wait(&self.epoll, spare, Some(&left)).map_err(|error| error.to_string())?;
+            for event in &events {
+                self.heard(event.data.u64() as usize);
+            }
+            if events.is_empty() {
+                self.give_up(Instant::now());
+            }
+        }
+    }
+
+    fn ask(&mut self, number: usize) {
+        if self.offers[number]
+            .ask(&self.epoll, number)
+            .is_err_and(|error| !self.once_more(number, &error))
+        {
+            self.next(number, false);
+        }
+    }
+
+    fn heard(&mut self, number: usize) {
+        let offer = &mut self.offers[number];
+        let answered = offer.read();
+        if offer.asking.is_none() {
+            // An end, or what nobody asked for, between two requests.
+            offer.stream = None;
+            return;
+        }
+        match answered {
+            Ok(false) => {}
+            Ok(true) => self.next(number, true),
+            Err(error) => {
+                if !self.once_more(number, &error) {
+                    self.next(number, false);
+                }
+            }
+        }
+    }
+
+    /// Asks again when the connection had been used before, and was ended before a byte of the answer.
+    fn once_more(&mut self, number: usize, error: &std::io::Error) -> bool {
+        let offer = &mut self.offers[number];
+        offer.stream = None;
+        if !is_ended(error) || !offer.asking.is_some_and(|(_, reused)| reused) {
+            return false;
+        }
+        self.again += 1;
+        offer.ask(&self.epoll, number).is_ok()
+    }
+
+    /// A request has its end; when the next one is due.
+    fn next(&mut self, number: usize, answered: bool) {
+        let offer = &mut self.offers[number];
+        offer.asking = None;
+        let is_first = offer.turn == 0;
+        offer.turn += 1;
+        if !answered {
+            offer.stream = None;
+            self.lost += u64::from(!is_first);
+        } else if !is_first {
+            let nanos = u64::try_from(offer.due.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.seen.saturating_record(nanos);
+        }
+        if !is_first {
+            offer.due += self.step;
+        }
+        if offer.due < self.end {
+            self.due.push(Reverse((offer.due, number)));
+        }
+    }
+
+    /// Those that were not answered in their time are lost.
+    fn give_up(&mut self, now: Instant) {
+        for number in 0..self.offers.len() {
+            let asking = self.offers[number].asking;
+            if asking.is_some_and(|(since, _)| now.duration_since(since) >= LOST) {
+                self.next(number, false);
             }
         }
     }

@@ -188,7 +188,7 @@ fn what_an_app_may_name_goes_with_it() {
         assert_eq!(named("/a/x"), "/srv/a x");
         assert_eq!(named("/b/x"), "/srv/b x");
         assert_eq!(named("/c/x"), "/srv/www/c x");
-        assert_eq!(named("/e/x"), "Some(Elsewhere)");
+        assert_eq!(named("/e/x"), "Some(Elsewhere(\"/e/x\"))");
     }
     assert!(imported.left.is_empty(), "{:#?}", imported.left);
 }
