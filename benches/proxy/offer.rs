@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ const CONNECTIONS: usize = 64;
 const WARM: Duration = Duration::from_millis(150);
 /// An answer that takes longer is lost.
 const LOST: Duration = Duration::from_secs(10);
+/// What is looked at by itself, because a single pause of the machine decides what one in a hundred of a
+/// whole offer waited. As long as two changes of weights are apart.
+const WINDOW: Duration = Duration::from_millis(50);
 
 /// What came of an offer; times are microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -43,6 +47,8 @@ pub struct Offered {
     pub p99: f64,
     /// One in a thousand was slower.
     pub p999: f64,
+    /// One in a hundred of those due in the same 50 ms was slower, in the median of such windows.
+    pub window: f64,
     /// Answers of status 200.
     pub answered: u64,
     /// Requests whose connection was ended before they were answered, and that were answered when
@@ -63,6 +69,7 @@ pub fn offer(port: u16, rate: f64, time: Duration, hosts: usize) -> Result<Offer
         p50: number("p50")?,
         p99: number("p99")?,
         p999: number("p999")?,
+        window: number("window")?,
         answered: number("answered")? as u64,
         again: number("again")? as u64,
         lost: number("lost")? as u64,
@@ -84,17 +91,30 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     let first = |number: usize| begin + step.mul_f64(number as f64 / CONNECTIONS as f64);
     let offers = (0..CONNECTIONS)
         .map(|number| Offer::new(port as u16, requests(number, hosts as usize), first(number)));
-    let offered = Loop::new(offers.collect(), step, end)?.run()?;
+    let offered = Loop::new(offers.collect(), step, begin..end)?.run()?;
     let (all, again, lost) = (offered.seen, offered.again, offered.lost);
     let micros = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1e3;
     println!(
         "{}",
         json!({
             "p50": micros(0.5), "p99": micros(0.99), "p999": micros(0.999),
+            "window": window(offered.windows) / 1e3,
             "answered": all.len(), "again": again, "lost": lost,
         })
     );
     Ok(())
+}
+
+/// What one in a hundred of a window waited at least, in the median of all whole windows.
+fn window(mut windows: Vec<Vec<u64>>) -> f64 {
+    windows.pop();
+    let slowest = |window: &mut Vec<u64>| {
+        window.sort_unstable();
+        window.get(window.len() * 99 / 100).copied().unwrap_or_default()
+    };
+    let mut slowest: Vec<u64> = windows.iter_mut().map(slowest).collect();
+    slowest.sort_unstable();
+    slowest.get(slowest.len() / 2).map_or(0.0, |nanos| *nanos as f64)
 }
 
 /// What a connection asks for, in turn: the same again, or other hosts.
@@ -191,20 +211,24 @@ struct Loop {
     offers: Vec<Offer>,
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     step: Duration,
+    begin: Instant,
     end: Instant,
     seen: Histogram<u64>,
+    /// What was seen, by when it was due.
+    windows: Vec<Vec<u64>>,
     again: u64,
     lost: u64,
 }
 
 impl Loop {
-    fn new(offers: Vec<Offer>, step: Duration, end: Instant) -> Result<Self> {
+    fn new(offers: Vec<Offer>, step: Duration, time: Range<Instant>) -> Result<Self> {
         // Waking up is 50 µs late for who does not say that it minds.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let (due, seen) = (BinaryHeap::new(), histogram());
-        Ok(Self { epoll, offers, due, step, end, seen, again: 0, lost: 0 })
+        let (begin, end, windows) = (time.start, time.end, Vec::new());
+        Ok(Self { epoll, offers, due, step, begin, end, seen, windows, again: 0, lost: 0 })
     }
 
     fn run(mut self) -> Result<Self> {
@@ -229,7 +253,10 @@ impl Loop {
             let left = Timespec::try_from(left).map_err(|error| error.to_string())?;
             events.clear();
             let spare = rustix::buffer::spare_capacity(&mut events);
-            epoll::wait(&self.epoll, spare, Some(&left)).map_err(|error| error.to_string())?;
+            match epoll::wait(&self.epoll, spare, Some(&left)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.to_string()),
+            }
             for event in &events {
                 self.heard(event.data.u64() as usize);
             }
@@ -290,6 +317,10 @@ impl Loop {
         } else if !is_first {
             let nanos = u64::try_from(offer.due.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.seen.saturating_record(nanos);
+            let behind = offer.due.saturating_duration_since(self.begin);
+            let window = (behind.as_nanos() / WINDOW.as_nanos()) as usize;
+            self.windows.resize_with(self.windows.len().max(window + 1), Vec::new);
+            self.windows[window].push(nanos);
         }
         if !is_first {
             offer.due += self.step;
