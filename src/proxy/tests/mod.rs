@@ -15,6 +15,7 @@ mod gate;
 mod gathered;
 mod grpc_web;
 mod killed;
+mod large;
 mod life;
 mod lines;
 mod logs;

@@ -320,15 +320,25 @@ impl Client {
         read.expect("an answer in time").expect("an answer").0
     }
 
-    /// So many bytes.
+    /// So many bytes, as text.
     pub async fn read_body(&mut self, length: usize) -> String {
+        String::from_utf8_lossy(&self.read_bytes(length).await).into_owned()
+    }
+
+    /// So many bytes.
+    pub async fn read_bytes(&mut self, length: usize) -> Vec<u8> {
         let reading = async {
             while self.buffer.len() < length {
                 assert!(self.stream.read_buf(&mut self.buffer).await.expect("bytes") > 0, "an end");
             }
         };
         timeout(LONG, reading).await.expect("the body in time");
-        String::from_utf8_lossy(&self.buffer.drain(..length).collect::<Vec<_>>()).into_owned()
+        self.buffer.drain(..length).collect()
+    }
+
+    /// What was read and not asked for yet.
+    pub fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     /// Everything until the connection ends.
