@@ -58,6 +58,7 @@ mod small_disk;
 mod sources;
 mod state;
 mod strategies;
+mod suites;
 mod support;
 mod tidy;
 mod together;

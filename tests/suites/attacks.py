@@ -8,6 +8,7 @@ end does not, when the proxy's memory grows, and when the proxy has ended. Then 
 10 KiB is held open a hundred times over, and must not cost more than 1 MiB each.
 """
 
+import os
 import socket
 import sys
 import threading
@@ -30,6 +31,8 @@ from innocent import Innocent
 PORT, PID = int(sys.argv[1]), int(sys.argv[2])
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FIELDS = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "app.example")]
+# Seconds that others may wait on any machine; twice what they wait in calm, where that is more.
+PATIENCE = float(os.environ.get("PATIENCE", "0.25"))
 # Bytes by which the memory of the proxy may grow in an attack.
 ROOM = 64 << 20
 problems = []
@@ -107,7 +110,7 @@ def attack(name, must_end, act):
         bad.append("its connection did not end")
     if innocent.failures:
         bad.append("others were not served")
-    if p99 > max(2 * calm, 0.25):
+    if p99 > max(2 * calm, PATIENCE):
         bad.append("others waited")
     if grown > ROOM:
         bad.append("memory grew")

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Other people's suites, and attacks, against a Switchback on loopback. See README.md beside this file.
 #   tests/suites/run.sh httpwg smugglex sslyze testssl slowhttptest attacks kosoku grpc grpcweb browser browser3 httplint
-# PORT is the first of eight in a row that nobody listens on; SWITCHBACK names the binary (default: target/release/switchback); PYTHON one that has the modules.
+# PORT is the first of eight in a row that nobody listens on; CASES are those of kosoku (default: all); SWITCHBACK names the binary (default: target/release/switchback); PYTHON one that has the modules.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(realpath "${SWITCHBACK:-$here/../../target/release/switchback}")
 python=${PYTHON:-python3}
+# What comes with modules lies beside that Python.
+case $python in */*) PATH=$(dirname "$python"):$PATH ;; esac
 work=$(mktemp -d)
 pids=
 # shellcheck disable=SC2086 # a list of numbers
@@ -13,6 +15,9 @@ trap 'kill $pids 2>/dev/null || true; rm -rf "$work"' EXIT
 first=${PORT:-18080}
 http=$first https=$((first + 1)) origin=$((first + 2)) echo=$((first + 3)) calls=$((first + 4)) pages=$((first + 5))
 others=$((first + 6)) web=$((first + 7))
+CASES=${CASES:-}
+# A pattern of cases is no pattern of files.
+set -f
 # Workers share their ports: a stranger's would have half of the connections.
 for port in $http $https $origin $echo $calls $pages $others $web; do
     if "$python" -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; then
@@ -109,7 +114,8 @@ for suite in "$@"; do
         smugglex --json -k -c $all,h2-downgrade https://127.0.0.1:$https > "$work/two.json" || failed="$failed smugglex-tls"
         grep -h check_type "$work/one.json" "$work/two.json" | sort | uniq -c ;;
     kosoku)
-        "$python" "$here/same.py" 127.0.0.1:$echo 127.0.0.2:$http "$work" || failed="$failed $suite" ;;
+        # shellcheck disable=SC2086 # a list of patterns
+        "$python" "$here/same.py" 127.0.0.1:$echo 127.0.0.2:$http "$work" $CASES || failed="$failed $suite" ;;
     grpc)
         "$python" "$here/grpc_cases.py" ask $calls || failed="$failed grpc-direct"
         "$python" "$here/grpc_cases.py" ask $http calls.localhost || failed="$failed $suite" ;;

@@ -1,0 +1,36 @@
+//! Other people's suites, by the command that `tests/suites/README.md` tells: those that PyPI carries.
+//!
+//! Other stories run beside them, so that how long somebody waits during an attack says little, and cases of
+//! the WebSocket suite that move megabytes or compress them would take minutes: both are left to that command
+//! by itself.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::client;
+use crate::support::python::python;
+
+const SUITES: [&str; 6] = ["attacks", "kosoku", "grpc", "grpcweb", "httplint", "sslyze"];
+
+#[test]
+fn what_others_wrote_to_find_mistakes_finds_none() {
+    let (Some(python), Some(_)) = (python("suites"), client("openssl")) else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suites/run.sh");
+    // Eight in a row, below those that other stories are given.
+    let port = 10_000 + std::process::id() % 100 * 8;
+    let output = Command::new("sh")
+        .arg(script)
+        .args(SUITES)
+        .env("SWITCHBACK", env!("CARGO_BIN_EXE_switchback"))
+        .env("PYTHON", python)
+        .env("PORT", port.to_string())
+        .env("PATIENCE", "5")
+        .env("CASES", "1.* 2.* 3.* 4.* 5.* 6.* 7.* 10.*")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for suite in SUITES {
+        assert!(said.contains(&format!("== {suite}\n")), "{suite} did not run:\n{said}");
+    }
+}
