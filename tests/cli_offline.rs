@@ -234,3 +234,34 @@ fn no_colour_reaches_a_pipe() {
     );
     assert!(!stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
 }
+
+/// The blocks of the README are one file, as it says: a table that is named twice goes on.
+#[test]
+fn what_the_readme_configures_is_valid() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).expect("a file");
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default())
+        .collect();
+    let [ten_lines, in_place_of_nginx] = blocks[..] else { panic!("{blocks:?}") };
+    let dir =
+        with_file(&format!("{ten_lines}{}", in_place_of_nginx.replacen("[service.web]\n", "", 1)));
+    for directory in ["certs", "downloads", "public"] {
+        std::fs::create_dir(dir.path().join(directory)).expect("a directory");
+    }
+    let made = rcgen::generate_simple_self_signed(vec!["app.example.com".to_owned()]);
+    let made = made.expect("a certificate");
+    let password = "ann:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n";
+    for (file, text) in [
+        ("certs/app.pem", made.cert.pem()),
+        ("certs/app.key", made.signing_key.serialize_pem()),
+        ("office.txt", "203.0.113.7\n".to_owned()),
+        ("users.htpasswd", password.to_owned()),
+    ] {
+        std::fs::write(dir.path().join(file), text).expect("a file");
+    }
+    let output = switchback(&dir, &["check"]);
+    assert_eq!(code(&output), 0, "{}{}", stdout(&output), stderr(&output));
+}
