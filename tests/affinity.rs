@@ -26,7 +26,8 @@ fn on_the_canary(ask: impl Fn(u8) -> String) -> BTreeSet<u8> {
 }
 
 fn they_stay(affinity: &str, ask: impl Fn(&Daemon, u8) -> String) {
-    let plan = format!("{LONG}affinity = \"{affinity}\"\n");
+    // So many requests at once on a busy machine are no measure of who is slower.
+    let plan = format!("{LONG}affinity = \"{affinity}\"\nabort = \"errors > 50%\"\n");
     let daemon = Daemon::begin(Runs::Processes, &plan).unwrap();
     assert_eq!(on_the_canary(|user| ask(&daemon, user)), BTreeSet::new());
     let more = ["--detach", "--env", "SAMPLE_NAME=two"];
