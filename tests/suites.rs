@@ -1,8 +1,9 @@
-//! Other people's suites, by the command that `tests/suites/README.md` tells: those that PyPI carries.
+//! Other people's suites, by the command that `tests/suites/README.md` tells: those that come from PyPI and
+//! Debian and need nothing built.
 //!
-//! Other stories run beside them, so that how long somebody waits during an attack says little, and cases of
-//! the WebSocket suite that move megabytes or compress them would take minutes: both are left to that command
-//! by itself.
+//! Other stories run beside them: how long somebody waits during an attack is not judged by milliseconds. And
+//! cases of the WebSocket suite that move megabytes or compress them would take minutes. Both are left to that
+//! command by itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,11 +11,17 @@ use std::process::Command;
 use crate::support::client;
 use crate::support::python::python;
 
-const SUITES: [&str; 6] = ["attacks", "kosoku", "grpc", "grpcweb", "httplint", "sslyze"];
+const SUITES: [&str; 8] =
+    ["attacks", "kosoku", "grpc", "grpcweb", "httplint", "sslyze", "testssl", "slowhttptest"];
+/// What they call, beside Python.
+const PROGRAMS: [&str; 3] = ["openssl", "testssl", "slowhttptest"];
 
 #[test]
 fn what_others_wrote_to_find_mistakes_finds_none() {
-    let (Some(python), Some(_)) = (python("suites"), client("openssl")) else { return };
+    if PROGRAMS.iter().any(|program| client(program).is_none()) {
+        return;
+    }
+    let Some(python) = python("suites") else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suites/run.sh");
     // Eight in a row, below those that other stories are given.
     let port = 10_000 + std::process::id() % 100 * 8;
@@ -25,6 +32,7 @@ fn what_others_wrote_to_find_mistakes_finds_none() {
         .env("PYTHON", python)
         .env("PORT", port.to_string())
         .env("PATIENCE", "5")
+        .env("SECONDS_EACH", "5")
         .env("CASES", "1.* 2.* 3.* 4.* 5.* 6.* 7.* 10.*")
         .output()
         .unwrap();
