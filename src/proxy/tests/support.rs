@@ -231,8 +231,12 @@ pub fn ok(body: &str) -> Vec<u8> {
 
 /// An address on which nobody listens.
 pub async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind(any()).await.expect("a port");
-    listener.local_addr().expect("an address")
+    // Bound for good, so that no other test is given it; it does not listen, so who connects is refused.
+    let held = tokio::net::TcpSocket::new_v4().expect("a socket");
+    held.bind(any()).expect("a port");
+    let address = held.local_addr().expect("an address");
+    std::mem::forget(held);
+    address
 }
 
 /// Reads one message: its head as text, and its body by `Content-Length`, chunks, or nothing.
