@@ -47,6 +47,7 @@ mod outside;
 mod own_health;
 mod policies;
 mod promotions;
+mod ranks;
 mod releases;
 mod reloads;
 mod runtime_docker;

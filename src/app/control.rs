@@ -1,13 +1,15 @@
 //! The control plane: state, driver and admin API, opened and ended as one, apart from the proxy,
 //! which serves on while they change hands.
 //!
-//! Invariant: the driver and whatever it started run on a runtime of their own. Ended by
+//! Invariants: the driver and whatever it started run on a runtime of their own, and so does the admin
+//! API, so that a large answer holds up no rollout. Both step back behind requests. Ended by
 //! [`Control::let_go`], none of it goes on, as if the daemon had died; what was launched goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle as Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,7 @@ use crate::notify::{self, Notifier};
 use crate::proxy;
 use crate::proxy::tls::Certificates;
 use crate::routing::live::Live;
+use crate::runtime::rank;
 use crate::store::redb::RedbStore;
 use crate::store::writer::Writer;
 use crate::store::{Store as _, StoreError};
@@ -77,7 +80,8 @@ pub struct Control {
     pub audit: Audit,
     notifier: Notifier,
     pub admin: admin::Admin,
-    runtime: Background,
+    driving: Background,
+    answering: Background,
     driver: JoinHandle<Driver>,
     admin_stop: CancellationToken,
     shutdown: CancellationToken,
@@ -85,14 +89,36 @@ pub struct Control {
 }
 
 /// A runtime that may be dropped anywhere, with all that runs on it.
-struct Background(Option<tokio::runtime::Runtime>);
+struct Background {
+    handle: Runtime,
+    /// None once it is dropped.
+    owned: Option<tokio::runtime::Runtime>,
+}
+
+impl Background {
+    /// One thread of this name, which steps back and starts commands on the runtime that is current.
+    fn start(name: &'static str) -> Result<Self, OpenError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(name)
+            .on_thread_start(rank::behind(Runtime::current()))
+            .enable_all()
+            .build()
+            .map_err(no_thread)?;
+        Ok(Self { handle: runtime.handle().clone(), owned: Some(runtime) })
+    }
+}
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.owned.take() {
             runtime.shutdown_background();
         }
     }
+}
+
+fn no_thread(source: std::io::Error) -> OpenError {
+    OpenError::System { what: "a thread of the control plane", source }
 }
 
 impl Ground {
@@ -101,8 +127,8 @@ impl Ground {
         let dir = self.config.state.dir.clone();
         let mut store = open_store(&dir).await?;
         let mut everything = store.load()?;
-        let (writer, store) = Writer::start(Box::new(store))
-            .map_err(|source| OpenError::System { what: "the store's thread", source })?;
+        let (writer, store) =
+            Writer::start(Box::new(store), rank::behind(Runtime::current())).map_err(no_thread)?;
         let shutdown = CancellationToken::new();
         let (runtimes, images) = runtimes(&self.config, self.program.clone())?;
         let archivist = Archivist::new(
@@ -197,8 +223,12 @@ impl Prepared {
         driver.listens(listen);
         let admin_stop = CancellationToken::new();
         let audit = notify.audit.clone();
+        let (driving, answering) = (Background::start("driver")?, Background::start("api")?);
         // Follows from before the driver runs, so that nothing is missed.
-        let notifier = Notifier::start(notify, shutdown.clone());
+        let notifier = {
+            let _there = answering.handle.enter();
+            Notifier::start(notify, shutdown.clone())
+        };
         let _first = told.set(notifier.clone());
         let config = &ground.config;
         let settings = admin::Settings {
@@ -211,17 +241,22 @@ impl Prepared {
             audit: Some(audit.clone()),
         };
         let traffic = Arc::clone(&ground.traffic);
-        let admin =
-            admin::serve(handle.clone(), settings, traffic, admin_stop.clone(), held).await?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("driver")
-            .enable_all()
-            .build()
-            .map_err(|source| OpenError::System { what: "the driver's thread", source })?;
-        let driver = runtime.spawn(driver.run());
-        let runtime = Background(Some(runtime));
-        Ok(Control { handle, audit, notifier, admin, runtime, driver, admin_stop, shutdown, store })
+        let admin = admin::serve(handle.clone(), settings, traffic, admin_stop.clone(), held);
+        let admin = answering.handle.spawn(admin).await;
+        let admin = admin.map_err(|error| no_thread(std::io::Error::other(error)))??;
+        let driver = driving.handle.spawn(driver.run());
+        Ok(Control {
+            handle,
+            audit,
+            notifier,
+            admin,
+            driving,
+            answering,
+            driver,
+            admin_stop,
+            shutdown,
+            store,
+        })
     }
 }
 
@@ -230,14 +265,12 @@ impl Control {
     pub async fn close(self, leave: Leave) {
         self.notifier.flush(FLUSH).await;
         self.shutdown.cancel();
-        if let Ok(driver) = self.driver.await
-            && let Some(runtime) = &self.runtime.0
-        {
-            let _closed = runtime.spawn(driver.close(leave)).await;
+        if let Ok(driver) = self.driver.await {
+            let _closed = self.driving.handle.spawn(driver.close(leave)).await;
         }
         self.admin_stop.cancel();
         self.admin.closed().await;
-        drop((self.runtime, self.handle, self.notifier));
+        drop((self.driving, self.answering, self.handle, self.notifier));
         // The store's thread ends when the last writer is gone, and with it the lock on the state.
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
     }
@@ -252,7 +285,7 @@ impl Control {
         self.shutdown.cancel();
         let driver = self.driver.await;
         let services = driver.as_ref().map(Driver::configured).unwrap_or_default();
-        drop((self.runtime, driver, self.handle, self.notifier));
+        drop((self.driving, self.answering, driver, self.handle, self.notifier));
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
         (services, held)
     }

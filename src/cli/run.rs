@@ -36,10 +36,9 @@ pub(super) fn run(args: &Run) -> Result<Exit, Failure> {
     };
     logging::init(format, &config.log.filter)
         .map_err(|error| Failure::new(Exit::Invalid, error))?;
-    // Two threads: one may be busy with a large answer while the other drives rollouts. The data
-    // plane has its own.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // This thread alone: rollouts are driven by one of their own, the data plane has its workers, and
+    // several would wake each other for every request to the API.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let flags = args.source.settings.clone();
     let read = Box::new(move || {
         load::load(&path, &load::environment(), &flags)

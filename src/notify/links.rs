@@ -225,7 +225,7 @@ mod tests {
     fn links(dir: &std::path::Path, expiry: Duration) -> (Links, std::thread::JoinHandle<()>) {
         let mut store = RedbStore::open(dir).unwrap();
         let record = store.load().unwrap().links;
-        let (writer, thread) = Writer::start(Box::new(store)).unwrap();
+        let (writer, thread) = Writer::start(Box::new(store), || ()).unwrap();
         (Links::new("https://ops.example.com".to_owned(), expiry, record, writer).unwrap(), thread)
     }
 

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 
+use super::rank;
 use crate::model::instance::Exit;
 
 /// Lines of output that are kept of a command.
@@ -83,7 +84,7 @@ pub async fn run_here(command: &[String], env: &BTreeMap<String, String>, limit:
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = match child.spawn() {
+    let mut child = match rank::spawn(child).await {
         Ok(child) => child,
         Err(error) => return Ran::never(format!("it cannot be started: {error}")),
     };

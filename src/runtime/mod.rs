@@ -9,6 +9,7 @@ pub mod files;
 pub mod fixed;
 pub mod hook;
 pub mod process;
+pub mod rank;
 pub mod room;
 pub mod shim;
 

@@ -64,7 +64,7 @@ impl Rig {
     pub fn with(dir: &Path, config: Config, desk: impl FnOnce(&Everything) -> Desk) -> Self {
         let mut store = RedbStore::open(dir).expect("a store");
         let everything = store.load().expect("loaded");
-        let (writer, store) = Writer::start(Box::new(store)).expect("a thread");
+        let (writer, store) = Writer::start(Box::new(store), || ()).expect("a thread");
         let shutdown = CancellationToken::new();
         let desk = desk(&everything);
         let parts = Parts {

@@ -16,6 +16,7 @@ use crate::model::id::InstanceId;
 use crate::runtime::RuntimeError;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::docker::data::Flow;
+use crate::runtime::rank;
 
 /// Bytes of what a failing command said that are told.
 const SAID: u64 = 600;
@@ -46,14 +47,14 @@ impl Source {
             Self::InContainer(instance, command, within) => {
                 docker.run_in(&instance, &command, within).await
             }
-            Self::Here(command, env, within) => run_here(&command, env, within),
+            Self::Here(command, env, within) => run_here(&command, env, within).await,
         }
     }
 }
 
 /// Runs a command on this machine with the environment of the app. It is killed when nobody reads what
 /// it prints any more, or when it takes too long.
-fn run_here(
+async fn run_here(
     command: &[String],
     env: BTreeMap<String, String>,
     within: Duration,
@@ -62,8 +63,8 @@ fn run_here(
     let mut run = Command::new(&program);
     run.args(command.iter().skip(1)).envs(env).kill_on_drop(true);
     run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = run
-        .spawn()
+    let mut child = rank::spawn(run)
+        .await
         .map_err(|error| RuntimeError::Failed(format!("{program} does not start: {error}")))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (Some(out), Some(err)) = (out, err) else {

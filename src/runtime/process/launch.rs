@@ -22,7 +22,7 @@ use crate::model::revision::RevisionSpec;
 use crate::model::secret::Secrets;
 use crate::runtime::shim::record::{MARKER, Record, Spec};
 use crate::runtime::shim::wire::{self, Report};
-use crate::runtime::{RuntimeError, files, secrets};
+use crate::runtime::{RuntimeError, files, rank, secrets};
 
 /// How long a new instance is watched for ending at once (a wrong flag, a missing file), so that
 /// its launch can say so.
@@ -151,22 +151,18 @@ impl ProcessRuntime {
         let log = fs::File::create(dir.join("shim.log")).map_err(unwritable)?;
         let output = log.try_clone().map_err(unwritable)?;
 
-        let mut shim = tokio::process::Command::new(&self.program)
-            .args(["instance-shim".as_ref(), "--dir".as_ref(), dir.as_os_str()])
+        let mut shim = tokio::process::Command::new(&self.program);
+        shim.args(["instance-shim".as_ref(), "--dir".as_ref(), dir.as_os_str()])
             .process_group(0)
             // For a daemon that finds it between its fork and its first word.
             .env(MARKER, &dir)
             // Ours is closed with this statement.
             .stdin(Stdio::from(lock))
             .stdout(output)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| {
-                RuntimeError::Failed(format!(
-                    "{} cannot be started: {error}",
-                    self.program.display()
-                ))
-            })?;
+            .stderr(log);
+        let mut shim = rank::spawn(shim).await.map_err(|error| {
+            RuntimeError::Failed(format!("{} cannot be started: {error}", self.program.display()))
+        })?;
 
         let deadline = Instant::now() + START_DEADLINE;
         let connected = loop {
