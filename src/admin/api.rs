@@ -40,9 +40,12 @@ use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Rare;
 use crate::telemetry::traffic::Traffic;
 
-/// What handlers share.
-#[derive(Debug, Clone)]
-pub(super) struct AppState {
+/// What handlers share. Every route and layer has it, and is cloned for each request.
+pub(super) type AppState = Arc<Shared>;
+
+/// What stands behind the endpoints.
+#[derive(Debug)]
+pub(super) struct Shared {
     pub(super) handle: Handle,
     pub(super) archivist: Option<Archivist>,
     pub(super) traffic: Arc<Traffic>,

@@ -203,7 +203,8 @@ pub(super) async fn audit(
     State(state): State<AppState>,
     Asked(query): Asked<AuditQuery>,
 ) -> Answer<Vec<Entry>> {
-    let log = state.audit.ok_or_else(|| Problem::new(Kind::Unavailable, "nothing is audited"))?;
+    let log =
+        state.audit.clone().ok_or_else(|| Problem::new(Kind::Unavailable, "nothing is audited"))?;
     let since = query.since.as_deref().map(moment).transpose()?;
     let limit = query.limit.unwrap_or(SHOWN).min(MOST_SHOWN);
     let query = Query { service: query.service, verb: query.verb, who: query.by, since, limit };

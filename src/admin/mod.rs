@@ -213,7 +213,7 @@ pub async fn serve(
     }
 
     let archivist = settings.archivist;
-    let state = api::AppState {
+    let state = Arc::new(api::Shared {
         handle,
         archivist,
         traffic,
@@ -221,7 +221,7 @@ pub async fn serve(
         notifier: settings.notifier,
         audit: settings.audit,
         shutdown: shutdown.clone(),
-    };
+    });
     let tasks = TaskTracker::new();
     let mut admin = Admin { listen: Vec::new(), tasks: tasks.clone(), socket: None, kept };
     for (listener, bound) in tcp {

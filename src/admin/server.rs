@@ -8,8 +8,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -91,10 +94,10 @@ impl Acceptor {
                 accepted = next => accepted,
             };
             let Some(((stream, caller), permit)) = accepted else { continue };
-            let router = self.router.clone().layer(Extension(caller));
+            let router = self.router.clone();
             let shutdown = self.shutdown.clone();
             self.tasks.spawn(async move {
-                converse(stream, router, shutdown).await;
+                converse(stream, router, caller, shutdown).await;
                 drop(permit);
             });
         }
@@ -102,14 +105,20 @@ impl Acceptor {
 }
 
 /// Serves one connection to its end.
-async fn converse<S>(stream: S, router: Router, shutdown: CancellationToken)
+async fn converse<S>(stream: S, router: Router, caller: Caller, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let routes = TowerToHyperService::new(router);
+    // Not as a layer, which would wrap every route anew for each connection.
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        routes.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => {

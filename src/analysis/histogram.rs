@@ -46,16 +46,22 @@ pub fn upper_bound(bucket: usize) -> u64 {
 }
 
 /// Counts per bucket; an owned value, cheap to add and subtract.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Histogram {
-    counts: Vec<u64>,
+    /// None where nothing was counted yet: of a sample's rows most are empty, ten times a second.
+    counts: Option<Box<[u64; BUCKETS]>>,
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { counts: vec![0; BUCKETS] }
+/// The counts of an empty histogram.
+static NOTHING: [u64; BUCKETS] = [0; BUCKETS];
+
+impl PartialEq for Histogram {
+    fn eq(&self, other: &Self) -> bool {
+        self.counts() == other.counts()
     }
 }
+
+impl Eq for Histogram {}
 
 impl Histogram {
     /// Adds one latency.
@@ -65,19 +71,20 @@ impl Histogram {
 
     /// Adds `count` observations to a bucket. Buckets beyond the last count as the last.
     pub fn add(&mut self, bucket: usize, count: u64) {
-        self.counts[bucket.min(BUCKETS - 1)] += count;
+        self.counts_mut()[bucket.min(BUCKETS - 1)] += count;
     }
 
     /// Adds another histogram to this one.
     pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+        let Some(theirs) = &other.counts else { return };
+        for (mine, theirs) in self.counts_mut().iter_mut().zip(theirs.iter()) {
             *mine += theirs;
         }
     }
 
     /// Forgets half of every bucket, rounding down.
     pub fn halve(&mut self) {
-        for count in &mut self.counts {
+        for count in self.counts.iter_mut().flat_map(|counts| counts.iter_mut()) {
             *count /= 2;
         }
     }
@@ -85,20 +92,29 @@ impl Histogram {
     /// What was added since `earlier`. Counters only grow, so nothing goes below zero.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let counts = self.counts.iter().zip(&earlier.counts);
-        Self { counts: counts.map(|(now, then)| now.saturating_sub(*then)).collect() }
+        let mut since = self.clone();
+        if let (Some(counts), Some(then)) = (&mut since.counts, &earlier.counts) {
+            for (count, then) in counts.iter_mut().zip(then.iter()) {
+                *count = count.saturating_sub(*then);
+            }
+        }
+        since
     }
 
     /// How many observations there are.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.as_ref().map_or(0, |counts| counts.iter().sum())
     }
 
     /// Counts by bucket, [`BUCKETS`] of them.
     #[must_use]
-    pub fn counts(&self) -> &[u64] {
-        &self.counts
+    pub fn counts(&self) -> &[u64; BUCKETS] {
+        self.counts.as_deref().unwrap_or(&NOTHING)
+    }
+
+    fn counts_mut(&mut self) -> &mut [u64; BUCKETS] {
+        self.counts.get_or_insert_with(|| Box::new(NOTHING))
     }
 
     /// The latency in microseconds that a fraction `q` of observations do not exceed: the middle of
@@ -111,7 +127,7 @@ impl Histogram {
         }
         let rank = ((q * total as f64).ceil() as u64).clamp(1, total);
         let mut seen = 0;
-        for (bucket, count) in self.counts.iter().enumerate() {
+        for (bucket, count) in self.counts().iter().enumerate() {
             seen += count;
             if seen >= rank {
                 let (low, high) = (lower_bound(bucket), upper_bound(bucket));

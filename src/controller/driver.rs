@@ -270,7 +270,13 @@ impl Driver {
                 Some(event) = self.inbox.runtime.recv() => self.engine_reported(event),
                 Some(event) = self.inbox.processes.recv() => self.reported(event),
                 Some(event) = self.inbox.probes.recv() => self.probed(event),
-                Some(ask) = self.inbox.asks.recv() => self.asked(ask),
+                Some(ask) = self.inbox.asks.recv() => {
+                    let is_question = ask.is_question();
+                    self.asked(ask);
+                    if is_question {
+                        continue;
+                    }
+                }
                 Some(found) = self.inbox.latecomers.recv() => {
                     self.stop_strangers(&BTreeMap::from([("docker", found)]));
                 }

@@ -102,6 +102,25 @@ pub enum Ask {
     Reload(oneshot::Sender<Result<String, Refused>>),
 }
 
+impl Ask {
+    /// Whether it is only a question, after which everything is as it was.
+    #[must_use]
+    pub fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Held(..)
+                | Self::Export(_)
+                | Self::History(..)
+                | Self::Rollout(..)
+                | Self::Logs(..)
+                | Self::Forecast(..)
+                | Self::Fit(..)
+                | Self::Scorecards(_)
+                | Self::Measure(..)
+        )
+    }
+}
+
 /// Why a revision is launched that is exactly this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launching {

@@ -56,14 +56,16 @@ impl Follower {
         else {
             return;
         };
+        let is_end = matches!(event.phase.as_deref(), Some("promoted" | "rolled_back"));
+        if !is_end && !self.notifier.tells_anybody() {
+            return;
+        }
         let Ok(record) = self.handle.rollout(RolloutId(rollout)).await else { return };
         let Some(service) = self.handle.service(name) else { return };
         for message in messages(&event, &service, &record) {
             self.notifier.tell(message);
         }
-        if matches!(event.phase.as_deref(), Some("promoted" | "rolled_back"))
-            && !self.ended.contains(&rollout)
-        {
+        if is_end && !self.ended.contains(&rollout) {
             if self.ended.len() >= REMEMBERED {
                 self.ended.pop_front();
             }

@@ -117,6 +117,11 @@ impl Notifier {
         self.0.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is anybody to tell.
+    fn tells_anybody(&self) -> bool {
+        !self.senders().is_empty()
+    }
+
     /// Hands a message to everybody who wants it.
     fn tell(&self, message: Message) {
         let message = Arc::new(message);
