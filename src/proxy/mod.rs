@@ -66,6 +66,7 @@ mod tcp;
 pub mod tester;
 pub mod tls;
 mod tunnel;
+mod turn;
 #[cfg(feature = "http3")]
 mod udp;
 mod upstream;

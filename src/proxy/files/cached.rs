@@ -14,11 +14,10 @@ use rustix::fs::fstatfs;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::proxy::clock::Tick;
+use crate::proxy::turn::TURN;
 
 /// Bytes of a file that are read at a time.
 pub const PIECE: usize = 64 * 1024;
-/// Bytes of files after which a worker looks whether anybody else wants something.
-const TURN: usize = 256 * 1024;
 /// A device is believed to be of this machine for a minute, in ticks: numbers are given again.
 const BELIEVED: Tick = 600;
 /// Devices that a worker knows of.
