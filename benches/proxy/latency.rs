@@ -8,13 +8,10 @@ use crate::{Options, Result};
 /// A percentile's name in tables, and where it is in an offer.
 type Percentile = (&'static str, fn(&Offered) -> f64);
 
-/// The percentile that pauses of the machine do not decide.
-pub const WINDOW: &str = "p99 within 50 ms";
-
-/// The percentiles of an offer.
+/// The percentiles of an offer. The second is the one that pauses of the machine do not decide.
 pub const PERCENTILES: [Percentile; 4] = [
     ("p50", |offered| offered.p50),
-    (WINDOW, |offered| offered.window),
+    ("p99 within 50 ms", |offered| offered.window),
     ("p99", |offered| offered.p99),
     ("p99.9", |offered| offered.p999),
 ];

@@ -6,11 +6,13 @@
 //! machine is noisy for all alike; what is printed is the median of rounds with its range.
 //!
 //! `NGINX=`, `HAPROXY=` and `SWITCHBACK=` name other binaries. `--section WORD` (repeatable) keeps the
-//! sections named so: work, instructions, price, files, memory, losses, latency, switching, scaling; `--only WORD`
-//! the kinds of work whose name contains the word; `--rounds N` and `--seconds S` change how long is
-//! measured. `--write` puts the table into the README and the picture beside this.
+//! sections named so: work, instructions, price, files, memory, losses, latency, switching, scaling, and
+//! beside, which runs only when it is named. `--only WORD` keeps the kinds of work whose name contains
+//! the word; `--rounds N` and `--seconds S` change how long is measured. `--write` puts the table into
+//! the README and the picture beside this.
 
 mod bars;
+mod beside;
 mod callgrind;
 mod edge_price;
 mod edge_work;
@@ -185,6 +187,9 @@ fn measure(options: &Options) -> Result<()> {
     }
     if options.has("scaling") {
         scaling::measure(options, &site, &mut report)?;
+    }
+    if options.asks("beside") {
+        beside::measure(options, &site, &mut report)?;
     }
     report.end(options, began.elapsed())
 }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::nice;
 use serde_json::json;
 use switchback::demo::image::{PROGRAM, root_file_system};
 
@@ -172,11 +173,16 @@ impl Case {
         let time =
             if self.event == Event::Rollout { options.offer.mul_f64(3.0) } else { options.offer };
         std::thread::scope(|scope| {
-            let changes = scope.spawn(|| match self.event {
-                Event::Weights => weights(proxy, &over),
-                Event::Reload => reloads(proxy, &over),
-                Event::Rollout => rollouts(proxy, &over),
-                Event::Routes => Ok(()),
+            let changes = scope.spawn(|| {
+                // Who asks for changes shares a core with the offer and the origin, which must not wait
+                // for it: its own work is none of the proxy's.
+                let _ = nice(19);
+                match self.event {
+                    Event::Weights => weights(proxy, &over),
+                    Event::Reload => reloads(proxy, &over),
+                    Event::Rollout => rollouts(proxy, &over),
+                    Event::Routes => Ok(()),
+                }
             });
             let offered = offer(proxy.http, rate, time, hosts);
             over.store(true, Ordering::Relaxed);

@@ -146,13 +146,19 @@ pub fn measured(proxy: &Running, load: impl FnOnce() -> Result<Seen>) -> Result<
 }
 
 impl Work {
+    /// The kind of this name.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        ALL.iter().find(|work| work.name == name).ok_or(format!("no work is called {name}"))
+    }
+
     /// One round.
     fn run(&self, site: &Site, proxy: &Running, time: Duration) -> Result<Measured> {
         measured(proxy, || self.load(site, proxy, time))
             .map_err(|error| format!("{}: {error}", self.name))
     }
 
-    fn load(&self, site: &Site, proxy: &Running, time: Duration) -> Result<Seen> {
+    /// Its load alone.
+    pub fn load(&self, site: &Site, proxy: &Running, time: Duration) -> Result<Seen> {
         let (http, https) = (proxy.http, proxy.https);
         match self.how {
             How::Http1 { path, connections, secure, close, post } => {
