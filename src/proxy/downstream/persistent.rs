@@ -14,7 +14,7 @@
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +35,6 @@ use crate::proxy::chunked::{write_end, write_size};
 use crate::proxy::handler;
 use crate::proxy::logged;
 use crate::proxy::tunnel;
-use crate::proxy::turn::Turn;
 use crate::proxy::worker::Worker;
 use crate::telemetry::traffic::Reason;
 
@@ -216,8 +215,7 @@ async fn exchange(
         .write(|out| write_response(&head, length, wanted, keep_alive, &worker.date(), out.bytes));
     wire.keep(head.headers);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let (trailers, turn) = (wanted.trailers, Turn::default());
-    let mut answer = Answer { body, sending, trailers, tail: false, at: At::Body, turn };
+    let mut answer = Answer { body, sending, trailers: wanted.trailers, tail: false, at: At::Body };
     let answered = std::future::poll_fn(|context| answer.poll(wire, context)).await;
     drop(answer);
     match answered {
@@ -282,7 +280,6 @@ struct Answer {
     /// A line's end belongs behind the piece that is being written.
     tail: bool,
     at: At,
-    turn: Turn,
 }
 
 impl Answer {
@@ -297,13 +294,9 @@ impl Answer {
             match self.at {
                 At::Broken => return Poll::Ready(Err(Unfinished)),
                 At::End if !self.tail => return Poll::Ready(Ok(())),
-                _ if waits => {
-                    self.turn.pass();
-                    return wire.poll_gone(context).map(|()| Err(Unfinished));
-                }
+                _ if waits => return wire.poll_gone(context).map(|()| Err(Unfinished)),
                 _ => {}
             }
-            ready!(self.turn.poll(context));
         }
     }
 
@@ -338,7 +331,6 @@ impl Answer {
             Ok(bytes) => bytes,
             Err(frame) => return self.end(frame.into_trailers().ok().as_ref(), out),
         };
-        self.turn.take(bytes.len());
         match &mut self.sending {
             Sending::Length(left) => match left.checked_sub(bytes.len() as u64) {
                 Some(less) => *left = less,

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Downstream;
 use super::gauge::Wrong;
+use crate::proxy::turn::Turn;
 
 /// TCP, or TLS over it.
 #[derive(Debug)]
@@ -31,12 +32,14 @@ pub struct Io {
     /// Its connection has not been told of that.
     untold: bool,
     connection: Rc<Downstream>,
+    /// Of bytes in both directions.
+    turn: Turn,
 }
 
 impl Io {
     /// A stream that tells this connection when bytes move; these were read of it already.
     pub fn new(transport: Transport, first: Bytes, connection: Rc<Downstream>) -> Self {
-        Self { transport, unread: first, untold: true, connection }
+        Self { transport, unread: first, untold: true, connection, turn: Turn::default() }
     }
 
     /// Gives bytes back that were read: they come first at the next read.
@@ -85,8 +88,13 @@ impl Io {
         };
     }
 
-    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.connection.wrote(polled.is_ready());
+        match &polled {
+            Poll::Ready(Ok(sent)) => self.turn.take(*sent),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.turn.pass(),
+        }
         polled
     }
 }
@@ -97,6 +105,7 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.turn.poll(context));
         let before = buffer.filled().len();
         let polled = if self.unread.is_empty() {
             match &mut self.transport {
@@ -112,7 +121,12 @@ impl AsyncRead for Io {
             // It came just now, as if from the network.
             Poll::Ready(Ok(()))
         };
-        if polled.is_ready() && buffer.filled().len() > before {
+        let read = buffer.filled().len() - before;
+        match &polled {
+            Poll::Ready(_) => self.turn.take(read),
+            Poll::Pending => self.turn.pass(),
+        }
+        if polled.is_ready() && read > 0 {
             let read = self.connection.read(&buffer.filled()[before..]);
             if let Err(wrong) = read {
                 self.say_goodbye(wrong, context);
@@ -129,6 +143,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.turn.poll(context));
         let polled = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -144,6 +159,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.turn.poll(context));
         let polled = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),

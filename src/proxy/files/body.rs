@@ -10,7 +10,7 @@ use std::fs::File;
 use std::future::Future as _;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -133,12 +133,7 @@ pub async fn part(
         let length = length as usize;
         if asks {
             match files.shared.cached.read(&file, from, length) {
-                Ok(bytes) if bytes.len() == length => {
-                    if files.shared.cached.is_turn_over() {
-                        tokio::task::yield_now().await;
-                    }
-                    return Ok(ResponseBody::Full(bytes));
-                }
+                Ok(bytes) if bytes.len() == length => return Ok(ResponseBody::Full(bytes)),
                 Err(Not::Ever) => asks = false,
                 Ok(_) | Err(Not::Now) => {}
             }
@@ -203,11 +198,6 @@ impl FileBody {
         }
         self.open.touched.set(self.clock.now());
         if self.reading.is_none() {
-            if self.shared.cached.is_turn_over() {
-                // Polled once, it has this task woken after whoever else has something to do.
-                let _ = pin!(tokio::task::yield_now()).poll(context);
-                return Poll::Pending;
-            }
             let (at, wanted) = (self.at, self.left.min(PIECE as u64) as usize);
             let file = self.open.file.borrow();
             let Some((file, _)) = &*file else {

@@ -14,7 +14,6 @@ use rustix::fs::fstatfs;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::proxy::clock::Tick;
-use crate::proxy::turn::TURN;
 
 /// Bytes of a file that are read at a time.
 pub const PIECE: usize = 64 * 1024;
@@ -62,18 +61,11 @@ pub struct Cached {
     devices: RefCell<Vec<(u64, Tick)>>,
     /// The buffer of the last piece: once its bytes are gone it is read into again.
     spare: RefCell<Bytes>,
-    /// Bytes that were read since somebody else had a turn.
-    eaten: Cell<usize>,
 }
 
 impl Default for Cached {
     fn default() -> Self {
-        Self {
-            knows: Cell::new(true),
-            devices: RefCell::default(),
-            spare: RefCell::default(),
-            eaten: Cell::new(0),
-        }
+        Self { knows: Cell::new(true), devices: RefCell::default(), spare: RefCell::default() }
     }
 }
 
@@ -112,15 +104,6 @@ impl Cached {
         self.spare.take();
     }
 
-    /// Whether it is somebody else's turn. It is asked once for each: whoever hears `true` waits.
-    pub fn is_turn_over(&self) -> bool {
-        let is_over = self.eaten.get() >= TURN;
-        if is_over {
-            self.eaten.set(0);
-        }
-        is_over
-    }
-
     /// Bytes of a file, at least one and at most [`PIECE`].
     pub fn read(&self, file: &File, at: u64, wanted: usize) -> Result<Bytes, Not> {
         let wanted = wanted.min(PIECE);
@@ -140,7 +123,6 @@ impl Cached {
                 return Err(if is_later { Not::Now } else { Not::Ever });
             }
         };
-        self.eaten.set(self.eaten.get() + read);
         if !is_large {
             return Ok(buffer.slice(..read));
         }
@@ -232,21 +214,6 @@ mod tests {
         let (reader, _writer) = std::io::pipe().expect("a pipe");
         let reader = File::from(std::os::fd::OwnedFd::from(reader));
         assert_eq!(cached.read(&reader, 0, PIECE), Err(Not::Ever));
-    }
-
-    #[test]
-    fn others_have_their_turn() {
-        let cached = Cached::default();
-        let file = file(&vec![b'x'; PIECE]);
-        let mut turns = 0;
-        for _ in 0..32 {
-            if cached.read(&file, 0, PIECE) == Err(Not::Ever) {
-                eprintln!("SKIPPED: this file system cannot be asked");
-                return;
-            }
-            turns += u32::from(cached.is_turn_over());
-        }
-        assert_eq!(turns, 8);
     }
 
     #[test]

@@ -37,7 +37,6 @@ use crate::proxy::chunked::{Decoder, Piece, end_chunk, write_end, write_size};
 use crate::proxy::clock::Tick;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parcel::Parcel;
-use crate::proxy::turn::Turn;
 
 /// Bytes of buffer that a connection may grow to, each way. 64 KiB is what nginx's and HAProxy's
 /// defaults add up to, and what one read of a large body takes.
@@ -59,7 +58,6 @@ const MOST_INTERIMS: u32 = 16;
 struct Upload {
     body: RequestBody,
     sending: Sending,
-    turn: Turn,
 }
 
 /// An HTTP/1.1 connection.
@@ -219,7 +217,7 @@ impl Connection {
         self.interims = 0;
         if sending != Sending::Nothing {
             let body = std::mem::replace(&mut parcel.body, RequestBody::Empty);
-            self.upload = Some(Upload { body, sending, turn: Turn::default() });
+            self.upload = Some(Upload { body, sending });
         }
     }
 
@@ -373,15 +371,7 @@ impl Connection {
             if self.upload.is_none() && !self.is_sending() {
                 return Poll::Ready(Ok(()));
             }
-            let waits = waits && !self.is_sending_bytes();
-            if let Some(upload) = &mut self.upload {
-                if waits {
-                    upload.turn.pass();
-                } else {
-                    ready!(upload.turn.poll(context));
-                }
-            }
-            if waits {
+            if waits && !self.is_sending_bytes() {
                 return Poll::Pending;
             }
         }
@@ -416,7 +406,6 @@ impl Connection {
             };
             let ended = bytes.is_none() || upload.body.is_end_stream();
             if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-                upload.turn.take(bytes.len());
                 match &mut upload.sending {
                     Sending::Length(left) => {
                         *left = left.checked_sub(bytes.len() as u64).ok_or(Broken::Upload)?;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::proxy::body::ResponseBody;
 use crate::proxy::downstream::outgoing::Outgoing;
 use crate::proxy::downstream::upload::{ClientBody, UploadError};
 use crate::proxy::downstream::{Busy, Doom};
+use crate::proxy::turn::Turn;
 use crate::proxy::worker::Worker;
 use crate::proxy::{check, handler, logged};
 use crate::telemetry::traffic::{Count, Reason};
@@ -239,8 +240,12 @@ async fn answer(
     if !sends {
         return patiently(meter, patience, sending.finish()).await;
     }
+    let mut turn = Turn::default();
     loop {
-        let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+        let next = std::future::poll_fn(|context| {
+            ready!(turn.poll(context));
+            Pin::new(&mut body).poll_frame(context)
+        });
         let frame = tokio::select! {
             biased;
             frame = next => frame,
@@ -250,7 +255,10 @@ async fn answer(
         let Ok(frame) = frame else { return Err(Broke::Upstream) };
         match frame.into_data() {
             Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => patiently(meter, patience, sending.send_data(bytes)).await?,
+            Ok(bytes) => {
+                turn.take(bytes.len());
+                patiently(meter, patience, sending.send_data(bytes)).await?;
+            }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     patiently(meter, patience, sending.send_trailers(trailers)).await?;
