@@ -63,6 +63,7 @@ mod suites;
 mod support;
 mod tidy;
 mod together;
+mod turns;
 mod upgrades;
 mod uploads;
 mod verdicts;
