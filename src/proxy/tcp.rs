@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::Response;
@@ -27,6 +27,7 @@ use super::exchange::{Exchange, JUDGED_AFTER, Patience, Stage};
 use super::observation::{Kind, Part, Subject};
 use super::ongoing::Ongoing;
 use super::route::Route;
+use super::turn::Turn;
 use super::upstream::{announce, connect};
 use super::worker::Worker;
 use crate::model::id::ServiceName;
@@ -221,8 +222,8 @@ struct End {
 /// Moves bytes both ways until an end, and records what came of it.
 async fn carry(client: TcpStream, upstream: TcpStream, exchange: &Rc<Exchange>) {
     let (here, there) = (End::default(), End::default());
-    let mut client = Watched { stream: client, end: &here, exchange };
-    let mut upstream = Watched { stream: upstream, end: &there, exchange };
+    let mut client = Watched { stream: client, end: &here, exchange, turn: Turn::default() };
+    let mut upstream = Watched { stream: upstream, end: &there, exchange, turn: Turn::default() };
     // It hung up on a client that had not said its last word.
     let silent = || there.ended.get() && !there.spoke.get() && !here.ended.get();
     {
@@ -279,6 +280,7 @@ struct Watched<'a> {
     stream: TcpStream,
     end: &'a End,
     exchange: &'a Exchange,
+    turn: Turn,
 }
 
 impl AsyncRead for Watched<'_> {
@@ -287,16 +289,19 @@ impl AsyncRead for Watched<'_> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.turn.poll(context));
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
         match &polled {
-            Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+            Poll::Ready(Ok(())) if read > 0 => {
+                self.turn.take(read);
                 self.end.spoke.set(true);
                 self.exchange.moved(Stage::Tunnel);
             }
             Poll::Ready(Ok(())) => self.end.ended.set(true),
             Poll::Ready(Err(_)) => self.end.broke.set(true),
-            Poll::Pending => {}
+            Poll::Pending => self.turn.pass(),
         }
         polled
     }
