@@ -19,6 +19,14 @@ pub fn used() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// Has the allocator return to the kernel what has been free for a second. It looks for that only when it
+/// gives up a page of its own, as every block of this size is; with nothing to do nobody gives one up, and
+/// what a burst left behind would stay.
+pub fn give_back() {
+    const PAGE: usize = 1 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE)));
+}
+
 /// Bytes of a line that gives kilobytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -333,11 +333,11 @@ impl Worker {
             exchange.tick(&is_cut);
         }
         self.date.set(date());
-        if self.index == 0
-            && self.clock.now().is_multiple_of(MEMORY_TICKS)
-            && let Some(used) = memory::used()
-        {
-            self.admission.uses(used);
+        if self.index == 0 && self.clock.now().is_multiple_of(MEMORY_TICKS) {
+            memory::give_back();
+            if let Some(used) = memory::used() {
+                self.admission.uses(used);
+            }
         }
         self.pressure.set(self.admission.pressure());
         if self.clock.now().is_multiple_of(REFUSAL_TICKS) {
